@@ -1,0 +1,18 @@
+//! ConfigMap: text by key, for us certificate authorities.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ConfigMap {
+    #[serde(default)]
+    pub data: BTreeMap<String, Arc<str>>,
+}
+
+impl Resource for ConfigMap {
+    const KIND: Kind = Kind::ConfigMap;
+}

@@ -1,0 +1,13 @@
+//! Kubernetes' own kinds, cut down to the fields we read.
+
+mod config_map;
+mod endpoint_slice;
+mod namespace;
+mod secret;
+mod service;
+
+pub use config_map::ConfigMap;
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use namespace::Namespace;
+pub use secret::{Secret, SecretBytes, SecretText};
+pub use service::{IntOrString, Service, ServicePort, ServiceSpec};

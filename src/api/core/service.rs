@@ -1,0 +1,49 @@
+//! Service: a name and ports in front of endpoints.
+
+use serde::Deserialize;
+
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+impl Resource for Service {
+    const KIND: Kind = Kind::Service;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ClusterIP` (also when absent), `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// `None` for a headless Service.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    pub external_name: Option<String>,
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// Names the port of the same name in the EndpointSlices. Empty for a Service of one port.
+    #[serde(default)]
+    pub name: String,
+    pub port: i32,
+    pub target_port: Option<IntOrString>,
+    pub protocol: Option<String>,
+    pub app_protocol: Option<String>,
+}
+
+/// A port by number, or by the name a container gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    Int(i32),
+    String(String),
+}

@@ -1,0 +1,161 @@
+//! The closed list of kinds we know, with what a REST path or a manifest says of each.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+pub const GATEWAY_X_GROUP: &str = "gateway.networking.x-k8s.io";
+pub const DISCOVERY_GROUP: &str = "discovery.k8s.io";
+/// The group of Service, Secret and the like, written as nothing.
+pub const CORE_GROUP: &str = "";
+
+/// A kind of object that Portico reads. The order is the one in which people expect to see them listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    GatewayClass,
+    Gateway,
+    ListenerSet,
+    HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    UdpRoute,
+    BackendTlsPolicy,
+    ReferenceGrant,
+    XBackend,
+    XBackendTrafficPolicy,
+    XMesh,
+    XTelemetryPolicy,
+    Service,
+    EndpointSlice,
+    Secret,
+    ConfigMap,
+    Namespace,
+}
+
+/// The body of an object of one kind: everything but `apiVersion`, `kind` and `metadata`.
+pub trait Resource: DeserializeOwned + Send + Sync + 'static {
+    const KIND: Kind;
+}
+
+struct Info {
+    name: &'static str,
+    group: &'static str,
+    /// Served versions, the one we prefer first. All are read as the same type: ours differ in name only.
+    versions: &'static [&'static str],
+    plural: &'static str,
+    namespaced: bool,
+}
+
+const fn info(
+    name: &'static str,
+    group: &'static str,
+    versions: &'static [&'static str],
+    plural: &'static str,
+    namespaced: bool,
+) -> Info {
+    Info { name, group, versions, plural, namespaced }
+}
+
+impl Kind {
+    pub const ALL: &'static [Kind] = &[
+        Kind::GatewayClass,
+        Kind::Gateway,
+        Kind::ListenerSet,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+        Kind::UdpRoute,
+        Kind::BackendTlsPolicy,
+        Kind::ReferenceGrant,
+        Kind::XBackend,
+        Kind::XBackendTrafficPolicy,
+        Kind::XMesh,
+        Kind::XTelemetryPolicy,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Secret,
+        Kind::ConfigMap,
+        Kind::Namespace,
+    ];
+
+    const fn info(self) -> Info {
+        match self {
+            Kind::GatewayClass => info("GatewayClass", GATEWAY_GROUP, &["v1", "v1beta1"], "gatewayclasses", false),
+            Kind::Gateway => info("Gateway", GATEWAY_GROUP, &["v1", "v1beta1"], "gateways", true),
+            Kind::ListenerSet => info("ListenerSet", GATEWAY_GROUP, &["v1"], "listenersets", true),
+            Kind::HttpRoute => info("HTTPRoute", GATEWAY_GROUP, &["v1", "v1beta1"], "httproutes", true),
+            Kind::GrpcRoute => info("GRPCRoute", GATEWAY_GROUP, &["v1"], "grpcroutes", true),
+            Kind::TlsRoute => info("TLSRoute", GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"], "tlsroutes", true),
+            Kind::TcpRoute => info("TCPRoute", GATEWAY_GROUP, &["v1", "v1alpha2"], "tcproutes", true),
+            Kind::UdpRoute => info("UDPRoute", GATEWAY_GROUP, &["v1", "v1alpha2"], "udproutes", true),
+            Kind::BackendTlsPolicy => {
+                info("BackendTLSPolicy", GATEWAY_GROUP, &["v1", "v1alpha3"], "backendtlspolicies", true)
+            }
+            Kind::ReferenceGrant => info("ReferenceGrant", GATEWAY_GROUP, &["v1", "v1beta1"], "referencegrants", true),
+            Kind::XBackend => info("XBackend", GATEWAY_X_GROUP, &["v1alpha1"], "xbackends", true),
+            Kind::XBackendTrafficPolicy => {
+                info("XBackendTrafficPolicy", GATEWAY_X_GROUP, &["v1alpha1"], "xbackendtrafficpolicies", true)
+            }
+            Kind::XMesh => info("XMesh", GATEWAY_X_GROUP, &["v1alpha1"], "xmeshes", false),
+            Kind::XTelemetryPolicy => {
+                info("XTelemetryPolicy", GATEWAY_X_GROUP, &["v1alpha1"], "xtelemetrypolicies", true)
+            }
+            Kind::Service => info("Service", CORE_GROUP, &["v1"], "services", true),
+            Kind::EndpointSlice => info("EndpointSlice", DISCOVERY_GROUP, &["v1"], "endpointslices", true),
+            Kind::Secret => info("Secret", CORE_GROUP, &["v1"], "secrets", true),
+            Kind::ConfigMap => info("ConfigMap", CORE_GROUP, &["v1"], "configmaps", true),
+            Kind::Namespace => info("Namespace", CORE_GROUP, &["v1"], "namespaces", false),
+        }
+    }
+
+    /// The kind as manifests spell it, for example `HTTPRoute`.
+    pub const fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    pub const fn group(self) -> &'static str {
+        self.info().group
+    }
+
+    /// Versions we accept, the preferred one first.
+    pub const fn versions(self) -> &'static [&'static str] {
+        self.info().versions
+    }
+
+    pub const fn plural(self) -> &'static str {
+        self.info().plural
+    }
+
+    pub const fn namespaced(self) -> bool {
+        self.info().namespaced
+    }
+
+    /// The kind of this name in this group, whatever its version.
+    pub fn find(group: &str, name: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| kind.group() == group && kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_in_order_and_found_by_its_name() {
+        assert!(Kind::ALL.is_sorted());
+        for kind in Kind::ALL {
+            assert_eq!(Kind::find(kind.group(), kind.name()), Some(*kind));
+        }
+        assert_eq!(Kind::ALL.last(), Some(&Kind::Namespace), "a new kind goes into ALL too");
+        assert_eq!(Kind::find(CORE_GROUP, "HTTPRoute"), None);
+    }
+}

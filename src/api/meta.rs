@@ -1,0 +1,119 @@
+//! What every object has: its key, its age, its generation, and the labels and annotations that we read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+use super::kind::Kind;
+use super::names::ANNOTATION_PREFIXES;
+
+/// Namespace and name. Objects of cluster scope have the empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        ObjectKey { namespace: Arc::from(namespace), name: Arc::from(name) }
+    }
+
+    /// The key of an object of cluster scope.
+    pub fn cluster(name: &str) -> Self {
+        ObjectKey::new("", name)
+    }
+}
+
+/// `namespace/name`, or the name alone for objects of cluster scope.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            formatter.write_str(&self.name)
+        } else {
+            write!(formatter, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// One object among all kinds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    pub kind: Kind,
+    pub key: ObjectKey,
+}
+
+impl ObjectId {
+    pub fn new(kind: Kind, key: ObjectKey) -> Self {
+        ObjectId { kind, key }
+    }
+}
+
+/// `HTTPRoute default/web`, as messages name an object.
+impl fmt::Display for ObjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.kind, self.key)
+    }
+}
+
+/// Metadata as kept in the store: what nobody reads (managed fields, foreign annotations) is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub key: ObjectKey,
+    /// Rises with every change of the spec; status written for an older one is stale.
+    pub generation: i64,
+    /// Seconds since 1970. Without one all objects are equally old and the name decides.
+    pub created: Option<i64>,
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawMeta {
+    #[serde(default)]
+    namespace: String,
+    name: String,
+    #[serde(default)]
+    generation: i64,
+    creation_timestamp: Option<jiff::Timestamp>,
+    #[serde(default)]
+    labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<Arc<str>, Arc<str>>>,
+}
+
+impl<'de> Deserialize<'de> for Meta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = RawMeta::deserialize(deserializer)?;
+        let mut annotations = raw.annotations.unwrap_or_default();
+        annotations.retain(|key, _| ANNOTATION_PREFIXES.iter().any(|prefix| key.starts_with(prefix)));
+        Ok(Meta {
+            key: ObjectKey::new(&raw.namespace, &raw.name),
+            generation: raw.generation,
+            created: raw.creation_timestamp.map(jiff::Timestamp::as_second),
+            labels: raw.labels.unwrap_or_default(),
+            annotations,
+        })
+    }
+}
+
+/// An object of one kind. It reads like its body: `route.spec.rules`, and `route.meta.key` for who it is.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Object<T> {
+    #[serde(rename = "metadata")]
+    pub meta: Meta,
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T> Deref for Object<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.body
+    }
+}

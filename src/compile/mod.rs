@@ -1,0 +1,3 @@
+//! Store in, snapshot and verdicts out.
+
+pub mod verdict;

@@ -1,0 +1,137 @@
+//! What we think of an object: the conditions that become its status, each with reasons a person can act on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::ObjectId;
+use crate::api::gateway::{ParentReference, RouteGroupKind};
+
+/// All verdicts of one compile, by object.
+pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
+
+/// What we think of one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The generation of the object this speaks of; it is the `observedGeneration` of every condition.
+    pub generation: i64,
+    /// Conditions of the object itself (GatewayClass, Gateway).
+    pub conditions: Vec<Condition>,
+    /// Addresses of a Gateway.
+    pub addresses: Vec<String>,
+    /// Per listener of a Gateway, in the order of its spec.
+    pub listeners: Vec<ListenerVerdict>,
+    /// Per parent of a route, in the order of its spec.
+    pub parents: Vec<ParentVerdict>,
+    /// Remarks on objects that have no conditions (Service, Secret, kinds not served yet).
+    pub notes: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerVerdict {
+    pub name: String,
+    pub attached_routes: u32,
+    pub supported_kinds: Vec<RouteGroupKind>,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentVerdict {
+    /// Index into `spec.parentRefs`.
+    pub index: usize,
+    pub parent: ParentReference,
+    pub conditions: Vec<Condition>,
+}
+
+/// One condition. `False`, and `True` with a remark, carry the problems that made it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub code: Code,
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong, where, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Path in the object, for example `spec.rules[0].backendRefs[0].name`.
+    pub field: String,
+    /// What is wrong: a clause without a full stop.
+    pub message: String,
+    /// What would be right: a clause without a full stop.
+    pub remedy: String,
+}
+
+impl Problem {
+    pub fn new(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Problem { field: field.into(), message: message.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(formatter, "{}: ", self.field)?;
+        }
+        write!(formatter, "{}; {}", self.message, self.remedy)
+    }
+}
+
+/// Which kind of thing carries a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bearer {
+    GatewayClass,
+    Gateway,
+    Listener,
+    RouteParent,
+}
+
+/// Every (bearer, condition, status, reason) that we can say. Closed, so that a test can ask for an example of each.
+macro_rules! codes {
+    ($($name:ident = $bearer:ident $condition:literal $status:literal $reason:literal $sentence:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code { $($name),* }
+
+        impl Code {
+            pub const ALL: &'static [Code] = &[$(Code::$name),*];
+
+            pub fn bearer(self) -> Bearer {
+                match self { $(Code::$name => Bearer::$bearer),* }
+            }
+
+            /// The condition's `type`.
+            pub fn condition(self) -> &'static str {
+                match self { $(Code::$name => $condition),* }
+            }
+
+            /// `True`, `False` or `Unknown`.
+            pub fn status(self) -> bool {
+                match self { $(Code::$name => $status),* }
+            }
+
+            pub fn reason(self) -> &'static str {
+                match self { $(Code::$name => $reason),* }
+            }
+
+            /// The message when there is no problem to tell.
+            pub fn sentence(self) -> &'static str {
+                match self { $(Code::$name => $sentence),* }
+            }
+        }
+    };
+}
+
+codes! {
+    ClassAccepted = GatewayClass "Accepted" true "Accepted" "Gateways of this class are served by Portico.";
+    ClassInvalidParameters = GatewayClass "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+}
+
+impl Condition {
+    /// The message of the condition: all problems, or the sentence of the code.
+    pub fn message(&self) -> String {
+        if self.problems.is_empty() {
+            return self.code.sentence().to_owned();
+        }
+        let parts: Vec<_> = self.problems.iter().map(Problem::to_string).collect();
+        parts.join(". ") + "."
+    }
+}

@@ -1,0 +1,16 @@
+//! Portico: Kubernetes ingress controller, Gateway API implementation and API gateway in one binary.
+//!
+//! ARCHITECTURE.md draws the flow and says which files to read first. Modules may import each other only as the table in
+//! `tests/tidy.rs` says.
+
+pub mod admin;
+pub mod api;
+pub mod compile;
+pub mod manifests;
+pub mod proxy;
+pub mod report;
+pub mod schema;
+pub mod snapshot;
+pub mod status;
+pub mod store;
+pub mod upstream;

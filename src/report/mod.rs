@@ -1,0 +1,1 @@
+//! Verdicts for people: diagnostics with carets, tables, and JSON for programs.
