@@ -41,7 +41,7 @@ fn find(
         } else {
             ("group", format!("{}/{}", backend.group, backend.kind))
         };
-        let message = format!("a backend cannot be a {what}");
+        let message = format!("backends of kind {what} are not served");
         return Err((Code::RouteInvalidKind, Problem::new(format!("{field}.{part}"), message, "refer to a Service")));
     }
     let target = ObjectKey::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name);

@@ -32,7 +32,7 @@ pub(super) fn check(
         } else {
             (format!("{}/{}", reference.group, reference.kind), format!("{field}.group"))
         };
-        let message = format!("a certificate cannot come from a {what}");
+        let message = format!("certificates of kind {what} cannot be used");
         return invalid(field, message, "refer to a Secret of type kubernetes.io/tls".to_owned());
     }
     let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);

@@ -128,7 +128,8 @@ pub(super) fn plan(
     let nothing = Default::default();
     let assigned = inputs.addresses.of(&gateway.meta.key).unwrap_or(&nothing);
     let refusal = refusal(gateway, class, &assigned.unsupported);
-    let usable = refusal.is_none() && !assigned.bind.is_empty();
+    let refused = refusal.is_some();
+    let usable = !refused && !assigned.bind.is_empty();
     let mut listeners = listener::plan_all(store, gateway, &|port| {
         let taken = |address: &IpAddr| owners.get(&(*address, port)).filter(|owner| **owner != gateway.meta.key);
         assigned.bind.iter().find_map(|address| Some((*address, taken(address)?.clone())))
@@ -142,8 +143,11 @@ pub(super) fn plan(
     let remarks = remarks(gateway);
     let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
     let listed = |code: Code, more: Vec<Problem>| {
-        let mut problems: Vec<_> =
-            listeners.iter().filter(|listener| !listener.accepted()).map(ListenerPlan::summary).collect();
+        let mut problems: Vec<_> = listeners
+            .iter()
+            .filter(|listener| !listener.accepted())
+            .map(|listener| listener.summary("accepted"))
+            .collect();
         problems.extend(more);
         Condition::new(code, problems)
     };
@@ -153,14 +157,18 @@ pub(super) fn plan(
         None if bad < listeners.len() => listed(Code::GatewaySomeListenersInvalid, remarks),
         None => listed(Code::GatewayNoListenerValid, remarks),
     };
-    let programmed = if !assigned.unusable.is_empty() {
+    let programmed = if refused {
+        let problem = Problem::new("", "the Gateway is not accepted", "see its condition Accepted");
+        Condition::new(Code::GatewayNotProgrammed, vec![problem])
+    } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
     } else if !assigned.exhausted.is_empty() {
         Condition::new(Code::GatewayAddressNotAssigned, assigned.exhausted.clone())
     } else if listeners.iter().any(|listener| listener.served) {
         Condition::plain(Code::GatewayProgrammed)
     } else {
-        Condition::plain(Code::GatewayNotProgrammed)
+        let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
+        Condition::new(Code::GatewayNotProgrammed, problems)
     };
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),

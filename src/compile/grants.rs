@@ -39,7 +39,7 @@ impl Reference<'_> {
         Problem::new(
             field,
             format!(
-                "no ReferenceGrant allows a {} of namespace {} to use {} {}",
+                "no ReferenceGrant lets {}s of namespace {} use {} {}",
                 self.from, self.namespace, self.to, self.target
             ),
             format!(

@@ -91,10 +91,10 @@ impl ListenerPlan {
     }
 
     /// One line for the Gateway's own condition.
-    pub(super) fn summary(&self) -> Problem {
+    pub(super) fn summary(&self, what: &str) -> Problem {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = refused.map_or("Invalid", |condition| condition.code.reason());
-        let message = format!("listener {} is not accepted ({reason})", self.name);
+        let message = format!("listener {} is not {what} ({reason})", self.name);
         Problem::new(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
     }
 

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::verdict::Problem;
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
-use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, ValueMatch, compile_regex};
+use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch, compile_regex};
 
 /// One match, parsed.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ fn value<T>(
     }
 }
 
-fn check_regex(text: &str, field: &str, problems: &mut Vec<Problem>) -> Option<regex_automata::meta::Regex> {
+fn check_regex(text: &str, field: &str, problems: &mut Vec<Problem>) -> Option<Regex> {
     match compile_regex(text) {
         Ok(regex) => Some(regex),
         Err(error) => {

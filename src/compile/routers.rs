@@ -111,10 +111,8 @@ impl Routers {
             let gateway: Arc<str> = Arc::from(key.to_string());
             for listener in plan.listeners.iter().filter(|listener| listener.served) {
                 let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
-                built += attached.build(routes);
-                // Hosts outside of the listener's own cannot be asked for here.
-                let hosts = attached.hosts.iter().filter(|(host, _)| intersects(host, &listener.hostname));
-                let hosts = hosts.filter_map(|(host, entry)| Some((host.clone(), entry.router.clone()?)));
+                let (hosts, new) = attached.build(&listener.hostname, routes);
+                built += new;
                 let made = Listener {
                     gateway: gateway.clone(),
                     name: listener.name.clone(),
@@ -158,19 +156,32 @@ impl Attached {
         }
     }
 
-    fn build(&mut self, routes: &Plans<RoutePlan>) -> usize {
-        let mut built = 0;
+    /// The routers of the hosts that can be asked for on a listener of this hostname, and how many had to be built.
+    fn build(
+        &mut self,
+        hostname: &HostPattern,
+        routes: &Plans<RoutePlan>,
+    ) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
         for host in std::mem::take(&mut self.dirty) {
-            let Some(entry) = self.hosts.get_mut(&host) else { continue };
-            if entry.routes.is_empty() {
-                self.hosts.remove(&host);
-                continue;
+            match self.hosts.get_mut(&host) {
+                Some(entry) if entry.routes.is_empty() => drop(self.hosts.remove(&host)),
+                Some(entry) => entry.router = None,
+                None => {}
             }
+        }
+        let mut built = 0;
+        let mut build = |entry: &mut Host| {
+            built += 1;
             let plans = entry.routes.iter().filter_map(|key| routes.get(key));
             let candidates = plans.flat_map(|plan| plan.candidates.iter().cloned()).collect();
-            entry.router = Some(Arc::new(HostRouter::build(candidates)));
-            built += 1;
-        }
-        built
+            Arc::new(HostRouter::build(candidates))
+        };
+        let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));
+        let routers = hosts.map(|(host, entry)| {
+            let router = entry.router.take().unwrap_or_else(|| build(entry));
+            entry.router = Some(router.clone());
+            (host.clone(), router)
+        });
+        (routers.collect(), built)
     }
 }

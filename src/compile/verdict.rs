@@ -76,6 +76,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many problems a message tells: the API caps messages at 32,768 characters, and nobody reads that many.
+const MOST_PROBLEMS: usize = 16;
+
 /// Which kind of thing carries a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bearer {
@@ -181,7 +184,10 @@ impl Condition {
         if self.problems.is_empty() {
             return self.code.sentence().to_owned();
         }
-        let parts: Vec<_> = self.problems.iter().map(Problem::to_string).collect();
+        let mut parts: Vec<_> = self.problems.iter().take(MOST_PROBLEMS).map(Problem::to_string).collect();
+        if let Some(more) = self.problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
+            parts.push(format!("And {more} more problems like these"));
+        }
         // Gateway API wants this message to start so, since it says what became of the rules that are left.
         let start = if self.code == Code::RoutePartiallyInvalid { "Dropped Rule: " } else { "" };
         format!("{start}{}.", parts.join(". "))
