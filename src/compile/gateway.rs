@@ -1,7 +1,7 @@
 //! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Inputs;
@@ -194,6 +194,11 @@ impl GatewayPlan {
                     name: listener.name.to_string(),
                     attached_routes: attached(&listener.name),
                     supported_kinds: listener.supported_kinds.clone(),
+                    sockets: if listener.served {
+                        self.bind.iter().map(|address| SocketAddr::new(*address, listener.port)).collect()
+                    } else {
+                        Vec::new()
+                    },
                     conditions: listener.conditions.clone(),
                 })
                 .collect(),

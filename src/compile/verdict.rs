@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::ObjectId;
@@ -32,6 +33,8 @@ pub struct ListenerVerdict {
     pub name: String,
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
+    /// Where it listens, if it can be served at all; whether the system lets us is for others to find out.
+    pub sockets: Vec<SocketAddr>,
     pub conditions: Vec<Condition>,
 }
 

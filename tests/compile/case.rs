@@ -183,7 +183,7 @@ impl World {
     }
 
     /// The same objects and addresses, compiled by somebody who remembers nothing.
-    pub(crate) fn from_scratch(&self) -> World {
+    pub(crate) fn compiled_anew(&self) -> World {
         let mut fresh = World::new(self.pool.clone());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });

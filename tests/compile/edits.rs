@@ -28,7 +28,7 @@ fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
             let before = routers(&world);
             let built = world.apply(batch);
             let found = world.describe_state();
-            let expected = world.from_scratch().describe_state();
+            let expected = world.compiled_anew().describe_state();
             assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
             if let Some(route) = only {
                 edits_of_routes += 1;
