@@ -5,6 +5,8 @@
 //!                               pick ──▶ per-worker pool ──▶ connection
 //! ```
 
+pub mod dns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;

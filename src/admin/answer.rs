@@ -1,0 +1,45 @@
+//! How both listeners answer: short, uncached, and never for a browser to interpret.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let fields: [(HeaderName, &'static str); 3] =
+        [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    for (name, value) in fields {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// A line of text for a person.
+pub(super) fn text(status: StatusCode, line: &str) -> Answer {
+    answer(status, "text/plain; charset=utf-8", format!("{line}\n"))
+}
+
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+    answer(status, JSON, format!("{value:#}\n"))
+}
+
+pub(super) fn not_found(paths: &str) -> Answer {
+    text(StatusCode::NOT_FOUND, &format!("nothing is here; try {paths}"))
+}
+
+/// Refuses whatever is not reading. The body of a request is never read: hyper closes the connection if there is one.
+pub(super) fn refusal_of_method(request: &Request<Incoming>) -> Option<Answer> {
+    if [Method::GET, Method::HEAD].contains(request.method()) {
+        return None;
+    }
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only for reading; use GET or HEAD");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    Some(answer)
+}
+
+pub(super) const JSON: &str = "application/json";

@@ -1,0 +1,218 @@
+//! A small HTTP/1.1 server for what stands beside the proxy: echo, status and admin. Strangers may reach it, so everything
+//! about a connection has a limit.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+}
+
+/// Answers requests on `listener` until `shutdown` is over; requests being answered then get a moment to finish.
+pub(crate) async fn serve<H, F>(
+    listener: TcpListener,
+    most_connections: usize,
+    handler: H,
+    shutdown: impl Future<Output = ()>,
+) where
+    H: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
+    let slots = Arc::new(Semaphore::new(most_connections));
+    let stop = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            // A slot first: connections beyond the limit wait in the kernel's queue instead of costing us a socket.
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accepted => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted.and_then(|(stream, client)| Ok((Ends { client, server: stream.local_addr()? }, stream))) {
+            Ok((ends, stream)) => {
+                let (handler, stop) = (handler.clone(), stop.clone());
+                connections.spawn(async move {
+                    connection(stream, ends, handler, stop).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => after_refused_accept(&error, &listener).await,
+        }
+    }
+    drop(listener);
+    stop.cancel();
+    let finished = async { while connections.join_next().await.is_some() {} };
+    // Whoever is still not done is cut off when the set is dropped.
+    tokio::time::timeout(LAST_WORDS, finished).await.ok();
+}
+
+async fn connection<H, F>(stream: TcpStream, ends: Ends, handler: H, stop: CancellationToken)
+where
+    H: Fn(Request<Incoming>, Ends) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(move |request| {
+        let answer = handler(request, ends);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Counts from the end of the last answer, so it closes idle connections too.
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADER_COUNT)
+        .max_header_size(HEADER_BYTES)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = async { tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(LIFETIME) => {} } } => {
+            serving.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LAST_WORDS, serving).await {
+                Ok(ended) => ended,
+                // It does not read what we answer; dropping the connection is all that is left.
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(client = %ends.client, %error, "Connection ended early");
+    }
+}
+
+/// Without a pause, a lack of file descriptors would become a busy loop.
+async fn after_refused_accept(error: &io::Error, listener: &TcpListener) {
+    let is_of_one_connection =
+        matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !is_of_one_connection {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        warn!(address, %error, "Cannot accept connections; is the limit of open files (ulimit -n) too low?");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_COUNT: usize = 100;
+const HEADER_BYTES: usize = 64 << 10;
+const BUFFER_BYTES: usize = 128 << 10;
+/// After this a connection is asked to end, so that one that never reads does not hold its slot for good.
+const LIFETIME: Duration = Duration::from_secs(600);
+const LAST_WORDS: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A server on a port of its own, and plain bytes to ask it with.
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Sends `request` as it is and reads until the server closes.
+    pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    async fn hello(_request: Request<Incoming>, _ends: Ends) -> Response<Full<Bytes>> {
+        Response::new(Full::from("hello"))
+    }
+
+    #[tokio::test]
+    async fn stops_when_told_and_closes_idle_connections() {
+        let (listener, address) = testing::listener().await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, 4, hello, async { stopped.await.unwrap() }));
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut some = [0; 12];
+        idle.read_exact(&mut some).await.unwrap();
+        assert_eq!(&some, b"HTTP/1.1 200");
+        stop.send(()).unwrap();
+        server.await.unwrap();
+        idle.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_a_slot() {
+        let (listener, address) = testing::listener().await;
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let handler = {
+            let (now, most) = (now.clone(), most.clone());
+            move |_request, _ends| {
+                let (now, most) = (now.clone(), most.clone());
+                async move {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // Room for the others to come in, if anything lets them.
+                    for _ in 0..200 {
+                        tokio::task::yield_now().await;
+                    }
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Response::new(Full::from("done"))
+                }
+            }
+        };
+        let server = tokio::spawn(serve(listener, 2, handler, std::future::pending()));
+        let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let answers = futures_util::future::join_all((0..8).map(|_| testing::exchange(address, request))).await;
+        assert!(answers.iter().all(|answer| answer.ends_with("\r\n\r\ndone")), "{answers:?}");
+        assert_eq!(most.load(Ordering::SeqCst), 2);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn too_many_header_fields_are_refused() {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, 4, hello, std::future::pending()));
+        let fields: String = (0..101).map(|index| format!("x-{index}: y\r\n")).collect();
+        let answer = testing::exchange(address, &format!("GET / HTTP/1.1\r\n{fields}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        server.abort();
+    }
+}
