@@ -103,4 +103,21 @@ impl AnyObject {
     pub fn id(&self) -> ObjectId {
         ObjectId::new(self.kind(), self.meta().key.clone())
     }
+
+    /// Counts the versions of an object that comes from a source which does not count them itself.
+    pub fn set_generation(&mut self, generation: i64) {
+        let meta = match self {
+            AnyObject::GatewayClass(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Gateway(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::HttpRoute(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::ReferenceGrant(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Service(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::EndpointSlice(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Secret(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::ConfigMap(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Namespace(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
+        };
+        meta.generation = generation;
+    }
 }
