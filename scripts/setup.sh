@@ -14,6 +14,7 @@ missing_packages() {
     command -v cc >/dev/null || echo gcc
     [ -e /usr/include/stdlib.h ] || echo libc6-dev
     command -v make >/dev/null || echo make
+    command -v git >/dev/null || echo git
     command -v curl >/dev/null || echo curl
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }

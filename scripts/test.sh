@@ -34,6 +34,7 @@ check_suites() {
     suite lints cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" suite docs \
         cargo doc --locked --workspace --no-deps --document-private-items --quiet
+    suite dependencies scripts/deny.sh check bans licenses sources
     suite tidy cargo test --locked --test tidy
 }
 
