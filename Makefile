@@ -19,25 +19,25 @@ run: setup ## Build and start the quickstart in the foreground (Ctrl-C ends it; 
 
 .PHONY: setup
 setup: ## Install what is missing on a fresh Debian (run, check and test do this themselves)
-	@scripts/setup.sh
+	@bash scripts/setup.sh
 
 .PHONY: check
 check: setup ## Format, lints, documentation, house rules and dependencies: what a change must pass first
-	@scripts/test.sh check
+	@bash scripts/test.sh check
 
 .PHONY: test
 test: setup ## Everything: check, then every test; ends with a table and "N passed, N failed"
-	@scripts/test.sh all
+	@bash scripts/test.sh all
 
 .PHONY: audit
 audit: setup ## Compare the dependencies with the advisory database (needs the network)
-	@scripts/audit.sh
+	@bash scripts/audit.sh
 
 ##@ Release
 
 .PHONY: image-root
 image-root: setup ## Build target/image-root, the image's root folder: static binary, CA roots, non-root user
-	@scripts/image-root.sh
+	@bash scripts/image-root.sh
 
 ##@ Manual
 

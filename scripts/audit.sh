@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! scripts/deny.sh fetch db; then
+if ! bash scripts/deny.sh fetch db; then
     echo "audit: the advisory database cannot be reached from here, so the dependencies were NOT compared with it" >&2
     exit 1
 fi
-scripts/deny.sh check --disable-fetch advisories
+bash scripts/deny.sh check --disable-fetch advisories

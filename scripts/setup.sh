@@ -44,7 +44,8 @@ require_rust() {
         fail "Rust is missing: install rustup (https://rustup.rs), then run this again"
     fi
     wanted=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
-    if ! found=$(rustc --version 2>/dev/null); then
+    # Where this toolchain is not there yet, rustup may fetch it now or ask for it.
+    if ! found=$(rustc --version); then
         say "Fetching the Rust toolchain $wanted"
         rustup toolchain install "$wanted" --profile default --no-self-update </dev/null
         found=$(rustc --version)
