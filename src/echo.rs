@@ -14,14 +14,14 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::args::duration;
-use crate::http_server::{self, Ends};
+use crate::http_server::{self, Ends, Limits};
+use crate::quantity::duration;
 
 /// Answers on `listener` until `shutdown` is over.
 ///
 /// The query may ask for another answer: `?status=503` for its status code, `?delay=500ms` to wait before it.
 pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    http_server::serve(listener, MOST_CONNECTIONS, answer, shutdown).await;
+    http_server::serve(listener, LIMITS, answer, shutdown).await;
 }
 
 /// What was received.
@@ -152,7 +152,10 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     response
 }
 
-const MOST_CONNECTIONS: usize = 4096;
+/// Wider than what a proxy in front lets through, so that an answer is the echo's and not a refusal of its own; idle for
+/// longer than a proxy keeps a connection for reuse, so that it is not us who close under a request on its way.
+const LIMITS: Limits =
+    Limits { connections: 4096, idle: Duration::from_secs(120), header_bytes: 2 << 20, header_count: 20_000 };
 const SHOWN_BODY: usize = 1 << 20;
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -243,6 +246,19 @@ mod tests {
         let (status, body) = ask("GET /?status=9000 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         let message = "status=9000: not a status code; write a number from 200 to 599";
         assert_eq!((status, body), (400, json!({ "message": message })));
+    }
+
+    #[tokio::test]
+    async fn statuses_that_have_no_body_have_none() {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, std::future::pending()));
+        for (status, has_body) in [(204, false), (304, false), (205, true), (200, true), (599, true)] {
+            let request = format!("GET /?status={status} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            let answer = testing::exchange(address, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert_eq!(!answer.ends_with("\r\n\r\n"), has_body, "{answer}");
+        }
+        server.abort();
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod http_server;
 pub mod manifests;
 pub mod metrics;
 pub mod proxy;
+mod quantity;
 pub mod ready;
 pub mod report;
 pub mod schema;

@@ -37,9 +37,22 @@ fn help_of_each_command() {
 
 #[test]
 fn short_help_is_the_same_help() {
-    for name in ["", "run ", "check ", "echo ", "version ", "completion "] {
-        assert_eq!(stdout(&portico(&format!("{name}-h"))), stdout(&portico(&format!("{name}--help"))), "{name}");
+    for name in ["", "run", "check", "echo", "version", "completion"] {
+        let long = stdout(&portico(&format!("{name} --help")));
+        assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
+        assert_eq!(stdout(&portico(&format!("help {name}"))), long, "{name}");
     }
+}
+
+#[test]
+fn help_is_colored_only_when_asked_for() {
+    for (line, color) in [("--help", false), ("--color always run --help", true), ("run --help --color=always", true)] {
+        // Not NO_COLOR: what is tested is that a pipe gets none, and that the flag is stronger.
+        let output = command(line).env_remove("NO_COLOR").output().unwrap();
+        assert_eq!((code(&output), stdout(&output).contains('\u{1b}')), (0, color), "portico {line}");
+    }
+    let output = command("--help").env("PORTICO_COLOR", "always").output().unwrap();
+    assert!(stdout(&output).contains('\u{1b}'));
 }
 
 #[test]

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -33,7 +32,7 @@ pub(super) fn not_found(paths: &str) -> Answer {
 }
 
 /// Refuses whatever is not reading. The body of a request is never read: hyper closes the connection if there is one.
-pub(super) fn refusal_of_method(request: &Request<Incoming>) -> Option<Answer> {
+pub(super) fn refusal_of_method<B>(request: &Request<B>) -> Option<Answer> {
     if [Method::GET, Method::HEAD].contains(request.method()) {
         return None;
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use super::MOST_CONNECTIONS;
+use super::LIMITS;
 use super::answer::{Answer, JSON, answer, not_found, refusal_of_method, text};
 use crate::http_server;
 
@@ -61,10 +61,10 @@ pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown:
         let views = views.clone();
         async move { respond(&request, &*views).await }
     };
-    http_server::serve(listener, MOST_CONNECTIONS, handler, shutdown).await;
+    http_server::serve(listener, LIMITS, handler, shutdown).await;
 }
 
-async fn respond(request: &Request<Incoming>, views: &dyn Views) -> Answer {
+async fn respond<B>(request: &Request<B>, views: &dyn Views) -> Answer {
     if !is_asked_by_address(request) {
         let message = "refused: the Host is not an address or localhost; ask for example http://127.0.0.1:8101/";
         return text(StatusCode::FORBIDDEN, message);
@@ -92,7 +92,7 @@ async fn respond(request: &Request<Incoming>, views: &dyn Views) -> Answer {
 
 /// A page of another site can make its name resolve to this machine and then read what we answer to its scripts. Its
 /// requests still carry its name as Host, so names other than localhost are refused.
-fn is_asked_by_address(request: &Request<Incoming>) -> bool {
+fn is_asked_by_address<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
@@ -219,9 +219,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_control_loop_that_does_not_answer_is_not_waited_for() {
-        let (status, body) = get("/debug/verdicts").await;
-        assert_eq!(status, 503);
-        assert!(body.starts_with("the control loop is busy"), "{body}");
+        let request = Request::get("/debug/verdicts").header("host", "localhost").body(()).unwrap();
+        let answer = respond(&request, &Inside).await;
+        assert_eq!(answer.status(), 503);
+        let body = http_body_util::Limited::new(answer.into_body(), 1000);
+        #[expect(clippy::disallowed_methods, reason = "it is limited")]
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        assert!(body.starts_with(b"the control loop is busy"), "{body:?}");
     }
 
     #[tokio::test]

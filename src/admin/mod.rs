@@ -14,5 +14,10 @@ mod status;
 pub use debug::{View, Views, serve_admin};
 pub use status::{Vitals, serve_status};
 
-/// Connections that one of the two listeners keeps at a time.
-const MOST_CONNECTIONS: usize = 256;
+use std::time::Duration;
+
+use crate::http_server::Limits;
+
+/// Of each of the two listeners. Enough for every probe, scrape and person there is.
+const LIMITS: Limits =
+    Limits { connections: 256, idle: Duration::from_secs(10), header_bytes: 16 << 10, header_count: 100 };

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::MOST_CONNECTIONS;
+use super::LIMITS;
 use super::answer::{Answer, answer, json, not_found, refusal_of_method, text};
 use crate::http_server;
 use crate::metrics::Exposition;
@@ -41,7 +41,7 @@ pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdo
         let answer = respond(&request, &*vitals);
         async move { answer }
     };
-    http_server::serve(listener, MOST_CONNECTIONS, handler, shutdown).await;
+    http_server::serve(listener, LIMITS, handler, shutdown).await;
 }
 
 fn respond(request: &Request<Incoming>, vitals: &dyn Vitals) -> Answer {

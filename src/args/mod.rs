@@ -10,7 +10,6 @@
 mod check;
 mod gateways;
 mod network;
-mod quantity;
 mod run;
 
 use std::ffi::OsString;
@@ -25,7 +24,6 @@ use thiserror::Error;
 
 pub use check::{CheckArgs, CheckOptions};
 pub use gateways::{AddressPool, GatewayOptions};
-pub(crate) use quantity::duration;
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 
 use crate::schema;
@@ -78,7 +76,8 @@ fn try_parse(
     argv: impl IntoIterator<Item = OsString>,
     surroundings: &Surroundings,
 ) -> Result<Request, Box<clap::Error>> {
-    let mut command = command();
+    let argv: Vec<_> = argv.into_iter().collect();
+    let mut command = command().color(color_of_messages(&argv));
     let matches = command.try_get_matches_from_mut(argv)?;
     let Cli { command: given, color } = Cli::from_arg_matches(&matches)?;
     let name = matches.subcommand_name().expect("clap demands a subcommand");
@@ -95,6 +94,21 @@ fn try_parse(
         let subcommand = command.find_subcommand_mut(name).expect("clap just matched it");
         Box::new(subcommand.error(ErrorKind::ValueValidation, error))
     })
+}
+
+/// clap colors help and errors before it has read `--color`, so it is looked for first. A value that is none is clap's to
+/// refuse.
+fn color_of_messages(argv: &[OsString]) -> clap::ColorChoice {
+    let flag = argv.iter().zip(argv.iter().skip(1).map(Some).chain([None])).find_map(|(argument, next)| {
+        let argument = argument.to_str()?;
+        if argument == "--color" { next?.to_str() } else { argument.strip_prefix("--color=") }
+    });
+    let variable = std::env::var("PORTICO_COLOR").ok();
+    match flag.or(variable.as_deref()) {
+        Some("always") => clap::ColorChoice::Always,
+        Some("never") => clap::ColorChoice::Never,
+        _ => clap::ColorChoice::Auto,
+    }
 }
 
 /// The whole command line as clap sees it, for completion scripts and documentation.

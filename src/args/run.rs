@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::gateways::GatewayArgs;
 use super::network::{self, Listen};
-use super::quantity;
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
+use crate::quantity;
 use crate::schema;
 use crate::telemetry::{LogFormat, LogOptions};
 
@@ -279,6 +279,7 @@ fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
 
 const EXAMPLES: &str = "\
 Every flag can be given as an environment variable too: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
+Lists are separated by commas there; PORTICO_MANIFESTS is a single path.
 Durations are written like 10s, 500ms or 1m30s, sizes like 64KiB.
 
 Examples:

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A duration above zero, at most a day.
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("a timeout of zero lets nothing happen; write for example 10s".to_owned()),
         duration => Ok(duration),
@@ -52,7 +52,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Sizes of message headers. hyper cannot work with less than 8 KiB, and more than 1 MiB per connection is an attack.
-pub(super) fn header_size(text: &str) -> Result<usize, String> {
+pub(crate) fn header_size(text: &str) -> Result<usize, String> {
     let bytes = size(text)?;
     if (8 << 10..=1 << 20).contains(&bytes) {
         Ok(bytes)
