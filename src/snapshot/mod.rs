@@ -10,6 +10,7 @@
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
 
 pub mod dump;
+mod escape;
 pub mod host;
 pub mod path_edit;
 pub mod redirect;
