@@ -43,10 +43,7 @@ pub struct HostRouter {
 impl HostRouter {
     /// Total: a regular expression that does not compile must have been refused before, and never matches here.
     pub fn build(mut candidates: Vec<Candidate>) -> Self {
-        candidates.retain(|candidate| match &candidate.path {
-            PathMatch::Regex(pattern) => regex::is_valid(pattern),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
-        });
+        regex::keep_valid(&mut candidates);
         candidates.iter_mut().for_each(Candidate::normalize);
         candidates.sort_by(precedence::compare);
         let entries = candidates.into_boxed_slice();
@@ -107,7 +104,7 @@ pub struct Candidate {
     /// Of entries with the same name only the first counts, for matching and for precedence: the specification wants
     /// the others ignored.
     pub headers: Vec<HeaderMatch>,
-    /// Likewise; names differ by case here.
+    /// Likewise, with names that differ by case.
     pub query: Vec<QueryMatch>,
     pub age: Age,
     pub rule: Arc<Rule>,
