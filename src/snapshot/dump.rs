@@ -299,7 +299,7 @@ fn path_edit(edit: &PathEdit) -> String {
     let or_root = |path: &str| if path.is_empty() { "/" } else { path }.to_owned();
     match edit {
         PathEdit::Full(path) => or_root(path),
-        PathEdit::Prefix { strip, with } => format!("{}… -> {}…", or_root(strip), or_root(with)),
+        PathEdit::Prefix { strip, with } => format!("prefix {} -> {}", or_root(strip), or_root(with)),
     }
 }
 
@@ -314,3 +314,6 @@ fn header_text(value: &HeaderValue) -> String {
     }
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 //! Changing the path of a request, for rewrites and redirects (`gateway-api.md` §3.5).
 
+use super::escape::{decode_unreserved, encode_path};
+
 /// The query string always stays as it is; this knows only paths.
+///
+/// Replacements are escaped where they could not be sent, so the result is a path whenever the request's was one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathEdit {
     Full(Box<str>),
@@ -14,13 +18,13 @@ pub enum PathEdit {
 impl PathEdit {
     /// `ReplaceFullPath`.
     pub fn full(replacement: &str) -> Self {
-        PathEdit::Full(rooted(replacement.to_owned()).into())
+        PathEdit::Full(rooted(encode_path(replacement).into_owned()).into())
     }
 
     /// `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
     pub fn prefix(matched: &str, replacement: &str) -> Self {
         let bare = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
-        PathEdit::Prefix { strip: bare(matched), with: bare(replacement) }
+        PathEdit::Prefix { strip: bare(&decode_unreserved(matched)), with: bare(&encode_path(replacement)) }
     }
 
     /// The path after the edit; it starts with a slash.
@@ -76,6 +80,9 @@ mod tests {
             // Segments, case and inner slashes are kept.
             ("/foo//bar/", "/foo", "/xyz", "/xyz//bar/"),
             ("/foo/foo", "/foo", "/a/b", "/a/b/foo"),
+            // Paths of requests come without needless escapes, rules may have them.
+            ("/~me/bar", "/%7Eme", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/x y?z", "/x%20y%3Fz/bar"),
             // Not below the prefix: nothing to replace.
             ("/foobar", "/foo", "/xyz", "/foobar"),
             ("/Foo", "/foo", "/xyz", "/Foo"),
@@ -88,7 +95,9 @@ mod tests {
 
     #[test]
     fn replace_full_path() {
-        for (replacement, expected) in [("/new", "/new"), ("/new/", "/new/"), ("", "/"), ("new", "/new")] {
+        for (replacement, expected) in
+            [("/new", "/new"), ("/new/", "/new/"), ("", "/"), ("new", "/new"), ("/a?b", "/a%3Fb")]
+        {
             assert_eq!(PathEdit::full(replacement).apply("/old/path"), expected);
         }
         assert_eq!(PathEdit::Full("".into()).apply("/old"), "/");

@@ -1,6 +1,6 @@
 //! Where a redirect points (`gateway-api.md` §3.5).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 
@@ -19,22 +19,28 @@ pub struct Redirect {
 impl Redirect {
     /// The `Location` for a request.
     ///
-    /// `host` is what the request asked for, with or without port; whoever has none cannot be redirected and was
-    /// refused before. `listener_port` is the port that clients see.
+    /// `host` is what the request asked for, with or without port. HTTP/1.0 may name none: then the client gets a
+    /// reference within the host that it knows and we do not. `listener_port` is the port that clients see.
     pub fn location(&self, scheme: Scheme, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
         // A scheme in the filter means its well-known port; only without one is the client sent back to where it came.
         let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(listener_port);
         let scheme = self.scheme.unwrap_or(scheme);
-        let host = Authority::of(self.host.as_deref().unwrap_or(host));
+        let host = self.host.as_deref().unwrap_or(host);
         let edited = self.path.as_ref().map(|edit| edit.apply(path));
         let path = edited.as_deref().unwrap_or(path);
 
-        let mut location = format!("{scheme}://{host}");
-        if port != scheme.port() {
-            location.push(':');
-            location.push_str(itoa::Buffer::new().format(port));
+        let mut location = String::new();
+        if host.is_empty() {
+            // Two slashes would begin a host, and the path is the client's to choose.
+            location.push('/');
+            location.push_str(path.trim_start_matches('/'));
+        } else {
+            write!(location, "{scheme}://{}", Authority::of(host)).expect("writing to a string cannot fail");
+            if port != scheme.port() {
+                write!(location, ":{port}").expect("writing to a string cannot fail");
+            }
+            location.push_str(path);
         }
-        location.push_str(path);
         if let Some(query) = query {
             location.push('?');
             location.push_str(query);
@@ -150,6 +156,16 @@ mod tests {
     }
 
     #[test]
+    fn without_a_host_the_client_stays_where_it_is() {
+        let cases = [("/a", None, "/a"), ("//evil.example/a", Some("b"), "/evil.example/a?b"), ("/", None, "/")];
+        for (path, query, expected) in cases {
+            assert_eq!(redirect(None, None, None).location(Http, "", 80, path, query), expected);
+            let named = redirect(None, Some("b.example"), None).location(Http, "", 80, path, query);
+            assert!(named.starts_with("http://b.example/"), "{named}");
+        }
+    }
+
+    #[test]
     fn path_and_query() {
         let cases = [
             (None, "/a/b", None, "http://a.example/a/b"),
@@ -167,7 +183,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_host_makes_it_panic(host in "[a\\[\\]:.é]{0,20}") {
+        fn no_host_makes_it_panic(host in "[a\\[\\]:.é]{1,20}") {
             proptest::prop_assert!(redirect(None, None, None).location(Http, &host, 1, "/", None).ends_with(":1/"));
         }
     }

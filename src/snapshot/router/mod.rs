@@ -9,9 +9,10 @@
 //! Every part answers with positions in one list that is sorted by precedence (`gateway-api.md` §3.1), so "first" always
 //! means "wins".
 
+mod header;
 mod path;
 mod precedence;
-mod predicates;
+mod query;
 mod regex;
 
 use std::fmt;
@@ -19,10 +20,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
-pub use self::predicates::{HeaderMatch, QueryMatch, ValueMatch};
+pub use self::query::QueryMatch;
+use self::query::{Names, Parameters};
 use self::regex::RegexPaths;
 pub use self::regex::{Regex, RegexError, compile_regex};
+use super::escape::decode_unreserved;
 use super::rule::Rule;
 
 /// The rules of one host pattern of one listener.
@@ -33,15 +37,13 @@ pub struct HostRouter {
     exact: ExactPaths,
     regexes: Option<Box<RegexPaths>>,
     prefixes: PrefixTree,
+    parameters: Names,
 }
 
 impl HostRouter {
     /// Total: a regular expression that does not compile must have been refused before, and never matches here.
     pub fn build(mut candidates: Vec<Candidate>) -> Self {
-        candidates.retain(|candidate| match &candidate.path {
-            PathMatch::Regex(pattern) => regex::is_valid(pattern),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
-        });
+        regex::keep_valid(&mut candidates);
         candidates.iter_mut().for_each(Candidate::normalize);
         candidates.sort_by(precedence::compare);
         let entries = candidates.into_boxed_slice();
@@ -52,19 +54,19 @@ impl HostRouter {
             exact: ExactPaths::build(&entries[..exact_end]),
             regexes: RegexPaths::build(&entries[exact_end..regex_end], exact_end).map(Box::new),
             prefixes: PrefixTree::build(&entries[regex_end..], regex_end),
+            parameters: Names::of(entries.iter().flat_map(|entry| &entry.query)),
             entries,
         }
     }
 
     /// The entry that wins for this request.
     pub fn find(&self, question: &Question<'_>) -> Option<Matched<'_>> {
-        let first_of = |run: path::Run| self.entries[run.range()].iter().find(|entry| entry.admits(question));
+        let parameters = Parameters::new(&self.parameters, question.query);
+        let admits = |entry: &&Candidate| entry.admits(question, &parameters);
+        let first_of = |run: path::Run| self.entries[run.range()].iter().find(admits);
 
         let exact = || self.exact.find(&self.entries, question.path).and_then(first_of);
-        let regex = || {
-            let matching = self.regexes.as_ref()?.matching(question.path);
-            matching.map(|position| &self.entries[position]).find(|entry| entry.admits(question))
-        };
+        let regex = || self.regexes.as_ref()?.matching(question.path).map(|at| &self.entries[at]).find(admits);
         let prefix = || self.prefixes.runs(question.path).find_map(first_of);
 
         let entry = exact().or_else(regex).or_else(prefix)?;
@@ -102,7 +104,7 @@ pub struct Candidate {
     /// Of entries with the same name only the first counts, for matching and for precedence: the specification wants
     /// the others ignored.
     pub headers: Vec<HeaderMatch>,
-    /// Likewise; names differ by case here.
+    /// Likewise, with names that differ by case.
     pub query: Vec<QueryMatch>,
     pub age: Age,
     pub rule: Arc<Rule>,
@@ -110,26 +112,26 @@ pub struct Candidate {
 
 impl Candidate {
     fn normalize(&mut self) {
-        if let PathMatch::Prefix(path) = &mut self.path
-            && let Some(bare) = path.strip_suffix('/')
-        {
-            *path = bare.into();
+        match &mut self.path {
+            PathMatch::Exact(path) => *path = decode_unreserved(path).into(),
+            PathMatch::Prefix(path) => *path = decode_unreserved(path.strip_suffix('/').unwrap_or(path)).into(),
+            PathMatch::Regex(_) => {}
         }
-        predicates::keep_first_of_each(&mut self.headers, |header| &header.name);
-        predicates::keep_first_of_each(&mut self.query, |parameter| &parameter.name);
+        header::keep_first_of_each(&mut self.headers, |header| &header.name);
+        header::keep_first_of_each(&mut self.query, |parameter| &parameter.name);
     }
 
     /// Everything but the path.
-    fn admits(&self, question: &Question<'_>) -> bool {
+    fn admits(&self, question: &Question<'_>, parameters: &Parameters<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == question.method)
             && self.headers.iter().all(|header| header.admits(question.headers))
-            && self.query.iter().all(|parameter| parameter.admits(question.query.unwrap_or_default()))
+            && self.query.iter().all(|parameter| parameter.admits(parameters))
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
-    /// Byte by byte, a trailing slash included.
+    /// Byte by byte, a trailing slash included. Here and in prefixes `%7E` and `~` are the same, as they are in requests.
     Exact(Box<str>),
     /// Whole segments, with or without its trailing slash; the root is the empty string and matches every path.
     Prefix(Box<str>),
