@@ -221,4 +221,13 @@ mod tests {
         drain.over().await;
         drain.leaving().await;
     }
+
+    #[tokio::test]
+    async fn a_hangup_does_not_end_the_process_and_is_told() {
+        let mut hangups = Hangups::listen().unwrap();
+        let process = std::process::id().to_string();
+        let kill = std::process::Command::new("kill").args(["-s", "HUP", &process]).status().unwrap();
+        assert!(kill.success());
+        hangups.next().await;
+    }
 }

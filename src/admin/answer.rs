@@ -41,4 +41,11 @@ pub(super) fn refusal_of_method<B>(request: &Request<B>) -> Option<Answer> {
     Some(answer)
 }
 
+/// Writes a long answer on a thread of its own, so that the control loop need not wait for it.
+pub(super) async fn aside(write: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| {
+        text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the answer could not be written: {error}"))
+    })
+}
+
 pub(super) const JSON: &str = "application/json";

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::LIMITS;
-use super::answer::{Answer, JSON, answer, not_found, refusal_of_method, text};
+use super::answer::{Answer, JSON, answer, aside, not_found, refusal_of_method, text};
 use crate::http_server;
 
 /// What the application shows of itself.
@@ -80,8 +80,12 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views) -> Answer {
     let Some(view) = view else { return not_found("/debug/") };
     match tokio::time::timeout(PATIENCE, views.view(view)).await {
         Ok(Some(mut value)) => {
-            hide_secrets(&mut value);
-            show(request.uri().query().unwrap_or_default(), &value)
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            aside(move || {
+                hide_secrets(&mut value);
+                show(&query, &value)
+            })
+            .await
         }
         Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
         Err(_) => {

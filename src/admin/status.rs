@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::LIMITS;
-use super::answer::{Answer, answer, json, not_found, refusal_of_method, text};
+use super::answer::{Answer, answer, aside, json, not_found, refusal_of_method, text};
 use crate::http_server;
 use crate::metrics::Exposition;
 
@@ -38,22 +38,22 @@ pub trait Vitals: Send + Sync + 'static {
 /// Answers on `listener` until `shutdown` is over.
 pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
     let handler = move |request: Request<Incoming>, _| {
-        let answer = respond(&request, &*vitals);
-        async move { answer }
+        let vitals = vitals.clone();
+        async move { respond(&request, vitals).await }
     };
     http_server::serve(listener, LIMITS, handler, shutdown).await;
 }
 
-fn respond(request: &Request<Incoming>, vitals: &dyn Vitals) -> Answer {
+async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
     if let Some(refusal) = refusal_of_method(request) {
         return refusal;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
-        "/readyz" => readiness(vitals),
-        "/metrics" => metrics(request, vitals),
-        "/status" => kong_status(vitals),
-        "/status/ready" => kong_readiness(vitals),
+        "/readyz" => readiness(&*vitals),
+        "/metrics" => metrics(request, vitals).await,
+        "/status" => kong_status(&*vitals),
+        "/status/ready" => kong_readiness(&*vitals),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
 }
@@ -68,13 +68,14 @@ fn readiness(vitals: &dyn Vitals) -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
 }
 
-fn metrics(request: &Request<Incoming>, vitals: &dyn Vitals) -> Answer {
+async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let exposition = Exposition::accepted_by(accept);
-    match vitals.metrics(exposition) {
+    aside(move || match vitals.metrics(exposition) {
         Ok(metrics) => answer(StatusCode::OK, exposition.content_type(), metrics),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
-    }
+    })
+    .await
 }
 
 /// What scripts and dashboards made for Kong read of its `/status`, as far as we know it. Its memory of Lua workers and its

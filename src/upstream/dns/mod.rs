@@ -1,13 +1,15 @@
 //! Follows the addresses of names: asks again when an answer has lived its time, and says when it has changed.
 //!
 //! ```text
-//!   follow(names) ──▶ one task per name ──▶ Source: /etc/hosts, DNS servers, or the system's resolver
+//!   follow(names) ──▶ one task per name ──▶ Source: /etc/hosts, DNS servers, or the C library
 //!                          └─ changed ──▶ the callback, which tells the upstreams
 //! ```
 //!
 //! A name that cannot be resolved any more keeps its last addresses: an outage of DNS must not become ours.
 
+mod servers;
 mod source;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,6 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use source::{Answer, Source, Unresolved};
+use system::System;
 
 /// The names that are followed. It lives on the control runtime; dropping it ends all following.
 pub struct Dns {
@@ -52,9 +55,10 @@ struct Bounds {
 }
 
 impl Dns {
-    /// Resolves as this machine is configured to: `/etc/hosts`, then the servers of `/etc/resolv.conf`.
+    /// Resolves as this machine is configured to: `/etc/hosts`, then the servers of `/etc/resolv.conf`. Edits
+    /// of both count.
     pub fn from_system(on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
-        Dns::new(source::from_system(), BOUNDS, on_change)
+        Dns::new(Box::new(System::of_this_machine()), BOUNDS, on_change)
     }
 
     fn new(

@@ -10,7 +10,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::source::{Family, Servers, System};
+use super::servers::Servers;
+use super::source::Family;
 use super::*;
 
 /// Answers that were prepared, one after the other; the last one again and again.
@@ -338,8 +339,33 @@ async fn localhost_needs_neither_a_file_nor_a_server() {
     found.sort();
     assert_eq!(found, ips(&["127.0.0.1", "::1"]));
     assert!(server.questions.lock().is_empty());
-    assert!(System.ask("localhost").await.unwrap().addresses.iter().all(IpAddr::is_loopback));
-    assert!(source::from_system().ask("localhost").await.unwrap().addresses.iter().all(IpAddr::is_loopback));
+    let system = System::of_this_machine();
+    assert!(system.ask("localhost").await.unwrap().addresses.iter().all(IpAddr::is_loopback));
+}
+
+#[tokio::test]
+async fn without_servers_the_c_library_resolves_until_there_are_some() {
+    let server = Server::start().await;
+    server.say("localhost.test", Kind::A, Reply::Found(60, ips(&["10.0.0.1"])));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let servers = Mutex::new(vec![server.source(&[], NO_HOSTS)]);
+    let configured = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let system = System::new(file.path().to_owned(), {
+        let configured = configured.clone();
+        move || match configured.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Ok(servers.lock().pop().expect("read once per change")),
+            false => Err("no nameservers found in config".into()),
+        }
+    });
+    let found = system.ask("localhost").await.unwrap();
+    assert!(found.ttl == Duration::from_secs(30) && found.addresses.iter().all(IpAddr::is_loopback), "{found:?}");
+    // It is configured now, but nothing tells us before the file changes.
+    configured.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(system.ask("localhost").await.unwrap(), found);
+    std::fs::write(file.path(), "nameserver 127.0.0.1\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!(Some(system.ask("localhost.test").await.unwrap()), answer(60, &["10.0.0.1"]));
+    }
 }
 
 #[tokio::test]
