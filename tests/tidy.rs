@@ -38,8 +38,17 @@ const IMPORTS: &[Row] = &[
     ("snapshot", &["upstream"]),
     ("proxy", &["snapshot", "upstream"]),
     // Edges of the process.
-    ("admin", &[]),
+    ("args", &["api::names", "schema", "telemetry", "version"]),
+    ("admin", &["http_server", "metrics::Exposition"]),
+    ("echo", &["args::duration", "http_server"]),
+    ("http_server", &[]),
+    ("metrics", &["version"]),
+    ("telemetry", &[]),
+    ("ready", &[]),
+    ("drain", &[]),
+    ("version", &[]),
     // Wiring: knows everybody, and nobody knows it.
+    ("app", EVERYTHING),
     ("main", EVERYTHING),
 ];
 
