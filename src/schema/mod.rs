@@ -20,6 +20,7 @@ mod head;
 mod kinds;
 mod nearest;
 mod path;
+mod patterns;
 mod remedy;
 mod report;
 mod rules;

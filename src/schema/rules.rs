@@ -17,10 +17,12 @@ use kube::core::cel::KubeCelExt;
 use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::{Context, ExecutionError, Program, Value as CelValue};
+use parking_lot::Mutex;
 use regex::Regex;
 use serde_json::Value;
 
 use super::path::Path;
+use super::patterns;
 use super::report::Report;
 use super::tree::{Node, Others};
 
@@ -28,9 +30,9 @@ use super::tree::{Node, Others};
 #[derive(Debug)]
 pub(super) struct Rule {
     text: String,
-    program: Program,
+    program: Arc<Program>,
     message: Option<String>,
-    message_program: Option<Program>,
+    message_program: Option<Arc<Program>>,
     /// Where, below the node, the violation is told.
     below: String,
     compares_with_old: bool,
@@ -45,7 +47,6 @@ impl Rule {
     fn compile(raw: &Value) -> Result<Rule, String> {
         let string = |name: &str| raw.get(name).and_then(Value::as_str).map(str::to_owned);
         let text = string("rule").ok_or("a validation has no `rule`")?;
-        let program = |text: &str| Program::compile(text).map_err(|error| format!("rule `{text}`: {error}"));
         let compiled = program(&text)?;
         let compares_with_old = compiled.references().has_variable("oldSelf");
         if compares_with_old && raw.get("optionalOldSelf").and_then(Value::as_bool) == Some(true) {
@@ -96,6 +97,20 @@ impl Rule {
     fn as_remedy(&self) -> String {
         format!("the rule is `{}`", self.text)
     }
+}
+
+/// Kinds and channels share most of their rules, and parsing is what takes the time when a schema is compiled: each text
+/// is parsed once.
+fn program(text: &str) -> Result<Arc<Program>, String> {
+    static PARSED: Mutex<Option<HashMap<String, Arc<Program>>>> = Mutex::new(None);
+    let mut parsed = PARSED.lock();
+    let parsed = parsed.get_or_insert_default();
+    if let Some(program) = parsed.get(text) {
+        return Ok(Arc::clone(program));
+    }
+    let program = Arc::new(Program::compile(text).map_err(|error| format!("rule `{text}`: {error}"))?);
+    parsed.insert(text.to_owned(), Arc::clone(&program));
+    Ok(program)
 }
 
 /// Asks every rule of the tree about the object.
@@ -236,6 +251,7 @@ thread_local! {
         cx
     };
 
+    /// What `patterns` has, without its lock.
     static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::new(HashMap::new());
 }
 
@@ -248,7 +264,7 @@ fn matches(This(text): This<Arc<String>>, pattern: Arc<String>) -> Result<bool, 
         if let Some(regex) = patterns.get(pattern.as_str()) {
             return Ok(regex.is_match(&text));
         }
-        let regex = Regex::new(&pattern).map_err(|error| ExecutionError::function_error("matches", error))?;
+        let regex = patterns::compiled(&pattern).map_err(|error| ExecutionError::function_error("matches", error))?;
         let matched = regex.is_match(&text);
         if patterns.len() >= MOST_PATTERNS {
             patterns.clear();

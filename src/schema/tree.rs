@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::format::Format;
 use super::path::Path;
+use super::patterns;
 use super::rules::Rule;
 
 /// What one place in an object may hold.
@@ -223,7 +224,7 @@ impl Compiler {
     fn text(&self, schema: &Map<String, Value>) -> Result<Option<Box<Text>>, BadSchema> {
         let pattern = match schema.get("pattern").and_then(Value::as_str) {
             None => None,
-            Some(pattern) => Some(Regex::new(pattern).map_err(|error| self.bad(&error.to_string()))?),
+            Some(pattern) => Some(patterns::compiled(pattern).map_err(|error| self.bad(&error.to_string()))?),
         };
         let (shortest, longest) = (count(schema, "minLength"), count(schema, "maxLength"));
         if pattern.is_none() && shortest.is_none() && longest.is_none() {
