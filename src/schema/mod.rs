@@ -4,13 +4,7 @@
 use serde_json::Value;
 
 use crate::api::Kind;
-
-/// Which release channel of the Gateway API decides what exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    Standard,
-    Experimental,
-}
+pub use crate::api::gateway::Channel;
 
 /// One reason why the API server would refuse the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
