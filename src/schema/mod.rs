@@ -28,17 +28,11 @@ mod syntax;
 mod tree;
 mod walk;
 
+pub use crate::api::gateway::Channel;
 pub use nearest::{nearest, nearest_kind};
 
 use path::Path;
 use report::Report;
-
-/// Which release channel of the Gateway API decides what exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    Standard,
-    Experimental,
-}
 
 /// One reason why the API server would refuse the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
