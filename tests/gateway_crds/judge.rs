@@ -1,0 +1,90 @@
+//! What the release's own rules say of an object, and what ours say.
+
+use std::collections::BTreeSet;
+
+use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
+use portico::api::gateway::schema::structural_of;
+use serde_json::Value;
+
+use super::nodes::node_of;
+use super::release::Definition;
+
+/// Rules of the release that the CEL library here reads otherwise than the API server: their words, words that mean the
+/// same to the library, and why.
+const READ_OTHERWISE: &[(&str, &str, &str)] = &[(
+    "has(r.namespace)",
+    "has(r.__namespace__)",
+    "namespace is a reserved word, under which the library finds no field; it knows the escaped name only",
+)];
+
+pub(crate) struct Judge {
+    /// The schema of the release, with the words that the library understands.
+    pub(crate) schema: Value,
+    theirs: CompiledSchema,
+    ours: CompiledSchema,
+    validator: Validator,
+}
+
+/// A rule of the release that an object breaks.
+pub(crate) struct Broken {
+    pub(crate) path: String,
+    pub(crate) node: String,
+    pub(crate) rule: String,
+    /// The rule answered no. Otherwise it could not be decided, which says nothing of the object.
+    pub(crate) decided: bool,
+    pub(crate) message: String,
+}
+
+impl Judge {
+    pub(crate) fn new(definition: &Definition) -> Self {
+        let ours = structural_of(definition.kind, &definition.version, definition.channel).expect("it is served");
+        let mut schema = definition.schema.clone();
+        translate(&mut schema);
+        Judge { theirs: compile_schema(&schema), ours: compile_schema(&ours), validator: Validator::new(), schema }
+    }
+
+    /// The rules of the release that the object breaks.
+    pub(crate) fn theirs(&self, object: &Value, before: Option<&Value>) -> Vec<Broken> {
+        self.broken(&self.theirs, object, before)
+    }
+
+    /// The rules of ours that the object breaks.
+    pub(crate) fn ours(&self, object: &Value, before: Option<&Value>) -> Vec<Broken> {
+        self.broken(&self.ours, object, before)
+    }
+
+    /// Where we refuse the object.
+    pub(crate) fn refused(&self, object: &Value, before: Option<&Value>) -> BTreeSet<String> {
+        self.ours(object, before).into_iter().map(|broken| broken.path).collect()
+    }
+
+    fn broken(&self, schema: &CompiledSchema, object: &Value, before: Option<&Value>) -> Vec<Broken> {
+        let errors = match self.validator.validate_compiled(schema, object, before) {
+            Ok(()) => return Vec::new(),
+            Err(errors) => errors.into_vec(),
+        };
+        let broken = errors.into_iter().map(|error| Broken {
+            node: node_of(&error.field_path),
+            path: error.field_path,
+            rule: error.rule,
+            decided: error.kind == ErrorKind::ValidationFailure,
+            message: error.message,
+        });
+        broken.collect()
+    }
+}
+
+fn translate(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(rule)) = fields.get_mut("rule") {
+                for (theirs, same, _) in READ_OTHERWISE {
+                    *rule = rule.replace(theirs, same);
+                }
+            }
+            fields.values_mut().for_each(translate);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(translate),
+        _ => {}
+    }
+}
