@@ -30,20 +30,21 @@ const IMPORTS: &[Row] = &[
     ("store", &["api"]),
     ("manifests", &["api", "schema", "store"]),
     ("compile", &["api", "snapshot", "store", "upstream"]),
-    // What only the running proxy knows comes in as plain values.
-    ("status", &["api", "compile::verdict", "proxy::BindState", "proxy::Binds"]),
+    // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
+    ("status", &["compile::verdict"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["upstream"]),
     ("proxy", &["snapshot", "upstream"]),
     // Edges of the process.
-    ("args", &["api::names", "schema", "telemetry", "version"]),
+    ("args", &["api::names", "quantity", "schema", "telemetry", "version"]),
     ("admin", &["http_server", "metrics::Exposition"]),
-    ("echo", &["args::duration", "http_server"]),
+    ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),
+    ("quantity", &[]),
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),

@@ -47,7 +47,10 @@ impl Announcer {
             let rows: Vec<_> = rows.iter().map(route_row).collect();
             section("Routes", &report::routes(&rows));
         } else {
-            section("Routes", &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()));
+            section(
+                "Routes",
+                &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()),
+            );
         }
         section("Try it", &curl_lines(snapshot));
         let diagnostics = diagnostics(update.refusals.iter(), control.verdicts().iter(), manifests);

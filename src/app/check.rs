@@ -36,9 +36,8 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
             print(&report::summary(counts, &diagnostics))?;
         }
     }
-    let refused = diagnostics
-        .iter()
-        .any(|diagnostic| diagnostic.severity == Severity::Error || options.warnings_as_errors);
+    let refused =
+        diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error || options.warnings_as_errors);
     Ok(if missing {
         Exit::Usage
     } else if refused {

@@ -77,8 +77,7 @@ impl Control {
         let mut changes = self.store.apply(batch);
         let count = changes.len();
         self.assign_addresses(&mut changes);
-        let inputs =
-            Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.

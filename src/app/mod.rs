@@ -9,6 +9,7 @@ mod announce;
 mod check;
 mod control;
 mod host_addresses;
+mod meters;
 mod run;
 mod views;
 
