@@ -74,6 +74,13 @@ impl Judge {
     }
 }
 
+/// Words of the list above that no rule of these schemas has any more.
+pub(crate) fn outdated<'a>(schemas: impl Iterator<Item = &'a Value>) -> Vec<&'static str> {
+    let texts: Vec<String> = schemas.map(Value::to_string).collect();
+    let words = READ_OTHERWISE.iter().map(|(theirs, ..)| *theirs);
+    words.filter(|words| !texts.iter().any(|text| text.contains(words))).collect()
+}
+
 fn translate(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
