@@ -7,10 +7,17 @@ use serde_json::{Map, Value};
 use super::path::Path;
 use super::report::{Report, clip};
 use super::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, QUALIFIED_NAME};
+use super::{Channel, kinds};
 use crate::api::Kind;
 
-pub(super) fn check(kind: Kind, object: &Value, report: &mut Report) {
-    check_version(kind, object, report);
+/// The version that the object says it has: what stands behind the last `/` of `apiVersion`.
+pub(super) fn version(object: &Value) -> &str {
+    let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    api_version.rsplit_once('/').map_or(api_version, |(_, version)| version)
+}
+
+pub(super) fn check(kind: Kind, channel: Channel, object: &Value, report: &mut Report) {
+    check_version(kind, channel, object, report);
     let metadata = Path::Root.field("metadata");
     let Some(Value::Object(map)) = object.get("metadata") else { return };
     check_name(kind, map, &metadata, report);
@@ -29,23 +36,25 @@ fn api_version(kind: Kind, version: &str) -> String {
     if kind.group().is_empty() { version.to_owned() } else { format!("{}/{version}", kind.group()) }
 }
 
-fn check_version(kind: Kind, object: &Value, report: &mut Report) {
-    let served: Vec<String> = kind.versions().iter().map(|version| api_version(kind, version)).collect();
-    let preferred = served.first().cloned().unwrap_or_default();
-    let path = Path::Root.field("apiVersion");
+fn check_version(kind: Kind, channel: Channel, object: &Value, report: &mut Report) {
+    let served = kinds::versions(kind, channel);
+    let is_served = |written: &str| served.iter().any(|version| api_version(kind, version) == written);
     if let Some(written) = object.get("apiVersion").and_then(Value::as_str)
-        && !served.iter().any(|served| served == written)
+        && !is_served(written)
     {
-        report.add(&path, format!("{kind} is not served as {:?}", clip(written)), format!("use `{preferred}`"));
+        let elsewhere = kind.versions().iter().any(|version| api_version(kind, version) == written);
+        let place = if elsewhere { format!(" in the {} channel", channel.name()) } else { String::new() };
+        report.add(
+            &Path::Root.field("apiVersion"),
+            format!("{kind} is not served as {:?}{place}", clip(written)),
+            format!("use `{}`", api_version(kind, served.first().unwrap_or(&"v1"))),
+        );
     }
     if let Some(written) = object.get("kind").and_then(Value::as_str)
         && written != kind.name()
     {
-        report.add(
-            &Path::Root.field("kind"),
-            format!("{:?} is not {kind}", clip(written)),
-            format!("use `{}`", kind.name()),
-        );
+        let message = format!("{:?} is not {kind}", clip(written));
+        report.add(&Path::Root.field("kind"), message, format!("use `{kind}`"));
     }
 }
 
@@ -188,7 +197,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::schema::{Channel, Violation};
+    use crate::schema::Violation;
 
     /// The violations of a ConfigMap, or of another kind, with this metadata.
     fn check(kind: Kind, metadata: Value) -> Vec<String> {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   head       apiVersion, kind, metadata: the same for every kind       syntax    grammars of names, labels, keys
-//!   kinds      (kind, channel) → tree, compiled once                     format    date-time, ipv4, base64 …
+//!   kinds      (kind, channel, version) → tree, compiled once            format    date-time, ipv4, base64 …
 //!   tree       a structural schema, compiled                             remedy    what would be right, in words
 //!   walk       object against tree: defaults, then violations            nearest   did you mean …?
 //!   rules      CEL, only when the walk found the shape right             path      spec.rules[0].name
@@ -27,6 +27,7 @@ mod rules;
 mod syntax;
 mod tree;
 mod walk;
+mod wording;
 
 pub use crate::api::gateway::Channel;
 pub use nearest::{nearest, nearest_kind};
@@ -53,19 +54,23 @@ pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Violation>
     if !walk::is_object_of_bounded_depth(object, &mut report) {
         return report.finish();
     }
-    let Some(tree) = kinds::tree(kind, channel) else {
+    let version = head::version(object).to_owned();
+    let Some(tree) = kinds::tree(kind, channel, &version) else {
         report.add(
             &Path::Root.field("kind"),
-            format!("{kind} is not in the standard channel of the Gateway API"),
+            format!("{kind} is not in the {} channel of the Gateway API", channel.name()),
             "it needs the experimental one: set `--channel experimental`",
         );
         return report.finish();
     };
-    walk::walk(tree, object, &walk::Cx { kind, channel }, &mut report);
-    head::check(kind, object, &mut report);
+    walk::walk(tree, object, &walk::Cx { kind, channel, version: &version }, &mut report);
+    head::check(kind, channel, object, &mut report);
     if !report.blocked() {
         rules::run(tree, object, &mut report);
         core::check(kind, object, &mut report);
     }
     report.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use super::nearest::nearest;
 use super::path::Path;
 use super::report::{Report, clip};
 use super::tree::{Apart, Fields, Node, Range, Shape};
+use super::wording::Wording;
 
 /// Message and remedy.
 type Told = (String, String);
@@ -44,9 +45,17 @@ pub(super) fn missing(name: &str, node: Option<&Node>) -> String {
     }
 }
 
-pub(super) fn wrong_type(shape: Shape, value: &Value, path: &Path<'_>, report: &Report) -> Told {
+pub(super) fn wrong_type(shape: Shape, node: &Node, value: &Value, path: &Path<'_>, report: &Report) -> Told {
     let message = format!("is {}, must be {}", found(value, report), shape.words());
-    (message, as_type(shape, value, path, report))
+    let remedy = match (shape, value, node.fields.as_deref()) {
+        (Shape::Object, Value::String(_) | Value::Number(_) | Value::Bool(_), Some(fields))
+            if !fields.known.is_empty() =>
+        {
+            format!("write a mapping; its fields are {}", list(fields.names()))
+        }
+        _ => as_type(shape, value, path, report),
+    };
+    (message, remedy)
 }
 
 /// What stands there: `the string "80"`.
@@ -163,8 +172,8 @@ pub(super) fn too_short(length: usize, shortest: usize, pattern: Option<&Regex>)
         1 => format!("has 1 character, at least {shortest} are needed"),
         _ => format!("has {length} characters, at least {shortest} are needed"),
     };
-    let remedy = match pattern.and_then(|pattern| words_of(pattern.as_str())) {
-        Some(Known { example, .. }) => {
+    let remedy = match pattern.and_then(|pattern| Wording::of(pattern.as_str())) {
+        Some(Wording { example, .. }) => {
             format!("write something like `{example}`, or leave the field out if it may be absent")
         }
         None if shortest == 1 => "write at least one character, or leave the field out if it may be absent".to_owned(),
@@ -194,126 +203,6 @@ pub(super) fn for_format(format: Format, words: &str, example: &str) -> String {
     }
 }
 
-pub(super) fn pattern(pattern: &str, text: &str, path: &Path<'_>, report: &Report) -> Told {
-    let quoted = report.quote_text(text);
-    let host =
-        pattern == HOSTNAME || (pattern == PRECISE_NAME && path.to_string().to_lowercase().ends_with("hostname"));
-    match words_of(pattern) {
-        _ if host => (format!("{quoted} is not a host name"), host_remedy(text, pattern == HOSTNAME)),
-        Some(Known { noun, words, example, .. }) => {
-            (format!("{quoted} is not {noun}"), format!("use {words}, for example `{example}`"))
-        }
-        None => (format!("{quoted} does not match the pattern of this field"), format!("it must match `{pattern}`")),
-    }
-}
-
-/// The commonest ways to get a host name wrong have an answer of their own.
-fn host_remedy(text: &str, wildcard: bool) -> String {
-    if text.contains("://") {
-        return "leave the scheme and the path out: only the host name stands here".to_owned();
-    }
-    if let Some((host, port)) = text.rsplit_once(':')
-        && !host.is_empty()
-        && !port.is_empty()
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        return format!("leave the port out: `{}`", clip(host));
-    }
-    if text.contains('/') {
-        return "leave the path out: only the host name stands here".to_owned();
-    }
-    if text.ends_with('.') && text.len() > 1 {
-        return format!("leave the last dot out: `{}`", clip(text.trim_end_matches('.')));
-    }
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) && text.is_ascii() {
-        return format!("write it in lower case: `{}`", clip(&text.to_ascii_lowercase()));
-    }
-    if text.contains('*') {
-        return if wildcard {
-            "a wildcard is `*.` at the start and stands for one or more whole labels, for example `*.example.com`"
-                .to_owned()
-        } else {
-            "no wildcard is allowed here: write the whole name, for example `www.example.com`".to_owned()
-        };
-    }
-    "use lower-case letters, digits, `-` and dots, for example `www.example.com`".to_owned()
-}
-
-const HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-const PRECISE_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-
-/// A pattern that people need not read.
-struct Known {
-    pattern: &'static str,
-    /// What a matching text is called.
-    noun: &'static str,
-    /// What it consists of.
-    words: &'static str,
-    example: &'static str,
-}
-
-/// The patterns that the Gateway API uses.
-const PATTERNS: &[Known] = &[
-    Known {
-        pattern: HOSTNAME,
-        noun: "a host name",
-        words: "lower-case letters, digits, `-` and dots",
-        example: "www.example.com",
-    },
-    Known {
-        pattern: PRECISE_NAME,
-        noun: "a name",
-        words: "lower-case letters, digits, `-` and dots, starting and ending with a letter or digit",
-        example: "web.example.com",
-    },
-    Known {
-        pattern: r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-        noun: "an API group",
-        words: "the group without its version; the core group is written as nothing (`\"\"`)",
-        example: "gateway.networking.k8s.io",
-    },
-    Known {
-        pattern: r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
-        noun: "a kind",
-        words: "letters, digits and `-`, starting with a letter",
-        example: "Service",
-    },
-    Known {
-        pattern: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        noun: "a namespace",
-        words: "lower-case letters, digits and `-`, starting and ending with a letter or digit",
-        example: "default",
-    },
-    Known {
-        pattern: r"^([0-9]{1,5}(h|m|s|ms)){1,4}$",
-        noun: "a duration",
-        words: "one to four numbers of at most five digits, each with its unit h, m, s or ms",
-        example: "1m30s",
-    },
-    Known {
-        pattern: r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$",
-        noun: "a header name",
-        words: "letters, digits, `-` and other token characters, no space and no colon",
-        example: "X-Request-Id",
-    },
-    Known {
-        pattern: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$",
-        noun: "a controller name",
-        words: "a domain, `/` and a path",
-        example: "portico.dev/gateway-controller",
-    },
-    Known {
-        pattern: r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$",
-        noun: "a protocol",
-        words: "HTTP, HTTPS, TLS, TCP or UDP, or one of your own behind a domain and `/`",
-        example: "HTTPS",
-    },
-];
-
-fn words_of(pattern: &str) -> Option<&'static Known> {
-    PATTERNS.iter().find(|known| known.pattern == pattern)
-}
-
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let mut text = names.iter().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -333,35 +222,4 @@ fn list_values(values: &[Value]) -> String {
         })
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_known_pattern_compiles_and_accepts_its_example() {
-        for known in PATTERNS {
-            assert!(Regex::new(known.pattern).unwrap().is_match(known.example), "{}", known.noun);
-        }
-    }
-
-    #[test]
-    fn wrong_host_names_get_the_answer_that_helps() {
-        for (text, expected) in [
-            ("https://example.com/", "leave the scheme and the path out: only the host name stands here"),
-            ("example.com:8080", "leave the port out: `example.com`"),
-            ("example.com/api", "leave the path out: only the host name stands here"),
-            ("example.com.", "leave the last dot out: `example.com`"),
-            ("Example.com", "write it in lower case: `example.com`"),
-            (
-                "a.*.com",
-                "a wildcard is `*.` at the start and stands for one or more whole labels, for example `*.example.com`",
-            ),
-            ("ex_ample", "use lower-case letters, digits, `-` and dots, for example `www.example.com`"),
-        ] {
-            assert_eq!(host_remedy(text, true), expected, "{text}");
-        }
-        assert!(host_remedy("*.example.com", false).starts_with("no wildcard"));
-    }
 }

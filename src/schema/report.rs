@@ -17,13 +17,15 @@ pub(super) struct Report {
     more: usize,
     /// Something was found that makes CEL rules pointless: they would speak about a field that is missing or of the wrong type.
     blocked: bool,
+    /// Something was found that is only not among what an alternative is for.
+    excluded: bool,
     /// False for Secrets, whose values must never be repeated.
     quoting: bool,
 }
 
 impl Report {
     pub(super) fn new(quoting: bool) -> Self {
-        Report { violations: Vec::new(), more: 0, blocked: false, quoting }
+        Report { violations: Vec::new(), more: 0, blocked: false, excluded: false, quoting }
     }
 
     /// An empty report that speaks of values as this one does, to try something on the side.
@@ -47,6 +49,16 @@ impl Report {
     pub(super) fn block(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
         self.blocked = true;
         self.add(path, message, remedy);
+    }
+
+    /// As `add`, of a value that belongs to another alternative.
+    pub(super) fn exclude(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.excluded = true;
+        self.add(path, message, remedy);
+    }
+
+    pub(super) fn excluded(&self) -> bool {
+        self.excluded
     }
 
     pub(super) fn is_empty(&self) -> bool {

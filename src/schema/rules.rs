@@ -71,6 +71,8 @@ impl Rule {
             Ok(CelValue::Bool(true)) => return,
             Ok(CelValue::Bool(false)) => self.told(cx),
             Ok(_) => ("the rule does not answer yes or no".to_owned(), self.as_remedy()),
+            // A value that is wrong already (`10 s` for a duration) confuses rules too; what they say of it is no news.
+            Err(_) if !report.is_empty() => return,
             // The error may repeat a value of any length.
             Err(error) => {
                 (format!("a rule cannot be decided: {}", super::report::clip(&error.to_string())), self.as_remedy())
@@ -279,7 +281,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::schema::Violation;
+    use crate::api::Kind;
+    use crate::schema::{Channel, Violation, kinds};
 
     /// Each violation as `field: message; remedy`.
     fn check(schema: &Value, object: &Value) -> Vec<String> {
@@ -360,5 +363,34 @@ mod tests {
             check(&schema, &object),
             ["list: too long; cut it", "list[0].map[b.c]: not above 0; raise it", "list[1]: no map; add it"]
         );
+    }
+
+    /// Otherwise people would be shown the rule itself, or a message without a way out.
+    #[test]
+    fn every_rule_of_every_kind_has_a_message_with_a_remedy() {
+        fn visit(node: &Node, place: &str, count: &mut usize) {
+            for rule in &node.rules {
+                let halves = rule.message.as_deref().and_then(|message| message.split_once("; "));
+                let good = halves.is_some_and(|(problem, remedy)| problem.len() > 5 && remedy.len() > 5);
+                assert!(good, "{place}: {:?}", rule.message);
+                *count += 1;
+            }
+            let fields = node.fields.iter();
+            fields
+                .flat_map(|fields| &fields.known)
+                .for_each(|(name, node)| visit(node, &format!("{place}.{name}"), count));
+            if let Some(item) = node.items.as_ref().and_then(|items| items.node.as_ref()) {
+                visit(item, &format!("{place}[]"), count);
+            }
+        }
+        let mut count = 0;
+        for kind in Kind::ALL {
+            for channel in Channel::ALL {
+                for version in kinds::versions(*kind, channel) {
+                    visit(kinds::tree(*kind, channel, version).unwrap(), &format!("{kind} {version}"), &mut count);
+                }
+            }
+        }
+        assert!(count > 100, "rules were found at all: {count}");
     }
 }

@@ -10,21 +10,22 @@ use serde_json::{Map, Value};
 use super::path::Path;
 use super::report::Report;
 use super::tree::{Apart, Bound, Fields, Items, Node, Others, Range, Shape, Text};
-use super::{Channel, kinds, remedy};
+use super::{Channel, kinds, remedy, wording};
 use crate::api::Kind;
 
 /// What a message may need to know beyond the place itself.
 #[derive(Clone, Copy)]
-pub(super) struct Cx {
+pub(super) struct Cx<'a> {
     pub(super) kind: Kind,
     pub(super) channel: Channel,
+    pub(super) version: &'a str,
 }
 
-impl Cx {
+impl Cx<'_> {
     /// The same place in the experimental channel, for fields and values that exist only there.
     fn experimental(&self, path: &Path<'_>) -> Option<&'static Node> {
         match self.channel {
-            Channel::Standard => kinds::tree(self.kind, Channel::Experimental)?.at(path),
+            Channel::Standard => kinds::tree(self.kind, Channel::Experimental, self.version)?.at(path),
             Channel::Experimental => None,
         }
     }
@@ -63,17 +64,17 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
 }
 
 /// Checks the whole object, `tree` being the schema of its kind.
-pub(super) fn walk(tree: &Node, object: &mut Value, cx: &Cx, report: &mut Report) {
+pub(super) fn walk(tree: &Node, object: &mut Value, cx: &Cx<'_>, report: &mut Report) {
     visit(tree, object, &Path::Root, cx, report);
 }
 
-fn visit(node: &Node, value: &mut Value, path: &Path<'_>, cx: &Cx, report: &mut Report) {
+fn visit(node: &Node, value: &mut Value, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
     if value.is_null() && node.nullable {
         return;
     }
     if let Some(shape) = node.shape {
         if !shape.admits(value) {
-            let (message, remedy) = remedy::wrong_type(shape, value, path, report);
+            let (message, remedy) = remedy::wrong_type(shape, node, value, path, report);
             report.block(path, message, remedy);
             return;
         }
@@ -136,7 +137,7 @@ fn make_whole(shape: Shape, value: &mut Value) {
     }
 }
 
-fn visit_fields(fields: &Fields, map: &mut Map<String, Value>, path: &Path<'_>, cx: &Cx, report: &mut Report) {
+fn visit_fields(fields: &Fields, map: &mut Map<String, Value>, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
     drop_nulls(fields, map);
     fill_in_defaults(fields, map);
     check_count(map.len(), fields.fewest, fields.most, "entry", "entries", path, report);
@@ -189,7 +190,7 @@ fn fill_in_defaults(fields: &Fields, map: &mut Map<String, Value>) {
     }
 }
 
-fn visit_items(items: &Items, values: &mut [Value], path: &Path<'_>, cx: &Cx, report: &mut Report) {
+fn visit_items(items: &Items, values: &mut [Value], path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
     check_count(values.len(), items.fewest, items.most, "item", "items", path, report);
     let Some(node) = &items.node else { return };
     for (index, value) in values.iter_mut().enumerate() {
@@ -273,7 +274,7 @@ fn check_text(node: &Node, text: &str, path: &Path<'_>, report: &mut Report) {
             return;
         }
         if let Some(pattern) = pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-            let (message, remedy) = remedy::pattern(pattern.as_str(), text, path, report);
+            let (message, remedy) = wording::mismatch(pattern.as_str(), text, path, report);
             report.add(path, message, remedy);
             return;
         }
@@ -311,7 +312,7 @@ fn check_number(node: &Node, value: &Value, path: &Path<'_>, report: &mut Report
     }
 }
 
-fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx, report: &mut Report) {
+fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx<'_>, report: &mut Report) {
     let Some(junctions) = &node.junctions else { return };
     // On a copy: branches judge and never fill anything in.
     let try_branch = |branch: &Node, report: &Report| {
@@ -347,19 +348,20 @@ fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx, report:
     if let Some(branch) = &junctions.not
         && try_branch(branch, report).is_empty()
     {
-        report.add(path, format!("{} is excluded here", report.quote(value)), "use another value");
+        report.exclude(path, format!("{} is excluded here", report.quote(value)), "use another value");
     }
 }
 
-/// No alternative holds: tells what each would need, at the first place of the first one.
-fn tell_alternatives(tried: Vec<Report>, path: &Path<'_>, report: &mut Report) {
+/// No alternative holds: tells what each would need, at the place that they have in common.
+fn tell_alternatives(mut tried: Vec<Report>, path: &Path<'_>, report: &mut Report) {
+    // "Not this type" helps nobody while another alternative says what is wrong with a value of this type.
+    if !tried.iter().all(Report::excluded) {
+        tried.retain(|branch| !branch.excluded());
+    }
     let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
     let Some(first) = firsts.first() else { return };
-    let field = if firsts.iter().all(|violation| violation.field == first.field) {
-        first.field.clone()
-    } else {
-        path.to_string()
-    };
+    let together = firsts.iter().all(|violation| violation.field == first.field);
+    let field = if together { first.field.clone() } else { path.to_string() };
     let mut messages: Vec<&str> = firsts.iter().map(|violation| violation.message.as_str()).collect();
     messages.dedup();
     let mut remedies: Vec<&str> = firsts.iter().map(|violation| violation.remedy.as_str()).collect();

@@ -21,6 +21,14 @@ pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     lines
 }
 
+/// Whether two schemas ask the same, down to the words of their rules.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    let words = |schema| -> Vec<(String, Vec<String>)> {
+        nodes(schema).into_iter().map(|(path, node)| (path, rules(node).map(str::to_owned).collect())).collect()
+    };
+    differences(one, other).is_empty() && words(one) == words(other)
+}
+
 fn compare(path: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, lines: &mut Vec<String>) {
     let (ruled, they_rule) = (rules(ours).next().is_some(), rules(theirs).next().is_some());
     if ruled != they_rule {

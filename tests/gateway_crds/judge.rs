@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
+use portico::api::Kind;
+use portico::api::gateway::Channel;
 use portico::api::gateway::schema::structural_of;
 use serde_json::Value;
 
@@ -18,6 +20,8 @@ const READ_OTHERWISE: &[(&str, &str, &str)] = &[(
 )];
 
 pub(crate) struct Judge {
+    kind: Kind,
+    channel: Channel,
     /// The schema of the release, with the words that the library understands.
     pub(crate) schema: Value,
     theirs: CompiledSchema,
@@ -40,7 +44,15 @@ impl Judge {
         let ours = structural_of(definition.kind, &definition.version, definition.channel).expect("it is served");
         let mut schema = definition.schema.clone();
         translate(&mut schema);
-        Judge { theirs: compile_schema(&schema), ours: compile_schema(&ours), validator: Validator::new(), schema }
+        let (kind, channel) = (definition.kind, definition.channel);
+        Judge {
+            kind,
+            channel,
+            theirs: compile_schema(&schema),
+            ours: compile_schema(&ours),
+            validator: Validator::new(),
+            schema,
+        }
     }
 
     /// The rules of the release that the object breaks.
@@ -53,9 +65,10 @@ impl Judge {
         self.broken(&self.ours, object, before)
     }
 
-    /// Where we refuse the object.
-    pub(crate) fn refused(&self, object: &Value, before: Option<&Value>) -> BTreeSet<String> {
-        self.ours(object, before).into_iter().map(|broken| broken.path).collect()
+    /// Where we refuse the object, as people are told.
+    pub(crate) fn refused(&self, object: &Value) -> BTreeSet<String> {
+        let violations = portico::schema::check(self.kind, &mut object.clone(), self.channel);
+        violations.into_iter().map(|violation| violation.field).collect()
     }
 
     fn broken(&self, schema: &CompiledSchema, object: &Value, before: Option<&Value>) -> Vec<Broken> {
@@ -72,6 +85,13 @@ impl Judge {
         });
         broken.collect()
     }
+}
+
+/// Words of the list above that no rule of these schemas has any more.
+pub(crate) fn outdated<'a>(schemas: impl Iterator<Item = &'a Value>) -> Vec<&'static str> {
+    let texts: Vec<String> = schemas.map(Value::to_string).collect();
+    let words = READ_OTHERWISE.iter().map(|(theirs, ..)| *theirs);
+    words.filter(|words| !texts.iter().any(|text| text.contains(words))).collect()
 }
 
 fn translate(schema: &mut Value) {

@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use crate::api::Kind;
 
+/// Whether this is one of Kubernetes' own kinds.
+pub(in crate::schema) fn has(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace)
+}
+
 /// The schema of a kind of Kubernetes' own, with the defaults that the API server fills in.
 pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {

@@ -18,7 +18,7 @@ mod endpoint_slice;
 mod fields;
 mod service;
 
-pub(super) use fields::{object_meta, schema};
+pub(super) use fields::{has, object_meta, schema};
 
 /// Defaults and checks beyond the schema.
 pub(super) fn check(kind: Kind, object: &mut Value, report: &mut Report) {

@@ -1,4 +1,3 @@
-use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use serde_json::json;
 
 use super::*;
@@ -275,85 +274,5 @@ fn a_namespace_gets_its_name_as_a_label() {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "web", "labels": labels}});
         assert_eq!(check(Kind::Namespace, &mut object, Channel::Standard), []);
         assert_eq!(object["metadata"]["labels"]["kubernetes.io/metadata.name"], "web");
-    }
-}
-
-/// Any JSON, with a liking for the names that our kinds have.
-fn json_value() -> impl Strategy<Value = Value> {
-    const NAMES: &[&str] = &[
-        "apiVersion",
-        "kind",
-        "metadata",
-        "name",
-        "labels",
-        "annotations",
-        "ownerReferences",
-        "finalizers",
-        "spec",
-        "ports",
-        "port",
-        "targetPort",
-        "protocol",
-        "type",
-        "clusterIP",
-        "externalName",
-        "endpoints",
-        "addresses",
-        "addressType",
-        "data",
-        "stringData",
-        "binaryData",
-        "listeners",
-        "rules",
-        "matches",
-        "path",
-        "value",
-        "backendRefs",
-        "parentRefs",
-        "hostnames",
-        "filters",
-        "tls",
-        "status",
-    ];
-    const TEXTS: &[&str] =
-        &["", "v1", "IPv4", "FQDN", "ExternalName", "None", "http", "10.0.0.1", "kubernetes.io/tls", "ä*", "1:1"];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        proptest::sample::select(TEXTS).prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    let name = || prop_oneof![4 => proptest::sample::select(NAMES).prop_map(str::to_owned), 1 => any::<String>()];
-    leaf.prop_recursive(7, 60, 5, move |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((name(), inner), 0..6)
-                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
-        ]
-    })
-}
-
-proptest! {
-    /// Whatever a file holds: an answer, bounded, with every violation saying all of its three parts.
-    #[test]
-    fn no_json_whatever_makes_the_check_panic(object in json_value(), index in 0..Kind::ALL.len(), standard in any::<bool>()) {
-        let channel = if standard { Channel::Standard } else { Channel::Experimental };
-        let violations = check(Kind::ALL[index], &mut object.clone(), channel);
-        assert!(violations.len() <= 51);
-        assert!(violations.iter().all(|it| !it.message.is_empty() && !it.remedy.is_empty()), "{violations:?}");
-        assert!(!violations.is_empty() || object.is_object());
-    }
-
-    /// Checking twice says the same: what is filled in is right, and filling in is done once.
-    #[test]
-    fn a_checked_object_is_judged_the_same_again(object in json_value(), index in 0..Kind::ALL.len()) {
-        let mut once = object;
-        let first = check(Kind::ALL[index], &mut once, Channel::Experimental);
-        let mut twice = once.clone();
-        assert_eq!(check(Kind::ALL[index], &mut twice, Channel::Experimental), first);
-        assert_eq!(twice, once);
     }
 }

@@ -7,7 +7,7 @@ fn check(schema: &Value, object: &Value) -> (Value, Vec<String>) {
     let tree = Node::compile(schema).unwrap();
     let mut object = object.clone();
     let mut report = Report::new(true);
-    let cx = Cx { kind: Kind::ConfigMap, channel: Channel::Experimental };
+    let cx = Cx { kind: Kind::ConfigMap, channel: Channel::Experimental, version: "v1" };
     walk(&tree, &mut object, &cx, &mut report);
     let lines = report.finish().into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy));
     (object, lines.collect())
@@ -59,6 +59,11 @@ fn each_violation_names_what_is_wrong_and_what_would_be_right() {
             json!({"type": "string"}),
             json!({}),
             "a: is a mapping, must be a string; write a string, for example `a: text`",
+        ),
+        (
+            json!({"type": "object", "properties": {"type": {"type": "string"}, "value": {"type": "string"}}}),
+            json!("/api"),
+            r#"a: is the string "/api", must be a mapping; write a mapping; its fields are `type`, `value`"#,
         ),
         (
             json!({"type": "array", "items": {"type": "string"}}),
@@ -313,7 +318,7 @@ fn alternatives_are_judged_without_changing_the_object() {
         (
             json!({"value": "x"}),
             Some(
-                r#"a: "x" is not an IPv4 address, and "x" is not an IPv6 address, and "IPAddress" is excluded here; write an IPv4 address, for example `192.0.2.1`, or write an IPv6 address, for example `2001:db8::1`, or use another value"#,
+                r#"a.value: "x" is not an IPv4 address, and "x" is not an IPv6 address; write an IPv4 address, for example `192.0.2.1`, or write an IPv6 address, for example `2001:db8::1`"#,
             ),
         ),
     ] {
