@@ -60,7 +60,7 @@ test_suites() {
         esac
     done
     suite doctests cargo test --locked --workspace --doc
-    suite examples examples
+    suite check-examples check_examples
 }
 
 # Our reading of the Gateway API against the CRDs of its release, which are fetched and not kept in the tree.
@@ -75,7 +75,7 @@ gateway_crds() {
 }
 
 # What a newcomer runs first has to be free of remarks.
-examples() {
+check_examples() {
     local folder
     for folder in examples/*/; do
         echo "portico check $folder"

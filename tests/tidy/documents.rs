@@ -15,8 +15,22 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
         findings.extend(broken_links(file, files));
         findings.extend(unknown_commands(file, files));
     }
+    findings.extend(unlisted_pages(files));
     findings.extend(reading_lists(files));
     findings
+}
+
+/// Pages of the guide that its table of contents does not link.
+fn unlisted_pages(files: &[File]) -> Vec<Finding> {
+    const CONTENTS: &str = "docs/README.md";
+    let contents = files.iter().find(|file| file.path == CONTENTS);
+    let listed: BTreeSet<String> =
+        contents.iter().flat_map(|file| links(&file.text)).filter_map(|link| join(CONTENTS, link)).collect();
+    let pages = files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
+    pages
+        .filter(|file| file.path != CONTENTS && !listed.contains(&file.path))
+        .map(|file| Finding::new(&file.path, 1, format!("is not listed in {CONTENTS}, where readers look for it")))
+        .collect()
 }
 
 /// Relative links, to files and folders of the checkout and to headings in documents.
@@ -169,6 +183,7 @@ mod tests {
     fn with(path: &str, text: &str) -> Vec<File> {
         let mut files = vec![
             File::new("Makefile", MAKEFILE),
+            File::new("docs/README.md", "[a](a.md)\n"),
             File::new("docs/a.md", "# One `two`, 3!\n"),
             File::new("src/a.rs", "//! A."),
         ];
@@ -184,7 +199,7 @@ mod tests {
         let cases: &[(&str, &str, &str, Places<'_>)] = &[
             ("file", "README.md", "[a](docs/a.md) and [b](src/a.rs)", &[]),
             ("folder", "README.md", "[a](docs/) and [b](docs)", &[]),
-            ("up", "docs/b.md", "[a](../src/a.rs) [b](a.md) [c](./a.md)", &[]),
+            ("up", "src/b.md", "[a](../src/a.rs) [b](a.rs) [c](./a.rs)", &[]),
             ("web", "README.md", "[a](https://example.com/x)", &[]),
             ("gone", "README.md", "\n[a](docs/gone.md)", &[("README.md:2", "docs/gone.md")]),
             ("outside", "README.md", "[a](../x.md)", &[("README.md:1", "../x.md")]),
@@ -197,6 +212,12 @@ mod tests {
         for (name, path, text, expected) in cases {
             expect(name, findings(&with(path, text)), expected);
         }
+    }
+
+    #[test]
+    fn pages_that_the_guide_does_not_list_are_found() {
+        expect("listed", findings(&with("README.md", "")), &[]);
+        expect("forgotten", findings(&with("docs/b.md", "# B")), &[("docs/b.md:1", "not listed")]);
     }
 
     #[test]

@@ -46,7 +46,9 @@ fn production_lines(file: &File) -> usize {
     if file.path.starts_with("tests/") || file.path.ends_with("/tests.rs") || file.path.contains("/tests/") {
         return 0;
     }
-    file.lines().take_while(|(_, line)| !line.starts_with("#[cfg(test)]")).count()
+    let lines: Vec<&str> = file.text.lines().collect();
+    let is_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{');
+    lines.windows(2).position(is_tests).unwrap_or(lines.len())
 }
 
 fn empty_names(file: &File) -> Vec<Finding> {
@@ -78,13 +80,15 @@ mod tests {
     #[test]
     fn files_without_a_purpose_too_long_or_badly_named_are_found() {
         let long = format!("//! Long.\n{}", "fn f() {}\n".repeat(1000));
-        let long_tests = format!("//! Short.\n#[cfg(test)]\n{}", "fn f() {}\n".repeat(1000));
+        let long_tests = format!("//! Short.\n#[cfg(test)]\nmod tests {{\n{}}}", "fn f() {}\n".repeat(1000));
+        let tests_elsewhere = format!("//! Long.\n#[cfg(test)]\nmod tests;\n{}", "fn f() {}\n".repeat(1000));
         let cases: &[(&str, &str, &str, Places<'_>)] = &[
             ("good", "src/a.rs", "//! A.\nmod b;", &[]),
             ("no purpose", "src/a.rs", "use std::fmt;", &[("src/a.rs:1", "`//!`")]),
             ("empty purpose", "src/a.rs", "//!\nuse std::fmt;", &[("src/a.rs:1", "`//!`")]),
             ("long", "src/a.rs", &long, &[("src/a.rs:1001", "1001 lines")]),
             ("long tests", "src/a.rs", &long_tests, &[]),
+            ("tests elsewhere", "src/a.rs", &tests_elsewhere, &[("src/a.rs:1003", "1003 lines")]),
             ("long test program", "tests/a.rs", &long, &[]),
             ("file name", "src/utils.rs", "//! U.", &[("src/utils.rs:1", "`utils`")]),
             ("folder name", "src/common/a.rs", "//! U.", &[("src/common/a.rs:1", "`common`")]),
