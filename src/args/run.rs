@@ -101,7 +101,7 @@ struct LimitArgs {
     client_header_count: NonZeroUsize,
 
     /// How long an idle client connection is kept
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "75s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     client_idle_timeout: Duration,
 

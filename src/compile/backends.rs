@@ -6,7 +6,7 @@ use super::verdict::{Code, Problem};
 use crate::api::core::ServicePort;
 use crate::api::gateway::BackendObjectReference;
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, ObjectKey};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::rule::{Failure, Target};
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
@@ -71,8 +71,31 @@ fn find(
         let problem = Problem::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     }
+    if let Some(policy) = policy_of(store, &target, port) {
+        let message = format!(
+            "BackendTLSPolicy {policy} wants TLS towards Service {target}, which this version cannot speak, so nothing \
+             is sent there"
+        );
+        let problem = Problem::new(format!("{field}.name"), message, "remove the policy only if plain text will do");
+        return Err((Code::RouteUnsupportedProtocol, problem));
+    }
     let number = u16::try_from(number).unwrap_or_default();
     Ok(UpstreamKey { namespace: target.namespace, service: target.name, port: number })
+}
+
+/// The policy that wants this port spoken to in TLS, if any.
+fn policy_of<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
+    let id = ObjectId::new(Kind::Service, service.clone());
+    let policies = store.refs().dependents(&id).filter_map(|id| store.backend_tls_policies.get(&id.key));
+    policies.map(|policy| (&policy.meta.key, &policy.spec.target_refs)).find_map(|(key, targets)| {
+        let concerns = targets.iter().any(|target| {
+            target.group == CORE_GROUP
+                && target.kind == Kind::Service.name()
+                && *target.name == *service.name
+                && target.section_name.as_deref().is_none_or(|section| section == port.name)
+        });
+        concerns.then_some(key)
+    })
 }
 
 pub(super) fn is_tcp(port: &ServicePort) -> bool {

@@ -33,7 +33,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::gateway::GatewaySpec;
-use crate::api::names::SERVICE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
@@ -80,8 +79,8 @@ pub struct Compiler {
     routers: Routers,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
-    /// The Service each EndpointSlice belonged to, since a slice that is gone no longer says.
-    slices: BTreeMap<ObjectKey, ObjectKey>,
+    /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
+    about: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
     verdicts: Verdicts,
 }
 
@@ -94,7 +93,8 @@ impl Compiler {
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
     /// `inputs` changed, `changes` names the Gateways.
     pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
-        let touched = self.touched(store, changes);
+        let services = self.services_behind(store, changes);
+        let touched = touched(store, changes, &services);
         let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
 
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
@@ -113,18 +113,26 @@ impl Compiler {
         }
     }
 
-    /// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its
-    /// plan changed; and an endpoint that comes or goes touches its Service, not the routes to it.
-    fn touched(&self, store: &Store, changes: &Changes) -> Changes {
-        let mut touched = changes.clone();
-        for id in changes.iter().filter(|id| id.kind != Kind::Gateway) {
-            touched.extend(store.refs().dependents(id).cloned());
+    /// The Services that changed EndpointSlices and policies are about, or were.
+    fn services_behind(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, Behind> {
+        let mut services: BTreeMap<ObjectKey, Behind> = BTreeMap::new();
+        for id in changes {
+            let behind = match id.kind {
+                Kind::EndpointSlice => Behind::Endpoints,
+                Kind::BackendTlsPolicy => Behind::Policy,
+                _ => continue,
+            };
+            let now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            let before = self.about.remove(id).unwrap_or_default();
+            for service in now.iter().chain(&before) {
+                let strongest = services.entry(service.clone()).or_insert(behind);
+                *strongest = (*strongest).max(behind);
+            }
+            if !now.is_empty() {
+                self.about.insert(id.clone(), now);
+            }
         }
-        for key in keys(changes, Kind::EndpointSlice) {
-            let services = service_of(store, key).into_iter().chain(self.slices.get(key).cloned());
-            touched.extend(services.map(|service| ObjectId::new(Kind::Service, service)));
-        }
-        touched
+        services
     }
 
     /// Plans the Gateways that were touched; gives the routes that have to look at them again.
@@ -249,23 +257,13 @@ impl Compiler {
 
     /// Endpoints of the upstreams in use that are new or whose Service or slices were touched.
     fn endpoints(
-        &mut self,
+        &self,
         store: &Store,
         touched: &Changes,
         upstreams: &BTreeSet<UpstreamKey>,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
-        let mut services: BTreeSet<ObjectKey> = keys(touched, Kind::Service).cloned().collect();
-        for key in keys(touched, Kind::EndpointSlice) {
-            let service = service_of(store, key);
-            let before = match &service {
-                Some(service) => self.slices.insert(key.clone(), service.clone()),
-                None => self.slices.remove(key),
-            };
-            services.extend(service);
-            services.extend(before);
-        }
         let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
-        for service in &services {
+        for service in keys(touched, Kind::Service) {
             let first = UpstreamKey { namespace: service.namespace.clone(), service: service.name.clone(), port: 0 };
             let of_service = self
                 .users
@@ -278,6 +276,13 @@ impl Compiler {
     }
 }
 
+/// Why a Service is looked at again: the stronger reason also concerns the routes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Behind {
+    Endpoints,
+    Policy,
+}
+
 /// What one run collects on its way.
 struct Run {
     verdicts_changed: BTreeSet<ObjectId>,
@@ -285,9 +290,21 @@ struct Run {
     rerouted: BTreeSet<ObjectKey>,
 }
 
-fn service_of(store: &Store, slice: &ObjectKey) -> Option<ObjectKey> {
-    let name = store.endpoint_slices.get(slice)?.meta.labels.get(SERVICE_NAME_LABEL)?;
-    Some(ObjectKey { namespace: slice.namespace.clone(), name: name.clone() })
+/// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan
+/// changed; and an endpoint that comes or goes touches its Service, not the routes to it.
+fn touched(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, Behind>) -> Changes {
+    let mut touched = changes.clone();
+    for id in changes.iter().filter(|id| id.kind != Kind::Gateway) {
+        touched.extend(store.refs().dependents(id).cloned());
+    }
+    for (service, behind) in services {
+        let id = ObjectId::new(Kind::Service, service.clone());
+        if *behind == Behind::Policy {
+            touched.extend(store.refs().dependents(&id).cloned());
+        }
+        touched.insert(id);
+    }
+    touched
 }
 
 fn keys(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {

@@ -12,6 +12,11 @@ pub(super) fn verdict(store: &Store, id: &ObjectId) -> Option<Verdict> {
     let notes = match id.kind {
         Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service)),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
+        Kind::BackendTlsPolicy => Some(vec![Problem::new(
+            "spec.targetRefs",
+            "TLS towards backends is not served by this version",
+            "routes to the targets answer 500 rather than send requests in plain text",
+        )]),
         kind if store.unserved.contains_key(id) => Some(vec![Problem::new(
             "kind",
             format!("{kind}s are checked but not served by this version"),

@@ -15,7 +15,7 @@ pub use object::{AnyObject, Malformed};
 pub use refs::{Mention, Refs};
 
 use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
-use crate::api::gateway::{Gateway, GatewayClass, HttpRoute, ReferenceGrant};
+use crate::api::gateway::{BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, ReferenceGrant};
 use crate::api::{Meta, Object, ObjectId, ObjectKey};
 
 /// What a source has to say at one moment; it is applied as a whole, so that a relist costs one compile.
@@ -37,6 +37,7 @@ pub struct Store {
     pub gateway_classes: Table<GatewayClass>,
     pub gateways: Table<Gateway>,
     pub http_routes: Table<HttpRoute>,
+    pub backend_tls_policies: Table<BackendTlsPolicy>,
     pub reference_grants: Table<ReferenceGrant>,
     pub services: Table<Service>,
     pub endpoint_slices: Table<EndpointSlice>,
@@ -77,6 +78,7 @@ impl Store {
         ids(&self.gateway_classes)
             .chain(ids(&self.gateways))
             .chain(ids(&self.http_routes))
+            .chain(ids(&self.backend_tls_policies))
             .chain(ids(&self.reference_grants))
             .chain(ids(&self.services))
             .chain(ids(&self.endpoint_slices))
@@ -99,6 +101,7 @@ impl Store {
             Kind::GatewayClass => self.gateway_classes.get(&id.key).map(|object| &object.meta),
             Kind::Gateway => self.gateways.get(&id.key).map(|object| &object.meta),
             Kind::HttpRoute => self.http_routes.get(&id.key).map(|object| &object.meta),
+            Kind::BackendTlsPolicy => self.backend_tls_policies.get(&id.key).map(|object| &object.meta),
             Kind::ReferenceGrant => self.reference_grants.get(&id.key).map(|object| &object.meta),
             Kind::Service => self.services.get(&id.key).map(|object| &object.meta),
             Kind::EndpointSlice => self.endpoint_slices.get(&id.key).map(|object| &object.meta),
@@ -121,6 +124,7 @@ impl Store {
             AnyObject::GatewayClass(object) => put(&mut self.gateway_classes, object),
             AnyObject::Gateway(object) => put(&mut self.gateways, object),
             AnyObject::HttpRoute(object) => put(&mut self.http_routes, object),
+            AnyObject::BackendTlsPolicy(object) => put(&mut self.backend_tls_policies, object),
             AnyObject::ReferenceGrant(object) => put(&mut self.reference_grants, object),
             AnyObject::Service(object) => put(&mut self.services, object),
             AnyObject::EndpointSlice(object) => put(&mut self.endpoint_slices, object),
@@ -142,6 +146,7 @@ impl Store {
             Kind::GatewayClass => self.gateway_classes.remove(&id.key).is_some(),
             Kind::Gateway => self.gateways.remove(&id.key).is_some(),
             Kind::HttpRoute => self.http_routes.remove(&id.key).is_some(),
+            Kind::BackendTlsPolicy => self.backend_tls_policies.remove(&id.key).is_some(),
             Kind::ReferenceGrant => self.reference_grants.remove(&id.key).is_some(),
             Kind::Service => self.services.remove(&id.key).is_some(),
             Kind::EndpointSlice => self.endpoint_slices.remove(&id.key).is_some(),

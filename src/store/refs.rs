@@ -28,6 +28,14 @@ pub struct Refs {
 }
 
 impl Refs {
+    /// The Services that this object mentions.
+    pub fn services<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectKey> + use<'a> {
+        self.forward.get(id).into_iter().flatten().filter_map(|mention| match mention {
+            Mention::Object(target) if target.kind == Kind::Service => Some(&target.key),
+            Mention::Object(_) | Mention::GrantsIn(_) => None,
+        })
+    }
+
     /// The objects that mention this one: a grant is mentioned through its namespace.
     pub fn dependents<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
         let mention = match id.kind {
@@ -91,6 +99,13 @@ pub(super) fn mentions(object: &AnyObject) -> Vec<Mention> {
         AnyObject::EndpointSlice(slice) => {
             if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
                 found.object(Kind::Service, None, service);
+            }
+        }
+        AnyObject::BackendTlsPolicy(policy) => {
+            for target in &policy.spec.target_refs {
+                if target.group == CORE_GROUP && target.kind == Kind::Service.name() {
+                    found.object(Kind::Service, None, &target.name);
+                }
             }
         }
         AnyObject::GatewayClass(_)

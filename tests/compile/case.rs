@@ -244,6 +244,7 @@ fn objects_of(store: &Store) -> Vec<AnyObject> {
     all(&store.gateway_classes, AnyObject::GatewayClass)
         .chain(all(&store.gateways, AnyObject::Gateway))
         .chain(all(&store.http_routes, AnyObject::HttpRoute))
+        .chain(all(&store.backend_tls_policies, AnyObject::BackendTlsPolicy))
         .chain(all(&store.reference_grants, AnyObject::ReferenceGrant))
         .chain(all(&store.services, AnyObject::Service))
         .chain(all(&store.endpoint_slices, AnyObject::EndpointSlice))

@@ -106,6 +106,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             3 => service(random),
             4 | 5 => slice(random),
             6 => grant(random),
+            7 if random.bool() => policy(random),
             7 => namespace(random),
             _ => route(random),
         };
@@ -246,6 +247,17 @@ fn grant(random: &mut fastrand::Rng) -> AnyObject {
         json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": pick(random, NAMESPACES)});
     let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
+}
+
+fn policy(random: &mut fastrand::Rng) -> AnyObject {
+    let mut target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
+    if random.bool() {
+        target["sectionName"] = json!(pick(random, &["web", "other"]));
+    }
+    let spec =
+        json!({"targetRefs": [target], "validation": {"hostname": "s.example", "wellKnownCACertificates": "System"}});
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
+    parse(Kind::BackendTlsPolicy, json!({"metadata": metadata, "spec": spec}))
 }
 
 fn namespace(random: &mut fastrand::Rng) -> AnyObject {
