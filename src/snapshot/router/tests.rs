@@ -104,6 +104,7 @@ fn thousands_of_paths_on_one_host() {
         paths.push(format!("Exact /exact/{number}"));
         paths.push(format!("PathPrefix /prefix/{number}/deep"));
         paths.push(format!("PathPrefix /prefix/{number}/deep/er"));
+        paths.push(format!("PathPrefix /shallow/{number}"));
     }
     let router = router(&paths.iter().map(String::as_str).collect::<Vec<_>>());
     let cases = [
@@ -117,6 +118,11 @@ fn thousands_of_paths_on_one_host() {
     ];
     for (path, expected) in cases {
         assert_eq!(get(&router, path).unwrap().path.to_string(), expected, "{path}");
+    }
+    // The segment exists a thousand times, but under other parents.
+    for number in 0..1_000 {
+        let found = get(&router, &format!("/shallow/{number}/deep")).unwrap();
+        assert_eq!(found.path.to_string(), format!("PathPrefix /shallow/{number}"));
     }
 }
 
