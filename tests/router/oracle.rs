@@ -228,6 +228,7 @@ impl Oracle {
             }
         };
         let method = usize::from(entry.method.is_some() && !self.has(Bug::MethodRankIgnored));
+        // The bugs about duplicates are one about counting and one about comparing, each alone.
         let all = self.has(Bug::DuplicateHeadersCounted);
         let headers = if all { entry.headers.len() } else { self.headers_compared(entry).len() };
         let headers = if self.has(Bug::DuplicateHeadersCompared) { self.distinct_headers(entry) } else { headers };

@@ -34,7 +34,7 @@ fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
 #[test]
 fn paths() {
     // (rules, request, which wins)
-    let cases: [(&[&str], &str, Option<&str>); 31] = [
+    let cases: [(&[&str], &str, Option<&str>); 33] = [
         (&["PathPrefix /"], "/", Some("PathPrefix /")),
         (&["PathPrefix /"], "/a/b", Some("PathPrefix /")),
         (&["PathPrefix /"], "*", Some("PathPrefix /")),
@@ -57,6 +57,8 @@ fn paths() {
         (&["Exact /a/"], "/a", None),
         (&["Exact /a/"], "/a/", Some("Exact /a/")),
         (&["Exact /a"], "/A", None),
+        (&["PathPrefix a", "PathPrefix /"], "/b", Some("PathPrefix /")),
+        (&["PathPrefix a", "PathPrefix /"], "/a/b", Some("PathPrefix /a")),
         (&["Exact /"], "/a", None),
         (&["Exact /%7Ea%2Fb"], "/~a%2Fb", Some("Exact /~a%2Fb")),
         (&["PathPrefix /%7Ea/"], "/~a/b", Some("PathPrefix /~a")),
