@@ -114,7 +114,12 @@ impl Candidate {
     fn normalize(&mut self) {
         match &mut self.path {
             PathMatch::Exact(path) => *path = decode_unreserved(path).into(),
-            PathMatch::Prefix(path) => *path = decode_unreserved(path.strip_suffix('/').unwrap_or(path)).into(),
+            PathMatch::Prefix(path) => {
+                let bare = decode_unreserved(path.strip_suffix('/').unwrap_or(path));
+                // The tree takes what does not begin with a slash for the root, and so for every request.
+                let rooted = bare.is_empty() || bare.starts_with('/');
+                *path = if rooted { bare.into() } else { format!("/{bare}").into() };
+            }
             PathMatch::Regex(_) => {}
         }
         header::keep_first_of_each(&mut self.headers, |header| &header.name);
