@@ -153,7 +153,7 @@ impl One<'_> {
 
     fn path(&mut self, modifier: &PathModifier, part: &str) -> Option<PathEdit> {
         match &*modifier.kind {
-            "ReplaceFullPath" => Some(PathEdit::Full(modifier.replace_full_path.as_deref().unwrap_or_default().into())),
+            "ReplaceFullPath" => Some(PathEdit::full(modifier.replace_full_path.as_deref().unwrap_or_default())),
             "ReplacePrefixMatch" => match self.prefix {
                 Some(prefix) => {
                     Some(PathEdit::prefix(prefix, modifier.replace_prefix_match.as_deref().unwrap_or_default()))
