@@ -48,7 +48,8 @@ pub(super) fn parent(
     field: &str,
 ) -> Parent {
     if reference.group != GATEWAY_GROUP || reference.kind != Kind::Gateway.name() {
-        let message = format!("parents of kind {} of group {} are not served", reference.kind, reference.group);
+        let slash = if reference.group.is_empty() { "" } else { "/" };
+        let message = format!("parents of kind {}{slash}{} are not served", reference.group, reference.kind);
         return Parent::NotOurs(Some(Problem::new(format!("{field}.kind"), message, "attach to a Gateway")));
     }
     let namespace = reference.namespace.as_deref().unwrap_or(&route.key.namespace);
