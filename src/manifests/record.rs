@@ -11,7 +11,7 @@ use super::admission::{self, Finding, Outcome, Taken};
 use super::documents::{Document, split};
 use super::outline::Aim;
 use super::place::{Lines, Place};
-use super::refusal::{Refusal, Severity};
+use super::refusal::Refusal;
 use super::text::{Stamp, Unread};
 use super::yaml;
 use crate::api::ObjectId;
@@ -45,7 +45,7 @@ pub(super) struct Entry {
 }
 
 /// Where an object stands in its file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At {
     /// Index of the document, and the line it begins at.
     pub(super) document: u32,
@@ -121,22 +121,16 @@ impl Record {
     }
 }
 
-/// The objects of the file until now, by what they are and by where they stood.
+/// The objects of the file until now.
 struct Before {
     entries: Vec<Entry>,
     by_id: HashMap<ObjectId, usize>,
-    by_trail: HashMap<(u32, Box<[u32]>), usize>,
 }
 
 impl Before {
     fn of(entries: Vec<Entry>) -> Self {
         let by_id = entries.iter().enumerate().map(|(index, entry)| (entry.object.id(), index)).collect();
-        let by_trail = entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| ((entry.at.document, entry.at.trail.clone()), index))
-            .collect();
-        Before { entries, by_id, by_trail }
+        Before { entries, by_id }
     }
 }
 
@@ -157,8 +151,12 @@ struct Remark {
     at: At,
     object: Option<String>,
     findings: Vec<Finding>,
-    kept: bool,
+    /// What stays in use instead.
+    meanwhile: Option<&'static str>,
 }
+
+const LAST_GOOD_STAYS: &str = "The last good version of this object stays in use.";
+const MISSING_STAYS: &str = "Objects that this file gave before and does not name now stay in use.";
 
 impl After {
     fn admit(&mut self, at: At, value: Value, file: &Path, channel: Channel, before: &Before) {
@@ -177,13 +175,13 @@ impl After {
                 let remarked = !findings.is_empty();
                 if remarked {
                     let object = Some(id.to_string());
-                    self.remarks.push(Remark { at: at.clone(), object, findings, kept: false });
+                    self.remarks.push(Remark { at: at.clone(), object, findings, meanwhile: None });
                 }
                 self.present.insert(id);
                 self.entries.push(Entry { object, hash, remarked, at });
             }
             Outcome::Refused { id, name, findings } => {
-                let mut kept = false;
+                let mut meanwhile = None;
                 match id {
                     Some(id) => {
                         if let Some(index) = before.by_id.get(&id) {
@@ -193,31 +191,29 @@ impl After {
                                 remarked: true,
                                 ..before.entries[*index].clone()
                             });
-                            kept = true;
+                            meanwhile = Some(LAST_GOOD_STAYS);
                         }
                         self.present.insert(id);
                     }
                     None => self.unnamed.push(self.remarks.len()),
                 }
-                self.remarks.push(Remark { at, object: name, findings, kept });
+                self.remarks.push(Remark { at, object: name, findings, meanwhile });
             }
         }
     }
 
     fn finish(mut self, file: &Arc<Path>, documents: &[Document<'_>], before: Before) -> (Vec<Entry>, Vec<Refusal>) {
-        // What stands where an object stood, which is not found anywhere else now, is taken for that object, broken.
-        for index in std::mem::take(&mut self.unnamed) {
-            let remark = &mut self.remarks[index];
-            let stood = before.by_trail.get(&(remark.at.document, remark.at.trail.clone()));
-            if let Some(entry) = stood.map(|index| &before.entries[*index])
-                && self.present.insert(entry.object.id())
-            {
-                self.entries.push(Entry { at: remark.at.clone(), remarked: true, ..entry.clone() });
-                remark.kept = true;
+        // Something that does not say which object it is may be any that was here and is not now: none of them goes.
+        if let Some(first) = self.unnamed.first() {
+            let at = self.remarks[*first].at.clone();
+            let missing = before.entries.into_iter().filter(|entry| self.present.insert(entry.object.id()));
+            let missing: Vec<_> = missing.map(|entry| Entry { at: at.clone(), remarked: true, ..entry }).collect();
+            for index in self.unnamed.iter().filter(|_| !missing.is_empty()) {
+                self.remarks[*index].meanwhile = Some(MISSING_STAYS);
             }
+            self.entries.extend(missing);
         }
-        self.entries
-            .sort_by(|left, right| (left.at.document, &left.at.trail).cmp(&(right.at.document, &right.at.trail)));
+        self.entries.sort_by(|left, right| left.at.cmp(&right.at));
         (self.entries, refusals(file, documents, &self.remarks))
     }
 }
@@ -234,18 +230,15 @@ fn refusals(file: &Arc<Path>, documents: &[Document<'_>], remarks: &[Remark]) ->
             .map(|(remark, finding)| Question { trail: &remark.at.trail, field: &finding.field, aim: finding.aim })
             .collect();
         let places = locate(file, document, &questions);
-        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| {
-            Refusal {
-                place,
-                object: remark.object.clone(),
-                field: finding.field.clone(),
-                reason: finding.reason,
-                message: finding.message.clone(),
-                remedy: finding.remedy.clone(),
-                meanwhile: (remark.kept && finding.severity == Severity::Error)
-                    .then(|| "The last good version of this object stays in use.".to_owned()),
-                severity: finding.severity,
-            }
+        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| Refusal {
+            place,
+            object: remark.object.clone(),
+            field: finding.field.clone(),
+            reason: finding.reason,
+            message: finding.message.clone(),
+            remedy: finding.remedy.clone(),
+            meanwhile: remark.meanwhile.map(str::to_owned),
+            severity: finding.severity,
         }));
     }
     refusals
