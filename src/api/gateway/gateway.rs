@@ -12,7 +12,7 @@ use super::gateway_tls::GatewayTls;
 use super::listener::{self, AllowedNamespaces, Listener};
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::{Rule, rule};
+use super::schema::rule::{KEY, Rule, every, rule};
 use super::schema::shape::{each, experimental, keyed_by};
 use crate::api::kind::{Kind, Resource};
 
@@ -115,12 +115,14 @@ pub(super) fn routability() -> Rule {
 }
 
 fn addresses_differ(kind: &str) -> Rule {
-    rule(
-        format!(
-            "self.all(one, one.type != '{kind}' || !has(one.value) \
-             || self.filter(other, other.type == '{kind}' && has(other.value) && other.value == one.value).size() == 1)"
+    every(
+        "address",
+        "address.value",
+        &format!(
+            "address.type != '{kind}' || !has(address.value) \
+             || self.filter(other, other.type == '{kind}' && has(other.value) && other.value == address.value).size() == 1"
         ),
-        format!("two addresses of type {kind} have the same value; remove one of them"),
+        format!("another address of type {kind} has the same value; remove one of them"),
     )
 }
 
@@ -135,14 +137,18 @@ fn filters_need_http() -> Rule {
 /// Keys of labels and annotations: a name, with an optional domain before it.
 fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
-        rule(
-            r"self.all(key, key.matches(r'^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$'))",
-            format!("a key is no {what} key; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it"),
+        every(
+            "key",
+            KEY,
+            r"key.matches(r'^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$')",
+            format!("not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it"),
         )
         .transform(schema);
-        rule(
-            "self.all(key, key.split('/')[0].size() <= 252)",
-            format!("the domain of a {what} key is too long; use at most 252 characters before the '/'"),
+        every(
+            "key",
+            KEY,
+            "key.split('/')[0].size() <= 252",
+            format!("its domain is too long for a {what}; use at most 252 characters before the '/'"),
         )
         .transform(schema);
     }
