@@ -42,6 +42,7 @@ const IMPORTS: &[Row] = &[
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),
+    ("quantity", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),
     ("quantity", &[]),
