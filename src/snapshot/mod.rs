@@ -10,7 +10,10 @@
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
 
 pub mod dump;
+mod escape;
 pub mod host;
+pub mod path_edit;
+pub mod redirect;
 pub mod router;
 pub mod rule;
 
@@ -19,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use host::HostMap;
-use router::HostRouter;
+use router::{HostRouter, Matched, Question};
 
 /// Everything the proxy serves. A request loads it once and keeps it to its end.
 #[derive(Debug, Default)]
@@ -33,6 +36,13 @@ pub struct Bind {
     pub listeners: HostMap<Arc<Listener>>,
 }
 
+impl Bind {
+    /// The one listener whose routes a request for this host may use. Lower case, without port.
+    pub fn listener(&self, host: &str) -> Option<&Arc<Listener>> {
+        self.listeners.most_specific(host)
+    }
+}
+
 /// A listener and the routers of the hosts that its routes name.
 #[derive(Debug)]
 pub struct Listener {
@@ -41,5 +51,63 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The port clients see, as redirects write it.
     pub port: u16,
+    /// By the routes' own hostnames, not by what these have in common with the listener's.
     pub hosts: HostMap<Arc<HostRouter>>,
+}
+
+impl Listener {
+    /// The rule of the most specific host that has one for this request. Lower case, without port.
+    ///
+    /// A host whose rules do not match is no dead end: the next less specific one is asked.
+    pub fn find(&self, host: &str, question: &Question<'_>) -> Option<Matched<'_>> {
+        self.hosts.candidates(host).find_map(|router| router.find(question))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::host::HostPattern;
+    use super::router::{Age, Candidate, PathMatch};
+    use super::rule::{Action, Failure, Filters, Rule, RuleId};
+    use super::*;
+
+    /// A listener whose only host answers one path.
+    fn listener(name: &str, path: &str) -> Arc<Listener> {
+        let id = RuleId { route: "HTTPRoute/default/a".into(), rule: "0".into() };
+        let candidate = Candidate {
+            path: PathMatch::Exact(path.into()),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            age: Age { created: None, route: "default/a".into(), rule: 0, index: 0 },
+            rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends) }),
+        };
+        let hosts = [(HostPattern::Any, Arc::new(HostRouter::build(vec![candidate])))].into_iter().collect();
+        Arc::new(Listener { gateway: "default/gateway".into(), name: name.into(), port: 80, hosts })
+    }
+
+    /// Gateway API, "listener isolation": a request belongs to one listener, and no other is asked if that has no route.
+    #[test]
+    fn only_the_most_specific_listener_answers() {
+        let listeners = [("*.example.com", "/a"), ("a.example.com", "/b"), ("", "/c")];
+        let listeners = listeners.map(|(host, path)| (HostPattern::parse(Some(host)), listener(host, path)));
+        let bind = Bind { listeners: listeners.into_iter().collect() };
+        let headers = HeaderMap::new();
+        let cases = [
+            ("a.example.com", "a.example.com", "/b"),
+            ("b.example.com", "*.example.com", "/a"),
+            ("example.com", "", "/c"),
+            ("other", "", "/c"),
+        ];
+        for (host, name, only) in cases {
+            let listener = bind.listener(host).unwrap();
+            assert_eq!(&*listener.name, name, "{host}");
+            for path in ["/a", "/b", "/c"] {
+                let question = Question { path, query: None, method: &Method::GET, headers: &headers };
+                assert_eq!(listener.find(host, &question).is_some(), path == only, "{host}{path}");
+            }
+        }
+    }
 }
