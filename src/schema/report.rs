@@ -51,6 +51,10 @@ impl Report {
         self.add(path, message, remedy);
     }
 
+    pub(super) fn block_if(&mut self, blocked: bool) {
+        self.blocked |= blocked;
+    }
+
     /// As `add`, of a value that belongs to another alternative.
     pub(super) fn exclude(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
         self.excluded = true;
