@@ -108,8 +108,24 @@ impl Report {
     }
 }
 
-/// The first characters of a text that may be of any length.
-pub(super) fn clip(text: &str) -> String {
+/// The first characters of a text that may be of any length, fit for a terminal: a stranger's control characters are
+/// written as escapes.
+pub(super) fn shown(text: &str) -> String {
+    let clipped = clip(text);
+    if !clipped.contains(char::is_control) {
+        return clipped;
+    }
+    clipped.chars().fold(String::new(), |mut shown, char| {
+        if char.is_control() {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+        shown
+    })
+}
+
+fn clip(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -141,6 +157,7 @@ mod tests {
         assert_eq!(open.quote(&json!(7)), "7");
         assert_eq!(open.quote(&json!({"a": 1})), "the mapping");
         assert!(open.quote(&json!("ä".repeat(10_000))).chars().count() < 100);
+        assert_eq!(shown("a\u{1b}[31mb\n"), r"a\u{1b}[31mb\n");
         let closed = Report::new(false);
         assert_eq!(closed.quote(&json!("hunter2")), "the value");
         assert_eq!(closed.quote(&json!(1234)), "the value");

@@ -75,7 +75,7 @@ impl Rule {
             Err(_) if !report.is_empty() => return,
             // The error may repeat a value of any length.
             Err(error) => {
-                (format!("a rule cannot be decided: {}", super::report::clip(&error.to_string())), self.as_remedy())
+                (format!("a rule cannot be decided: {}", super::report::shown(&error.to_string())), self.as_remedy())
             }
         };
         let field = format!("{path}{}", self.below);

@@ -207,8 +207,8 @@ fn check_apart(told_apart_by: &Apart, values: &[Value], path: &Path<'_>, report:
         // Keys are required or have a default: an item that lacks one has been refused already.
         Apart::Keys(keys) => {
             let map = value.as_object()?;
-            let pair = |key: &Box<str>| Some(format!("{key:?}:{}", canonical(map.get(key.as_ref())?)));
-            Some(format!("{{{}}}", keys.iter().map(pair).collect::<Option<Vec<_>>>()?.join(",")))
+            let pair = |key: &str| Some(format!("{key:?}:{}", canonical(map.get(key)?)));
+            Some(format!("{{{}}}", keys.iter().map(|key| pair(key)).collect::<Option<Vec<_>>>()?.join(",")))
         }
     };
     let mut first: HashMap<String, usize> = HashMap::new();
