@@ -96,7 +96,7 @@ fn check_name(kind: Kind, metadata: &Map<String, Value>, path: &Path<'_>, report
                 ("is missing", "give the object a name".to_owned())
             } else {
                 (
-                    "is missing; `generateName` makes a new object at every reading",
+                    "is missing, and `generateName` would make a new object at every reading",
                     format!(
                         "write a name instead, for example `{}`",
                         shown(text(metadata, "generateName").trim_end_matches('-'))
@@ -239,7 +239,7 @@ mod tests {
             (
                 Kind::ConfigMap,
                 json!({"generateName": "web-"}),
-                "metadata.name: is missing; `generateName` makes a new object at every reading; write a name instead, for example `web`".to_owned(),
+                "metadata.name: is missing, and `generateName` would make a new object at every reading; write a name instead, for example `web`".to_owned(),
             ),
             (Kind::ConfigMap, json!({"name": "A"}), format!(r#"metadata.name: "A" is not a name of this kind; {name_words}"#)),
             (

@@ -15,7 +15,8 @@ const QUOTED: usize = 80;
 pub(super) struct Report {
     violations: Vec<Violation>,
     more: usize,
-    /// Something was found that makes CEL rules pointless: they would speak about a field that is missing or of the wrong type.
+    /// Something was found that makes rules in CEL pointless: they would speak of a field that is missing or of another
+    /// type.
     blocked: bool,
     /// Something was found that is only not among what an alternative is for.
     excluded: bool,
