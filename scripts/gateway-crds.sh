@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints a folder with the CRDs of Gateway API, one folder per channel, as tests/gateway_crds.rs compares them with ours.
+# Prints a folder with what tests/gateway_crds.rs compares us with: the CRDs of Gateway API, its examples and its
+# examples of what is invalid, each with a folder per channel.
 #
 # They come from the Go module of the release and are never kept in this repository. What is already in the cache is
 # not fetched again. Needs go, of any version, or python3 with which one is installed into the cache.
@@ -13,7 +14,7 @@ sum=h1:duVnm7nO6oXfMMUWfcDoBph47CYR/ME3NGxccOVglaY=
 go_release=1.27
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/portico
-target=$cache/gateway-api-$version
+target=$cache/gateway-api-release-$version
 
 main() {
   if [[ -d $target ]]; then
@@ -23,20 +24,20 @@ main() {
   mkdir -p "$cache"
   work=$(mktemp -d "$cache/.gateway-api.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  mkdir "$work/empty" "$work/crds"
+  mkdir "$work/empty"
 
   if ! download go && ! download "$(installed_go)"; then
     fail "$module $version could not be fetched: $(said Error || head -c 400 "$work/errors")"
   fi
   [[ $(said Sum) = "$sum" ]] || fail "$module $version has the checksum $(said Sum), not $sum; do not use it"
 
-  local channel
   unpack
-  for channel in standard experimental; do
-    mv "$work/module/config/crd/$channel" "$work/crds/$channel"
-  done
+  mkdir "$work/release"
+  mv "$work/module/config/crd" "$work/release/crds"
+  mv "$work/module/examples" "$work/release/examples"
+  mv "$work/module/hack/invalid-examples" "$work/release/invalid-examples"
   # Complete before it gets its name, and made once even if two are at it.
-  [[ -d $target ]] || mv "$work/crds" "$target"
+  [[ -d $target ]] || mv "$work/release" "$target"
   echo "$target"
 }
 
@@ -69,7 +70,7 @@ installed_go() {
 unpack() {
   mkdir "$work/unpacked"
   if command -v unzip >/dev/null; then
-    unzip -q "$(said Zip)" '*/config/crd/*' -d "$work/unpacked"
+    unzip -q "$(said Zip)" '*/config/crd/*' '*/examples/*' '*/hack/invalid-examples/*' -d "$work/unpacked"
   elif command -v python3 >/dev/null; then
     python3 -m zipfile -e "$(said Zip)" "$work/unpacked"
   else

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::nodes::{nodes, rules};
 
-/// One line per difference, ours before theirs. Descriptions and the wording of rules may differ; where rules are may not.
+/// One line per difference, ours before theirs. Descriptions and the words of rules may differ, not where rules are.
 pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let (ours, theirs) = (nodes(ours), nodes(theirs));
     let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -19,6 +19,14 @@ pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Whether two schemas ask the same, down to the words of their rules.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    let words = |schema| -> Vec<(String, Vec<String>)> {
+        nodes(schema).into_iter().map(|(path, node)| (path, rules(node).map(str::to_owned).collect())).collect()
+    };
+    differences(one, other).is_empty() && words(one) == words(other)
 }
 
 fn compare(path: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, lines: &mut Vec<String>) {

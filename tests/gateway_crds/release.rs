@@ -1,6 +1,6 @@
 //! The definitions of the release, as `scripts/gateway-crds.sh` lays them down.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portico::api::Kind;
 use portico::api::gateway::Channel;
@@ -23,31 +23,85 @@ impl Definition {
     }
 }
 
+/// An object from one of the release's own examples.
+pub(crate) struct Example {
+    pub(crate) file: String,
+    pub(crate) kind: Kind,
+    pub(crate) channel: Channel,
+    pub(crate) object: Value,
+}
+
 /// Everything that the release serves, in a fixed order.
 pub(crate) fn definitions() -> Vec<Definition> {
-    let folder = folder();
     let mut definitions = Vec::new();
     for channel in Channel::ALL {
-        let folder = folder.join(channel.name());
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| {
-            panic!(
-                "{}: {error}; run scripts/gateway-crds.sh, which puts the CRDs of the release there, or set \
-                 PORTICO_GATEWAY_CRDS to the folder that it prints",
-                folder.display()
-            )
-        });
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap();
-            let documents: Vec<Value> =
-                serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            for document in documents.iter().filter(|document| document["kind"] == "CustomResourceDefinition") {
-                add(document, channel, &mut definitions);
+        for (_, document) in documents("crds", channel) {
+            if document["kind"] == "CustomResourceDefinition" {
+                add(&document, channel, &mut definitions);
             }
         }
     }
     definitions
+}
+
+/// The objects of Gateway API in the release's examples of valid objects.
+pub(crate) fn examples() -> Vec<Example> {
+    examples_in("examples")
+}
+
+/// The objects of Gateway API in the release's examples of invalid objects.
+pub(crate) fn invalid_examples() -> Vec<Example> {
+    examples_in("invalid-examples")
+}
+
+fn examples_in(part: &str) -> Vec<Example> {
+    let mut examples = Vec::new();
+    for channel in Channel::ALL {
+        for (file, object) in documents(part, channel) {
+            let group =
+                object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+            let kind = group.zip(object["kind"].as_str()).and_then(|(group, kind)| Kind::find(group, kind));
+            if let Some(kind) = kind.filter(|kind| kind.group().starts_with("gateway.")) {
+                examples.push(Example { file: file.display().to_string(), kind, channel, object });
+            }
+        }
+    }
+    assert!(!examples.is_empty(), "the release has no {part}");
+    examples
+}
+
+/// All documents of a part of the release in one channel, with the files they are from.
+fn documents(part: &str, channel: Channel) -> Vec<(PathBuf, Value)> {
+    let mut documents = Vec::new();
+    for file in files(&folder().join(part).join(channel.name())) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let read: Vec<Value> =
+            serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        documents.extend(read.into_iter().map(|document| (file.clone(), document)));
+    }
+    documents
+}
+
+/// The YAML files in a folder and below, in a fixed order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; run scripts/gateway-crds.sh, which puts the CRDs of the release there, or set \
+             PORTICO_GATEWAY_CRDS to the folder that it prints",
+            folder.display()
+        )
+    });
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
 }
 
 fn add(document: &Value, channel: Channel, definitions: &mut Vec<Definition>) {
@@ -73,5 +127,5 @@ fn folder() -> PathBuf {
     }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    cache.unwrap_or_else(|| home.join(".cache")).join("portico/gateway-api-v1.7.0")
+    cache.unwrap_or_else(|| home.join(".cache")).join("portico/gateway-api-release-v1.7.0")
 }

@@ -101,3 +101,66 @@ fn schema_of<T: JsonSchema>() -> Schema {
     });
     settings.into_generator().into_root_schema_for::<T>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_has_the_schemas_of_what_it_serves_without_marks_of_ours() {
+        for channel in Channel::ALL {
+            for kind in Kind::ALL {
+                let served = served(*kind, channel);
+                assert_eq!(structural(*kind, channel).is_some(), !served.is_empty(), "{kind} ({})", channel.name());
+                for version in kind.versions() {
+                    let schema = structural_of(*kind, version, channel);
+                    assert_eq!(schema.is_some(), served.contains(version), "{kind} {version} ({})", channel.name());
+                    assert!(!schema.unwrap_or_default().to_string().contains("x-portico"), "{kind} {version}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_that_share_a_type_have_no_more_of_it_than_is_theirs() {
+        let filter = "/properties/spec/properties/rules/items/properties/filters/items/properties";
+        let backend = "/properties/spec/properties/rules/items/properties/backendRefs/items/properties";
+        let names = |kind, channel, pointer: &str| {
+            let schema = structural(kind, channel).unwrap();
+            let mut names: Vec<String> =
+                schema.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect();
+            names.sort();
+            names.join(" ")
+        };
+        let cases = [
+            (
+                Kind::GrpcRoute,
+                Channel::Experimental,
+                filter.to_owned(),
+                "extensionRef requestHeaderModifier requestMirror responseHeaderModifier type",
+            ),
+            (
+                Kind::GrpcRoute,
+                Channel::Standard,
+                format!("{backend}/filters/items/properties"),
+                "extensionRef requestHeaderModifier requestMirror responseHeaderModifier type",
+            ),
+            (
+                Kind::HttpRoute,
+                Channel::Standard,
+                filter.to_owned(),
+                "cors extensionRef requestHeaderModifier requestMirror requestRedirect responseHeaderModifier type urlRewrite",
+            ),
+            (Kind::TcpRoute, Channel::Standard, backend.to_owned(), "group kind name namespace port weight"),
+            (
+                Kind::ListenerSet,
+                Channel::Experimental,
+                "/properties/spec/properties/parentRef/properties".to_owned(),
+                "group kind name namespace",
+            ),
+        ];
+        for (kind, channel, pointer, expected) in cases {
+            assert_eq!(names(kind, channel, &pointer), expected, "{kind} {pointer}");
+        }
+    }
+}
