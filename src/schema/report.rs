@@ -109,14 +109,14 @@ impl Report {
     }
 }
 
-/// The first characters of a text that may be of any length, fit for a terminal: a stranger's control characters are
-/// written as escapes.
+/// The first characters of a text that may be of any length, fit for a terminal.
 pub(super) fn shown(text: &str) -> String {
-    let clipped = clip(text);
-    if !clipped.contains(char::is_control) {
-        return clipped;
-    }
-    clipped.chars().fold(String::new(), |mut shown, char| {
+    escape_controls(&clip(text))
+}
+
+/// A stranger's control characters written as escapes, so that they command no terminal.
+pub(super) fn escape_controls(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, char| {
         if char.is_control() {
             shown.extend(char.escape_default());
         } else {
