@@ -429,6 +429,69 @@ fn standard_input_is_read_once() {
 }
 
 #[test]
+fn pipes_are_read_once_by_name_and_never_in_folders() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::create_dir(temp.path().join("folder")).unwrap();
+    let (by_name, in_folder) = (temp.path().join("by-name"), temp.path().join("folder/a.yaml"));
+    for pipe in [&by_name, &in_folder] {
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let writer = std::thread::spawn(move || fs::write(by_name, config("a", "1")).unwrap());
+    let mut manifests = source(temp.path(), &["by-name", "folder"]);
+    let update = manifests.read();
+    writer.join().unwrap();
+    assert_eq!(update.objects, 1);
+    assert_eq!(refusals(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
+    assert!(manifests.read().batch.removes.is_empty(), "and what it said stays");
+    let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
+    assert_eq!(manifests.place(&id, "kind").map(|place| place.line), Some(2));
+}
+
+#[test]
+fn what_the_schema_refuses_is_pointed_at() {
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: web
+  annotations:
+    example.com/a b: x
+spec:
+  rules:
+  - matches:
+    - path: {type: Prefix, value: shop}
+      methd: GET
+    backendRef:
+    - name: web
+      port: 80000
+  - backendRefs:
+    - port: 80
+";
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a.yaml"), format!("# Shop\n---\n{route}")).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert!(update.batch.upserts.is_empty());
+    let found: Vec<_> = update
+        .refusals
+        .iter()
+        .map(|refusal| {
+            let excerpt = refusal.place.excerpt.as_deref().expect("the line is at hand");
+            let under: String =
+                excerpt.text.chars().skip(refusal.place.column as usize - 1).take(excerpt.width as usize).collect();
+            format!("{} {}: {} `{under}`", refusal.place.line, refusal.field, refusal.reason)
+        })
+        .collect();
+    for expected in [
+        "12 spec.rules[0].matches[0].path.type: Invalid `Prefix`",
+        "13 spec.rules[0].matches[0].methd: UnknownField `methd`",
+        "14 spec.rules[0].backendRef: UnknownField `backendRef`",
+        "18 spec.rules[1].backendRefs[0].name: Invalid `port`",
+    ] {
+        assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
+    }
+}
+
+#[test]
 fn places_follow_the_file_and_fall_back_to_the_document() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a.yaml");

@@ -22,6 +22,7 @@ pub(super) struct Root {
 /// What is there now.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
+    max_files: usize,
     /// Sorted by path; a file that is reached by two names is listed under the first.
     pub(super) files: Vec<Found>,
     /// Folders whose events matter.
@@ -47,7 +48,11 @@ impl Root {
 
 /// Lists all files below the roots.
 pub(super) fn list(roots: &mut [Root]) -> Listing {
-    let mut listing = Listing::default();
+    list_at_most(MAX_FILES, roots)
+}
+
+fn list_at_most(max_files: usize, roots: &mut [Root]) -> Listing {
+    let mut listing = Listing { max_files, ..Listing::default() };
     for root in roots {
         listing.root(root);
     }
@@ -139,9 +144,9 @@ impl Listing {
             if !is_manifest && !file_type.is_dir() && !file_type.is_symlink() {
                 continue;
             }
-            if self.files.len() >= MAX_FILES {
+            if self.files.len() >= self.max_files {
                 self.kept.push(path.to_owned());
-                let message = format!("more than {MAX_FILES} files; those from here on are not read");
+                let message = format!("more than {} files; those from here on are not read", self.max_files);
                 self.refuse(
                     path,
                     "TooManyFiles",
@@ -313,6 +318,19 @@ mod tests {
         assert_eq!(folders("a"), expected(&["a", "a/b", "far"]));
         assert_eq!(folders("far/x.yaml"), expected(&["far"]));
         assert_eq!(folders("far/none/deep"), expected(&["far"]));
+    }
+
+    #[test]
+    fn there_is_an_end_to_the_number_of_files() {
+        let temp = tempfile::tempdir().unwrap();
+        for file in ["a.yaml", "b.yaml", "c.yaml"] {
+            fs::write(temp.path().join(file), "").unwrap();
+        }
+        let at_most = |files| list_at_most(files, &mut [Root::new(temp.path().to_owned())]);
+        assert!(at_most(3).refusals.is_empty());
+        let listing = at_most(2);
+        assert_eq!((listing.files.len(), listing.refusals.len(), listing.refusals[0].reason), (2, 1, "TooManyFiles"));
+        assert_eq!(listing.kept, [temp.path()], "what was known of the others stays");
     }
 
     #[test]
