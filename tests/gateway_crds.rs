@@ -1,5 +1,5 @@
-//! Our schema of Gateway API against the release's own CRDs: the same fields and bounds, and for every rule of theirs an
-//! object that breaks it and that we refuse at the same place. Needs the folder that `scripts/gateway-crds.sh` prints.
+//! Our schema of Gateway API against the release's own CRDs: the same fields and bounds, and for every rule of theirs
+//! an object that breaks it and that we refuse at the same place. Needs the folder that `scripts/gateway-crds.sh` prints.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot read or parse is a failed test")]
 

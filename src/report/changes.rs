@@ -69,6 +69,7 @@ mod tests {
                 name: "http".to_owned(),
                 attached_routes: *generation as u32,
                 supported_kinds: Vec::new(),
+                sockets: Vec::new(),
                 conditions: vec![condition.clone()],
             };
             let verdict = Verdict {

@@ -154,6 +154,7 @@ mod tests {
             name: "http".to_owned(),
             attached_routes: 2,
             supported_kinds: Vec::new(),
+            sockets: Vec::new(),
             conditions: vec![condition(good, &[])],
         };
         let all = [

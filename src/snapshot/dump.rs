@@ -1,1 +1,319 @@
 //! A snapshot for people to read: goldens, `/debug/snapshot`, the route table. Sorted, stable, without secrets.
+//!
+//! Rules appear in the order in which they are asked, so the first line that fits a request is the one that serves it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::router::{Candidate, ValueMatch};
+use super::rule::{Action, Backend, Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Target};
+use super::{Bind, Listener, Snapshot};
+
+/// The whole snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SnapshotDump {
+    pub binds: Vec<BindDump>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BindDump {
+    pub address: SocketAddr,
+    pub listeners: Vec<ListenerDump>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerDump {
+    /// `namespace/gateway/listener`.
+    pub listener: String,
+    pub hostname: String,
+    /// As clients see it.
+    pub port: u16,
+    pub hosts: Vec<HostDump>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostDump {
+    pub host: String,
+    pub matches: Vec<MatchDump>,
+}
+
+/// One way for a request to reach a rule, and what the rule does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MatchDump {
+    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// `name: value`, or `name ~ pattern`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// `name=value`, or `name ~ pattern`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<String>,
+    /// `HTTPRoute/namespace/name`.
+    pub route: String,
+    pub rule: String,
+    #[serde(skip_serializing_if = "FiltersDump::is_empty")]
+    pub filters: FiltersDump,
+    pub action: ActionDump,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FiltersDump {
+    /// `remove name`, `set name: value`, `add name: value`, in the order of their effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub request_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite_host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite_path: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionDump {
+    Redirect(RedirectDump),
+    Forward(Vec<BackendDump>),
+    /// Why every request gets an error.
+    Fail(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RedirectDump {
+    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A share of the requests: to an upstream, or to an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendDump {
+    /// `namespace/service:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail: Option<String>,
+    pub weight: u32,
+    #[serde(skip_serializing_if = "FiltersDump::is_empty")]
+    pub filters: FiltersDump,
+}
+
+/// One line of the route table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    pub address: SocketAddr,
+    /// `namespace/gateway/listener`.
+    pub listener: String,
+    pub host: String,
+    /// `PathPrefix /a GET x: 1 ?q=2`
+    pub matches: String,
+    /// `HTTPRoute/namespace/name`.
+    pub route: String,
+    pub rule: String,
+    /// `default/a:80 90%, default/b:80 10%`; empty when the rule answers by itself.
+    pub backends: String,
+    /// `forward`, `redirect 302`, `fail: no backends`.
+    pub action: String,
+}
+
+impl Snapshot {
+    /// Everything, for goldens and `/debug/snapshot`.
+    pub fn dump(&self) -> SnapshotDump {
+        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| BindDump {
+            address: *address,
+            listeners: bind.listeners.iter().map(|(hostname, listener)| listener.dump(hostname.to_string())).collect(),
+        };
+        SnapshotDump { binds: self.binds.iter().map(bind).collect() }
+    }
+
+    /// The route table, a line per match, in the order in which matches are asked.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for bind in self.dump().binds {
+            for listener in bind.listeners {
+                for host in listener.hosts {
+                    let row = |entry| Row::new(bind.address, &listener.listener, &host.host, entry);
+                    rows.extend(host.matches.iter().map(row));
+                }
+            }
+        }
+        rows
+    }
+}
+
+impl Listener {
+    fn dump(&self, hostname: String) -> ListenerDump {
+        let hosts = self.hosts.iter().map(|(host, router)| HostDump {
+            host: host.to_string(),
+            matches: router.entries().iter().map(MatchDump::from).collect(),
+        });
+        ListenerDump {
+            listener: format!("{}/{}", self.gateway, self.name),
+            hostname,
+            port: self.port,
+            hosts: hosts.collect(),
+        }
+    }
+}
+
+impl From<&Candidate> for MatchDump {
+    fn from(candidate: &Candidate) -> Self {
+        let headers = candidate.headers.iter().map(|header| match &header.value {
+            ValueMatch::Exact(value) => header_line(&header.name, value),
+            ValueMatch::Regex(regex) => format!("{} ~ {}", header.name, regex.as_str()),
+        });
+        let query = candidate.query.iter().map(|parameter| match &parameter.value {
+            ValueMatch::Exact(value) => format!("{}={value}", parameter.name),
+            ValueMatch::Regex(regex) => format!("{} ~ {}", parameter.name, regex.as_str()),
+        });
+        let rule = &candidate.rule;
+        MatchDump {
+            path: candidate.path.to_string(),
+            method: candidate.method.as_ref().map(ToString::to_string),
+            headers: headers.collect(),
+            query: query.collect(),
+            route: rule.id.route.to_string(),
+            rule: rule.id.rule.to_string(),
+            filters: FiltersDump::from(&rule.filters),
+            action: ActionDump::from(&rule.action),
+        }
+    }
+}
+
+impl FiltersDump {
+    fn is_empty(&self) -> bool {
+        *self == FiltersDump::default()
+    }
+}
+
+impl From<&Filters> for FiltersDump {
+    fn from(filters: &Filters) -> Self {
+        let Filters { request_headers, response_headers, rewrite } = filters;
+        let rewrite = rewrite.as_ref();
+        FiltersDump {
+            request_headers: request_headers.as_ref().map(header_edits).unwrap_or_default(),
+            response_headers: response_headers.as_ref().map(header_edits).unwrap_or_default(),
+            rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
+            rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit),
+        }
+    }
+}
+
+impl From<&Action> for ActionDump {
+    fn from(action: &Action) -> Self {
+        match action {
+            Action::Redirect(redirect) => ActionDump::Redirect(RedirectDump::from(redirect)),
+            Action::Forward(split) => ActionDump::Forward(split.backends().iter().map(BackendDump::from).collect()),
+            Action::Fail(failure) => ActionDump::Fail(failure.to_string()),
+        }
+    }
+}
+
+impl From<&Redirect> for RedirectDump {
+    fn from(redirect: &Redirect) -> Self {
+        let Redirect { scheme, host, path, port, status } = redirect;
+        RedirectDump {
+            status: status.as_u16(),
+            scheme: scheme.map(|scheme| scheme.to_string()),
+            host: host.as_deref().map(String::from),
+            port: *port,
+            path: path.as_ref().map(path_edit),
+        }
+    }
+}
+
+impl From<&Backend> for BackendDump {
+    fn from(backend: &Backend) -> Self {
+        let (upstream, fail) = match &backend.target {
+            Target::Upstream(upstream) => (Some(upstream.key.to_string()), None),
+            Target::Fail(failure) => (None, Some(failure.to_string())),
+        };
+        BackendDump { upstream, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
+    }
+}
+
+impl Row {
+    fn new(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Self {
+        let mut matches = entry.path.clone();
+        let query = entry.query.iter().map(|parameter| format!("?{parameter}"));
+        for part in entry.method.iter().cloned().chain(entry.headers.iter().cloned()).chain(query) {
+            matches.push(' ');
+            matches.push_str(&part);
+        }
+        let (action, backends) = match &entry.action {
+            ActionDump::Forward(backends) => ("forward".to_owned(), shares(backends)),
+            ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
+            ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
+        };
+        Row {
+            address,
+            listener: listener.to_owned(),
+            host: host.to_owned(),
+            matches,
+            route: entry.route.clone(),
+            rule: entry.rule.clone(),
+            backends,
+            action,
+        }
+    }
+}
+
+/// The only backend by its name, several with their shares.
+fn shares(backends: &[BackendDump]) -> String {
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let mut text = String::new();
+    for backend in backends {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(backend.upstream.as_deref().or(backend.fail.as_deref()).unwrap_or_default());
+        if backends.len() > 1 {
+            let share = 100.0 * f64::from(backend.weight) / total as f64;
+            write!(text, " {}%", (share * 10.0).round() / 10.0).expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+fn header_edits(edits: &HeaderEdits) -> Vec<String> {
+    let HeaderEdits { set, add, remove } = edits;
+    let remove = remove.iter().map(|name| format!("remove {name}"));
+    let set = set.iter().map(|(name, value)| format!("set {}", header_line(name, value)));
+    let add = add.iter().map(|(name, value)| format!("add {}", header_line(name, value)));
+    remove.chain(set).chain(add).collect()
+}
+
+fn path_edit(edit: &PathEdit) -> String {
+    let or_root = |path: &str| if path.is_empty() { "/" } else { path }.to_owned();
+    match edit {
+        PathEdit::Full(path) => or_root(path),
+        PathEdit::Prefix { strip, with } => format!("prefix {} -> {}", or_root(strip), or_root(with)),
+    }
+}
+
+fn header_line(name: &HeaderName, value: &HeaderValue) -> String {
+    format!("{name}: {}", header_text(value))
+}
+
+/// Bytes that are no text are shown as such; a value marked as sensitive is not shown.
+fn header_text(value: &HeaderValue) -> String {
+    if value.is_sensitive() {
+        return "(secret)".to_owned();
+    }
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

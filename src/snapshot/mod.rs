@@ -10,7 +10,10 @@
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
 
 pub mod dump;
+mod escape;
 pub mod host;
+pub mod path_edit;
+pub mod redirect;
 pub mod router;
 pub mod rule;
 
@@ -19,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use host::HostMap;
-use router::HostRouter;
+use router::{HostRouter, Matched, Question};
 
 /// Everything the proxy serves. A request loads it once and keeps it to its end.
 #[derive(Debug, Default)]
@@ -33,6 +36,13 @@ pub struct Bind {
     pub listeners: HostMap<Arc<Listener>>,
 }
 
+impl Bind {
+    /// The one listener whose routes a request for this host may use. Lower case, without port.
+    pub fn listener(&self, host: &str) -> Option<&Arc<Listener>> {
+        self.listeners.most_specific(host)
+    }
+}
+
 /// A listener and the routers of the hosts that its routes name.
 #[derive(Debug)]
 pub struct Listener {
@@ -41,5 +51,15 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The port clients see, as redirects write it.
     pub port: u16,
+    /// By the routes' own hostnames, not by what these have in common with the listener's.
     pub hosts: HostMap<Arc<HostRouter>>,
+}
+
+impl Listener {
+    /// The rule of the most specific host that has one for this request. Lower case, without port.
+    ///
+    /// A host whose rules do not match is no dead end: the next less specific one is asked.
+    pub fn find(&self, host: &str, question: &Question<'_>) -> Option<Matched<'_>> {
+        self.hosts.candidates(host).find_map(|router| router.find(question))
+    }
 }

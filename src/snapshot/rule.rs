@@ -1,9 +1,12 @@
 //! What happens to a request once its rule is known: filters, then one action.
 
+use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub use super::path_edit::PathEdit;
+pub use super::redirect::{Redirect, Scheme};
 use crate::upstream::Upstream;
 
 /// One rule of one route, everything parsed.
@@ -24,7 +27,7 @@ pub struct RuleId {
 }
 
 /// Header edits and rewrites, at rule or backend level.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
     pub request_headers: Option<HeaderEdits>,
     pub response_headers: Option<HeaderEdits>,
@@ -32,29 +35,33 @@ pub struct Filters {
 }
 
 /// `remove` first, then `set`, then `add`: no name is in two of them, so the order shows only in what is written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
     pub add: Vec<(HeaderName, HeaderValue)>,
     pub remove: Vec<HeaderName>,
 }
 
-#[derive(Debug, Default)]
+impl HeaderEdits {
+    /// `set` replaces all lines of a name by one, `add` appends a line of its own, `remove` drops all lines.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
     /// The Host that the backend sees.
     pub host: Option<HeaderValue>,
     pub path: Option<PathEdit>,
-}
-
-/// Gateway API §3.5: the query string always stays.
-#[derive(Debug, PartialEq, Eq)]
-pub enum PathEdit {
-    Full(Box<str>),
-    /// Replaces the prefix that the rule matched. Both without their trailing slash.
-    Prefix {
-        strip: Box<str>,
-        with: Box<str>,
-    },
 }
 
 #[derive(Debug)]
@@ -65,29 +72,43 @@ pub enum Action {
     Fail(Failure),
 }
 
-/// What is not set stays as the request has it.
-#[derive(Debug)]
-pub struct Redirect {
-    pub scheme: Option<Scheme>,
-    pub host: Option<Box<str>>,
-    pub path: Option<PathEdit>,
-    pub port: Option<u16>,
-    pub status: StatusCode,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
 /// Backends and their shares.
 #[derive(Debug)]
 pub struct Split {
-    /// Only those with a share.
-    pub backends: Vec<Backend>,
+    backends: Box<[Backend]>,
+    total: u64,
+}
+
+impl Split {
+    /// Backends of weight 0 get nothing and are left out; without any other there is nothing to split.
+    pub fn new(backends: Vec<Backend>) -> Option<Self> {
+        let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
+        let total = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        (total > 0).then_some(Split { backends, total })
+    }
+
+    /// Only those with a share; at least one.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
     /// Sum of the weights, never 0.
-    pub total: u32,
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The backend that a draw out of `0..total` falls to; a larger draw wraps around.
+    pub fn pick(&self, draw: u64) -> &Backend {
+        let mut draw = draw % self.total;
+        for backend in &self.backends {
+            match draw.checked_sub(u64::from(backend.weight)) {
+                Some(rest) => draw = rest,
+                None => return backend,
+            }
+        }
+        // Not reached, since the draw is below the sum of what was subtracted.
+        &self.backends[self.backends.len() - 1]
+    }
 }
 
 #[derive(Debug)]
@@ -113,4 +134,84 @@ pub enum Failure {
     InvalidBackend,
     /// The rule has a filter or field that cannot be honored (500).
     Unsupported,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Failure::NoBackends => "no backends",
+            Failure::InvalidBackend => "invalid backend",
+            Failure::Unsupported => "unsupported",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(weight: u32) -> Backend {
+        Backend { weight, filters: Filters::default(), target: Target::Fail(Failure::InvalidBackend) }
+    }
+
+    #[test]
+    fn each_backend_gets_exactly_its_share() {
+        let cases: [&[u32]; 4] = [&[1], &[9, 1], &[0, 2, 0, 3], &[1, 1, 1]];
+        for weights in cases {
+            let split = Split::new(weights.iter().map(|weight| backend(*weight)).collect()).unwrap();
+            let expected: Vec<u32> = weights.iter().copied().filter(|weight| *weight > 0).collect();
+            let mut drawn = vec![0; expected.len()];
+            for draw in 0..split.total() {
+                let picked = split.pick(draw);
+                drawn[split.backends().iter().position(|backend| std::ptr::eq(backend, picked)).unwrap()] += 1;
+            }
+            assert_eq!(drawn, expected, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_split() {
+        assert!(Split::new(Vec::new()).is_none());
+        assert!(Split::new(vec![backend(0), backend(0)]).is_none());
+    }
+
+    #[test]
+    fn large_weights_neither_overflow_nor_panic() {
+        let split = Split::new(vec![backend(u32::MAX), backend(u32::MAX)]).unwrap();
+        assert_eq!(split.total(), 2 * u64::from(u32::MAX));
+        assert!(std::ptr::eq(split.pick(u64::from(u32::MAX)), &split.backends()[1]));
+        split.pick(u64::MAX);
+    }
+
+    #[test]
+    fn header_edits() {
+        let pair = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let edits = HeaderEdits {
+            set: vec![pair("x-set", "new"), pair("x-set-too", "fresh")],
+            add: vec![pair("x-add", "second"), pair("x-add-too", "first")],
+            remove: vec![HeaderName::from_static("x-remove"), HeaderName::from_static("x-absent")],
+        };
+        let mut headers: HeaderMap = [
+            pair("x-set", "old"),
+            pair("x-set", "older"),
+            pair("x-add", "first"),
+            pair("x-remove", "a"),
+            pair("x-remove", "b"),
+            pair("x-other", "stays"),
+        ]
+        .into_iter()
+        .collect();
+        edits.apply(&mut headers);
+        let expected: HeaderMap = [
+            pair("x-set", "new"),
+            pair("x-set-too", "fresh"),
+            pair("x-add", "first"),
+            pair("x-add", "second"),
+            pair("x-add-too", "first"),
+            pair("x-other", "stays"),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(headers, expected);
+    }
 }

@@ -80,14 +80,15 @@ pub struct AllowedListeners {
     pub namespaces: Option<AllowedNamespaces>,
 }
 
-pub(super) const ADDRESS_TYPE: &str = r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
+pub(super) const ADDRESS_TYPE: &str =
+    concat!("^Hostname|IPAddress|NamedAddress|", form::dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$");
 
-/// An address must be what its type says. In a status, where the API wants a value, none is not excused.
+/// An address must be what its type says. In a spec it may be without a value.
 pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
         let absent = if may_be_absent { "!has(self.value) || " } else { "" };
         rule(
-            format!(r"self.type != 'Hostname' || {absent}self.value.matches(r'^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')"),
+            format!("self.type != 'Hostname' || {absent}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
             "the value is no hostname; write a DNS name in lower case, of which the first label may be *",
         )
         .transform(schema);
@@ -110,7 +111,8 @@ pub(super) fn routability() -> Rule {
         "self in ['', 'Cluster'] || (self.matches('^[^/]+/.+$') \
          && !format.dns1123Subdomain().validate(self.split('/')[0]).hasValue() \
          && !('.' + self.split('/')[0]).endsWith('.k8s.io'))",
-        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, as in example.com/internal",
+        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, \
+         as in example.com/internal",
     )
 }
 
@@ -120,7 +122,8 @@ fn addresses_differ(kind: &str) -> Rule {
         "address.value",
         &format!(
             "address.type != '{kind}' || !has(address.value) \
-             || self.filter(other, other.type == '{kind}' && has(other.value) && other.value == address.value).size() == 1"
+             || self.filter(other, other.type == '{kind}' && has(other.value) \
+             && other.value == address.value).size() == 1"
         ),
         format!("another address of type {kind} has the same value; remove one of them"),
     )
@@ -140,8 +143,11 @@ fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
         every(
             "key",
             KEY,
-            r"key.matches(r'^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$')",
-            format!("not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it"),
+            &format!("key.matches(r'{}')", form::QUALIFIED_NAME),
+            format!(
+                "not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with \
+                 a domain and '/' before it"
+            ),
         )
         .transform(schema);
         every(

@@ -57,7 +57,8 @@ pub struct FrontendValidation {
     #[schemars(length(min = 1, max = 16), transform = every(
         "reference",
         "reference.name",
-        "reference.group != 'certificates.k8s.io' || reference.kind != 'ClusterTrustBundle' || !has(reference.__namespace__)",
+        "reference.group != 'certificates.k8s.io' || reference.kind != 'ClusterTrustBundle' \
+         || !has(reference.__namespace__)",
         "a ClusterTrustBundle is named with a namespace; remove it, the bundle belongs to the whole cluster",
     ).only(Channel::Experimental))]
     pub ca_certificate_refs: Vec<ObjectReference>,

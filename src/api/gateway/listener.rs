@@ -106,7 +106,7 @@ pub struct ListenerFilter {
     pub extension_ref: Option<LocalObjectReference>,
 }
 
-const PROTOCOL: &str = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$";
+const PROTOCOL: &str = concat!("^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|", form::dns_name!(), r"\/[A-Za-z0-9]+$");
 
 /// What holds of a list of listeners.
 pub(super) fn listeners(schema: &mut Schema) {
@@ -138,7 +138,8 @@ const LISTENER_RULES: &[(&str, &str)] = &[
     ),
     (
         "self.filter(other, other.port == listener.port && other.protocol == listener.protocol \
-         && (has(other.hostname) ? other.hostname : '') == (has(listener.hostname) ? listener.hostname : '')).size() == 1",
+         && (has(other.hostname) ? other.hostname : '') \
+         == (has(listener.hostname) ? listener.hostname : '')).size() == 1",
         "another listener has the same port, protocol and hostname; change one of the three",
     ),
 ];

@@ -38,7 +38,7 @@ pub struct TlsRouteSpec {
 }
 
 fn server_names(schema: &mut Schema) {
-    let name = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+    let name = form::dns_name!();
     let mut ask = |holds: &str, message: &str| every("hostname", "hostname", holds, message).transform(schema);
     ask("!isIP(hostname)", "an IP address, which a TLS handshake never names; write a DNS name");
     ask(

@@ -61,7 +61,8 @@ pub struct EndpointSelector {
             "key",
             KEY,
             "!format.qualifiedName().validate(key).hasValue()",
-            "not the key of a label; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it",
+            "not the key of a label; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a \
+             domain and '/' before it",
         ),
     )]
     pub match_labels: BTreeMap<String, String>,

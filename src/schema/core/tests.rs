@@ -1,3 +1,5 @@
+//! Objects of the core group, with the defaults they get and what is refused in them.
+
 use serde_json::json;
 
 use super::*;

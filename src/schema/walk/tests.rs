@@ -1,3 +1,5 @@
+//! Walking small schemas, one keyword or two at a time.
+
 use serde_json::json;
 
 use super::*;

@@ -27,9 +27,9 @@ pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) ->
     Rule { expression: expression.into(), message: message.into(), telling: None, channel: None, member: None }
 }
 
-/// What must hold of every entry of a list or key of a map. The message begins with the first entry that breaks it, since
-/// the API reports such a rule at the list: `listener web: …`. `entry` is the entry's name in the expressions and in the
-/// message, `named_by` what tells it from the others.
+/// What must hold of every entry of a list or key of a map. The message begins with the first entry that breaks it,
+/// since the API reports such a rule at the list: `listener web: …`. `entry` is the entry's name in the expressions and
+/// in the message, `named_by` what tells it from the others.
 pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> Rule {
     let message = message.into();
     // JSON writes a text as CEL reads it.
@@ -88,7 +88,7 @@ pub(crate) fn names_differ(schema: &mut Schema) {
         "rule",
         "rule.name",
         "!has(rule.name) || self.filter(other, has(other.name) && other.name == rule.name).size() == 1",
-        "two rules of this route have the same name; give each rule a name of its own, or none",
+        "another rule has the same name; give each rule a name of its own, or none",
     )
     .transform(schema);
 }

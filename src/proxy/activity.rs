@@ -1,0 +1,113 @@
+//! What a connection is doing, and since when: the one place where its deadlines come from.
+//!
+//! A connection has a single timer. It is set anew only when a phase needs an earlier end, so that a request on a
+//! kept-alive connection touches no timer at all.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limits::Limits;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Between requests, or before the first.
+    Idle,
+    /// A head has begun to come in.
+    Head,
+    /// The request goes to an endpoint, or its answer is awaited.
+    Waiting,
+    /// The answer goes to the client.
+    Answering,
+}
+
+/// Shared by the parts of one connection: its socket, its task, the request in progress and the bodies.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    phase: Cell<Phase>,
+    /// When the phase began, or last moved forward.
+    since: Cell<Instant>,
+    /// When the request began.
+    pub(crate) started: Cell<Instant>,
+    pub(crate) requests: Cell<u64>,
+    pub(crate) bytes_in: Cell<u64>,
+    /// The body of the request has not come to its end.
+    pub(crate) uploading: Cell<bool>,
+    /// A body was left unread, so the client may still be writing when we close.
+    pub(crate) unread: Cell<bool>,
+    /// Waiting took too long; whoever waits is to give up.
+    pub(crate) overdue: Cell<bool>,
+    /// An end that the client could take for the end of a body must be a reset instead.
+    pub(crate) reset: Cell<bool>,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Activity {
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(now),
+            started: Cell::new(now),
+            requests: Cell::new(0),
+            bytes_in: Cell::new(0),
+            uploading: Cell::new(false),
+            unread: Cell::new(false),
+            overdue: Cell::new(false),
+            reset: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn enter(&self, phase: Phase, now: Instant) {
+        self.phase.set(phase);
+        self.since.set(now);
+    }
+
+    /// Something moved, so the patience starts anew.
+    pub(crate) fn moved(&self) {
+        self.since.set(Instant::now());
+    }
+
+    /// Bytes came from the client.
+    pub(crate) fn heard(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Head, Instant::now());
+        }
+    }
+
+    /// Bytes went to the client.
+    pub(crate) fn told(&self) {
+        if matches!(self.phase.get(), Phase::Answering | Phase::Idle) {
+            self.moved();
+        }
+    }
+
+    /// A request has its head. Its time counts from the first byte, unless that was read with the request before.
+    pub(crate) fn begin(&self) {
+        let now = Instant::now();
+        self.started.set(if self.phase.get() == Phase::Head { self.since.get() } else { now });
+        self.requests.set(self.requests.get() + 1);
+        self.bytes_in.set(0);
+        self.uploading.set(false);
+        self.unread.set(false);
+        self.overdue.set(false);
+        self.enter(Phase::Waiting, now);
+    }
+
+    /// When patience with the present phase ends.
+    /// `idle` depends on whether the connection is wanted.
+    pub(crate) fn deadline(&self, limits: &Limits, idle: Duration) -> Instant {
+        let patience = match self.phase.get() {
+            Phase::Idle => idle,
+            Phase::Head => limits.header_timeout,
+            Phase::Waiting if self.uploading.get() => limits.upload_timeout,
+            Phase::Waiting => limits.answer_timeout,
+            Phase::Answering => limits.stall_timeout,
+        };
+        self.since.get() + patience
+    }
+}

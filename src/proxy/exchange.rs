@@ -1,0 +1,107 @@
+//! One request and its answer as the books see them: counted and logged exactly once, however it ends.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode, Uri, request};
+use tokio::time::Instant;
+
+use super::access_log::Record;
+use super::activity::Phase;
+use super::connection::Peer;
+use super::request_id::X_REQUEST_ID;
+use super::stats::Series;
+
+/// An open entry in the books. Dropping it closes it: a client that goes away takes its request with it.
+pub(crate) struct Exchange {
+    pub(crate) peer: Rc<Peer>,
+    pub(crate) id: HeaderValue,
+    pub(crate) series: Option<Arc<Series>>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) fault: Option<&'static str>,
+    /// None until there is an answer.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) bytes_out: u64,
+    /// Only kept if there is a log.
+    line: Option<Line>,
+    closed: bool,
+}
+
+struct Line {
+    method: Method,
+    target: Uri,
+    host: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+}
+
+impl Exchange {
+    pub(crate) fn open(peer: &Rc<Peer>, head: &request::Parts) -> Self {
+        peer.activity.begin();
+        let worker = &peer.worker;
+        let given = if peer.client.trusted { head.headers.get(X_REQUEST_ID) } else { None };
+        let id = given.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| worker.request_ids.next());
+        let line = (!worker.log.is_off()).then(|| Line {
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            host: head.headers.get(HOST).cloned(),
+            agent: head.headers.get(USER_AGENT).cloned(),
+        });
+        Exchange {
+            peer: Rc::clone(peer),
+            id,
+            series: None,
+            address: None,
+            fault: None,
+            status: None,
+            bytes_out: 0,
+            line,
+            closed: false,
+        }
+    }
+
+    /// The answer is complete, or will never be.
+    pub(crate) fn close(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let activity = &self.peer.activity;
+        let worker = &self.peer.worker;
+        let now = Instant::now();
+        activity.enter(Phase::Idle, now);
+        let duration = now - activity.started.get();
+        // nginx's number for a client that left before there was an answer.
+        let status = self.status.or(StatusCode::from_u16(499).ok()).unwrap_or_default();
+        let series = self.series.get_or_insert_with(|| worker.unrouted());
+        series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
+        if let Some(line) = self.line.take() {
+            worker.log.write(Record {
+                time: SystemTime::now() - duration,
+                client: self.peer.address,
+                method: line.method,
+                host: line.host,
+                target: line.target,
+                status,
+                bytes_in: activity.bytes_in.get(),
+                bytes_out: self.bytes_out,
+                duration,
+                labels: Some(Arc::clone(&series.labels)),
+                address: self.address,
+                id: self.id.clone(),
+                fault: self.fault,
+                agent: line.agent,
+            });
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.fault.get_or_insert("client_gone");
+            self.close();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Header fields on their way through: what belongs to one connection only, who the client was, and edits by filters.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
+///
+/// Most requests have one of these fields or none, so one pass over the names finds out which.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let mut seen = [false; COUNT];
+    for name in headers.keys() {
+        if let Some(index) = HOP_BY_HOP.iter().position(|candidate| candidate == name) {
+            seen[index] = true;
+        }
+    }
+    if seen == [false; COUNT] {
+        return;
+    }
+    let wants_trailers = headers.get_all(TE).iter().any(|value| lists(value, "trailers"));
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(named_fields).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for (name, _) in HOP_BY_HOP.iter().zip(seen).filter(|(_, seen)| *seen) {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+const COUNT: usize = 6;
+static HOP_BY_HOP: [HeaderName; COUNT] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The fields that `Connection` names, but never those without which the message would be another one.
+fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tokens
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+}
+
+fn lists(value: &HeaderValue, token: &str) -> bool {
+    let mut items = value.as_bytes().split(|byte| *byte == b',');
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// What is the same for all requests of a connection, written out once.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) trusted: bool,
+    pub(crate) ip: HeaderValue,
+    pub(crate) proto: HeaderValue,
+}
+
+impl Client {
+    pub(crate) fn new(ip: IpAddr, trusted: bool) -> Self {
+        // A client of an IPv4 network is one, also when it comes in through a socket that takes both.
+        let text = ip.to_canonical().to_string();
+        let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
+        Client { trusted, ip, proto: HeaderValue::from_static("http") }
+    }
+
+    /// Tells the backend who asked and how. A trusted peer's word about that is kept and added to, anybody else's is
+    /// replaced.
+    pub(crate) fn introduce(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
+        if self.trusted {
+            let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+            let mut chain = before.collect::<Vec<_>>().join(&b", "[..]);
+            if !chain.is_empty() {
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(self.ip.as_bytes());
+            let chain = HeaderValue::from_bytes(&chain).expect("header values joined by commas are a header value");
+            headers.insert(X_FORWARDED_FOR, chain);
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
+            headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+            headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());
+        } else {
+            headers.remove(FORWARDED);
+            headers.insert(X_FORWARDED_FOR, self.ip.clone());
+            headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+            headers.insert(X_FORWARDED_HOST, host.clone());
+            headers.insert(X_FORWARDED_PORT, port.clone());
+        }
+    }
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(text: &str) -> HeaderMap {
+        let fields = text.lines().map(|line| line.split_once(':').unwrap());
+        fields.map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.trim().parse().unwrap())).collect()
+    }
+
+    fn text(headers: &HeaderMap) -> String {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_behind() {
+        let cases = [
+            ("a: b", "a: b"),
+            ("connection: close", ""),
+            ("connection: keep-alive, X-Secret\nx-secret: 1\na: b", "a: b"),
+            ("connection: x-one\nconnection: x-two\nx-one: 1\nx-two: 2", ""),
+            ("te: gzip, Trailers", "te: trailers"),
+            ("te: gzip", ""),
+            ("connection: te\nte: trailers", "te: trailers"),
+            ("upgrade: websocket\nconnection: upgrade", ""),
+            ("keep-alive: timeout=5\nproxy-connection: x\ntransfer-encoding: chunked", ""),
+            ("connection: host, content-length\nhost: a\ncontent-length: 3", "content-length: 3\nhost: a"),
+            ("connection: \"\x7f, ,,\na: b", "a: b"),
+        ];
+        for (before, after) in cases {
+            // One of the cases is not text that a header may hold; it must not get as far.
+            if before.contains('\x7f') {
+                continue;
+            }
+            let mut headers = headers(before);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn clients_are_introduced() {
+        let cases = [
+            (
+                false,
+                "",
+                "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
+            ),
+            (
+                false,
+                "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\nx-forwarded-proto: https",
+                "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
+            ),
+            (
+                true,
+                "forwarded: for=x\nx-forwarded-for: 1.1.1.1\nx-forwarded-for: 2.2.2.2\nx-forwarded-proto: https",
+                "forwarded: for=x\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: https",
+            ),
+        ];
+        for (trusted, before, after) in cases {
+            let mut headers = headers(before);
+            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted);
+            client.introduce(&mut headers, &HeaderValue::from_static("h:1"), &HeaderValue::from_static("80"));
+            assert_eq!(text(&headers), after);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Every limit of the data plane and its default, in one place. The table in the docs and the flags follow it.
+
+use std::time::Duration;
+
+/// What a stranger may ask of us, and how long we wait for whom.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the first byte of a request to the end of its head. The connection is closed after it.
+    pub header_timeout: Duration,
+    /// Request line and header fields together, and also the trailers of a chunked body. More is answered 431.
+    pub max_head: usize,
+    /// Header fields of a request. More is answered 431.
+    pub max_fields: usize,
+    /// How long a connection without a request stays open.
+    pub keep_alive: Duration,
+    /// Silence of a client in the middle of a request body, before an answer. Then 408.
+    pub upload_timeout: Duration,
+    /// Silence of an endpoint that has the whole request and has not begun to answer. Then 504.
+    pub answer_timeout: Duration,
+    /// A response of which nothing moves, because the endpoint is silent or the client does not read. Then it is cut.
+    pub stall_timeout: Duration,
+    /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
+    pub max_connections: usize,
+    /// Connecting to one endpoint. Then the next is tried.
+    pub connect_timeout: Duration,
+    /// Status line and header fields of an answer. More is a bad answer, 502.
+    pub max_answer_head: usize,
+    /// Header fields of an answer. More is a bad answer, 502.
+    pub max_answer_fields: usize,
+    /// Idle connections that each worker keeps per endpoint.
+    pub idle_per_endpoint: usize,
+    /// How long an idle connection to an endpoint is kept.
+    pub upstream_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_timeout: Duration::from_secs(10),
+            max_head: 64 * 1024,
+            max_fields: 100,
+            keep_alive: Duration::from_secs(75),
+            upload_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(300),
+            max_connections: 65_536,
+            connect_timeout: Duration::from_secs(5),
+            max_answer_head: 64 * 1024,
+            max_answer_fields: 100,
+            idle_per_endpoint: 128,
+            upstream_idle: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A request's life on one screen: from its head to the answer that goes back.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::activity::Phase;
+use super::body::{RequestBody, ResponseBody, Source};
+use super::connection::Peer;
+use super::exchange::Exchange;
+use super::fault::{Fault, Manners};
+use super::forward;
+use super::framing;
+use super::headers::strip_hop_by_hop;
+use super::request_id::X_REQUEST_ID;
+use super::target::{Host, Path};
+use super::view::View;
+use crate::snapshot::redirect::Scheme;
+use crate::snapshot::router::Question;
+use crate::snapshot::rule::{Action, Filters, Target};
+
+/// Answers one request. What goes wrong becomes an answer too, so there is no error.
+pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    // The one look at the configuration: this request goes by it to its end, whatever comes meanwhile.
+    let view = peer.worker.view();
+    let (head, incoming) = request.into_parts();
+    let version = head.version;
+    let manners = Manners::of(&head.method, &head.headers);
+    let mut exchange = Exchange::open(&peer, &head);
+    let body = RequestBody::new(incoming, &peer);
+
+    let mut close = false;
+    let mut answer = match respond(&view, head, body, &mut exchange).await {
+        Ok(answer) => answer,
+        Err(fault) => {
+            let account = fault.account();
+            exchange.fault = Some(account.word);
+            // Whoever wrote that and whoever passed it on may not agree where the next request begins.
+            close |= account.status == StatusCode::BAD_REQUEST;
+            manners.answer(&account, &exchange.id).map(Source::Ours)
+        }
+    };
+    exchange.status = Some(answer.status());
+    answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
+    if close || peer.group.is_closing() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    peer.activity.enter(Phase::Answering, Instant::now());
+    Ok(answer.map(|source| ResponseBody::new(source, exchange, version)))
+}
+
+async fn respond(
+    view: &View,
+    mut head: request::Parts,
+    body: RequestBody,
+    exchange: &mut Exchange,
+) -> Result<Response<Source>, Fault> {
+    let peer = Rc::clone(&exchange.peer);
+    framing::check(&head)?;
+    let uri = head.uri.clone();
+    let Some(path) = Path::of(&head.method, &uri)? else { return Ok(about_the_server()) };
+    let host = Host::of(head.version, &uri, &head.headers, peer.group.address)?;
+    let name = host.name();
+
+    // Listeners are apart: the most specific one for the host decides, and no other is asked.
+    let bind = view.snapshot.binds.get(&peer.group.address);
+    let listener = bind.and_then(|bind| bind.listener(&name)).ok_or(Fault::NoListener)?;
+    let question = Question { path: &path.path, query: path.query, method: &head.method, headers: &head.headers };
+    let Some(matched) = listener.find(&name, &question) else {
+        exchange.series = Some(view.series(&peer.worker, listener, None, None));
+        return Err(Fault::NoRoute);
+    };
+    let rule = matched.rule;
+
+    let split = match &rule.action {
+        Action::Forward(split) => split,
+        Action::Redirect(redirect) => {
+            exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+            let host = host.written.to_str().unwrap_or_default();
+            let location = redirect.location(Scheme::Http, host, listener.port, &path.path, path.query);
+            let mut answer = Response::new(Source::Ours(Bytes::new()));
+            *answer.status_mut() = redirect.status;
+            let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
+            answer.headers_mut().insert(LOCATION, location);
+            edit_answer(&mut answer, &rule.filters);
+            return Ok(answer);
+        }
+        Action::Fail(failure) => {
+            exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+            return Err(Fault::Rule(*failure));
+        }
+    };
+    let backend = view.pick(rule, split);
+    exchange.series = Some(view.series(&peer.worker, listener, Some(rule), Some(backend)));
+    let upstream = match &backend.target {
+        Target::Upstream(upstream) => upstream,
+        Target::Fail(failure) => return Err(Fault::Rule(*failure)),
+    };
+
+    // What the client meant for this hop ends here, before we and the filters write anything.
+    strip_hop_by_hop(&mut head.headers);
+    head.headers.remove(EXPECT);
+    peer.client.introduce(&mut head.headers, &host.written, &peer.port(listener.port));
+    head.headers.insert(X_REQUEST_ID, exchange.id.clone());
+    if host.elsewhere {
+        head.headers.insert(HOST, host.written.clone());
+    }
+    // The rule's filters come first, so that the backend's, which are more specific, have the last word.
+    for filters in [&rule.filters, &backend.filters] {
+        if let Some(edits) = &filters.request_headers {
+            edits.apply(&mut head.headers);
+        }
+    }
+    rewrite(&mut head, &path, [&backend.filters, &rule.filters])?;
+
+    let mut answer = forward::forward(&peer, upstream, head, body, exchange).await?;
+    edit_answer(&mut answer, &backend.filters);
+    edit_answer(&mut answer, &rule.filters);
+    Ok(answer)
+}
+
+/// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from
+/// them or a filter rewrites it. Of several rewrites the first counts.
+fn rewrite(head: &mut request::Parts, path: &Path<'_>, filters: [&Filters; 2]) -> Result<(), Fault> {
+    let rewrites = || filters.iter().filter_map(|filters| filters.rewrite.as_ref());
+    if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
+        head.headers.insert(HOST, host.clone());
+    }
+    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref());
+    if edit.is_none() && !path.changed() && head.uri.authority().is_none() {
+        return Ok(());
+    }
+    let mut target = edit.map_or_else(|| path.path.clone().into_owned(), |edit| edit.apply(&path.path));
+    if let Some(query) = path.query {
+        target.push('?');
+        target.push_str(query);
+    }
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Fault::Rewrite)?;
+    head.uri = Uri::from(target);
+    Ok(())
+}
+
+fn edit_answer(answer: &mut Response<Source>, filters: &Filters) {
+    if let Some(edits) = &filters.response_headers {
+        edits.apply(answer.headers_mut());
+    }
+}
+
+/// `OPTIONS *` asks what the server can do, and the server is us.
+fn about_the_server() -> Response<Source> {
+    let mut answer = Response::new(Source::Ours(Bytes::new()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+    answer.headers_mut().insert(ALLOW, methods);
+    answer
+}

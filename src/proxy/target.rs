@@ -1,0 +1,310 @@
+//! What a request asks for: the host and the path that are matched, read in exactly one way or refused.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+use super::fault::Fault;
+
+/// The host a request is for, and where it was said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// As the request has it, with its port.
+    pub(crate) written: HeaderValue,
+    /// The Host field does not say so: it is missing, or the target overrides it (RFC 9112, section 3.2.2).
+    pub(crate) elsewhere: bool,
+}
+
+impl Host {
+    /// `local` is our own address, which stands in where HTTP/1.0 leaves the host out (RFC 9112, section 3.3).
+    pub(crate) fn of(version: Version, uri: &Uri, headers: &HeaderMap, local: SocketAddr) -> Result<Host, Fault> {
+        let mut fields = headers.get_all(HOST).iter();
+        let field = fields.next();
+        if fields.next().is_some() {
+            return Err(Fault::Host("the request has more than one Host"));
+        }
+        if let Some(authority) = uri.authority() {
+            // The field must be there and valid even when it does not count: a proxy before us may have gone by it.
+            if version != Version::HTTP_10 && field.is_none() {
+                return Err(Fault::Host("the request has no Host"));
+            }
+            if field.is_some_and(|field| !valid(field.as_bytes())) {
+                return Err(Fault::Host("the Host is not a host name or address with an optional port"));
+            }
+            return Ok(Host { written: target_host(authority)?, elsewhere: true });
+        }
+        match field {
+            Some(field) if valid(field.as_bytes()) => Ok(Host { written: field.clone(), elsewhere: false }),
+            Some(_) => Err(Fault::Host("the Host is not a host name or address with an optional port")),
+            None if version == Version::HTTP_10 => {
+                let local = HeaderValue::try_from(local.to_string()).expect("an address is a header value");
+                Ok(Host { written: local, elsewhere: true })
+            }
+            None => Err(Fault::Host("the request has no Host")),
+        }
+    }
+
+    /// What listeners and routes are matched with: lower case, without port and without the dot of the root.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        let written = self.written.to_str().unwrap_or_default();
+        let end = match written.find(']') {
+            Some(bracket) => bracket + 1,
+            None => written.find(':').unwrap_or(written.len()),
+        };
+        let name = &written[..end];
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(name)
+        }
+    }
+}
+
+fn target_host(authority: &Authority) -> Result<HeaderValue, Fault> {
+    if valid(authority.as_str().as_bytes())
+        && let Ok(value) = HeaderValue::from_str(authority.as_str())
+    {
+        return Ok(value);
+    }
+    Err(Fault::Target("the target's authority is not a host name or address with an optional port"))
+}
+
+/// `name`, `name:port`, `[v6]` or `[v6]:port`. Only what a host can be made of, so that nobody behind us can read a path,
+/// a user or a second host into it.
+fn valid(host: &[u8]) -> bool {
+    let (name, rest) = if host.first() == Some(&b'[') {
+        let Some(bracket) = host.iter().position(|byte| *byte == b']') else { return false };
+        let inside = &host[1..bracket];
+        if inside.is_empty() || !inside.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+            return false;
+        }
+        (&host[..=bracket], &host[bracket + 1..])
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        let name = &host[..end];
+        let good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if !name.iter().all(good) {
+            return false;
+        }
+        (name, &host[end..])
+    };
+    let port_is_good = match rest {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !name.is_empty() && name != b"." && port_is_good
+}
+
+/// The path and query of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Path<'a> {
+    /// Normalized: dot segments resolved, unreserved characters decoded.
+    pub(crate) path: Cow<'a, str>,
+    pub(crate) query: Option<&'a str>,
+}
+
+impl<'a> Path<'a> {
+    /// `None` for the asterisk of `OPTIONS *`, which is about the server and no path at all.
+    pub(crate) fn of(method: &Method, uri: &'a Uri) -> Result<Option<Path<'a>>, Fault> {
+        if method == Method::CONNECT {
+            return Err(Fault::Connect);
+        }
+        match (uri.scheme_str(), uri.authority()) {
+            (None, None) => {}
+            (Some(scheme), Some(_)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {}
+            (Some(_), _) => return Err(Fault::Target("the target's scheme is neither http nor https")),
+            (None, Some(_)) => return Err(Fault::Target("the target is a host without a path")),
+        }
+        let path = uri.path();
+        if path == "*" {
+            if method == Method::OPTIONS {
+                return Ok(None);
+            }
+            return Err(Fault::Target("the target * is for OPTIONS only"));
+        }
+        if !path.starts_with('/') {
+            return Err(Fault::Target("the target does not start with a slash"));
+        }
+        Ok(Some(Path { path: normalize(path)?, query: uri.query() }))
+    }
+
+    /// Whether the backend gets other bytes than the client sent.
+    pub(crate) fn changed(&self) -> bool {
+        matches!(self.path, Cow::Owned(_))
+    }
+}
+
+/// `interface.md` §4: what is matched is what is sent, so whatever two readers could take for different paths is made one.
+/// Reserved characters stay as they are written: `%2F` is not a slash.
+fn normalize(path: &str) -> Result<Cow<'_, str>, Fault> {
+    let plain = path.bytes().zip(path.bytes().skip(1)).all(|pair| pair != (b'/', b'.') && pair.0 != b'%');
+    if plain && !path.ends_with('%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode_unreserved(path)?;
+    // An escaped dot is a dot, so segments are looked at after decoding.
+    Ok(match resolve_dots(&decoded) {
+        Some(resolved) => Cow::Owned(resolved),
+        None => decoded,
+    })
+}
+
+fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Fault> {
+    const INVALID: Fault = Fault::Target("the path has a percent sign that is not followed by two hexadecimal digits");
+    let mut decoded: Option<String> = None;
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let [high, low] = *rest.as_bytes().get(at + 1..at + 3).unwrap_or_default() else { return Err(INVALID) };
+        let (Some(high), Some(low)) = (hex(high), hex(low)) else { return Err(INVALID) };
+        let byte = high << 4 | low;
+        if byte == 0 {
+            return Err(Fault::Target("the path has an escaped NUL"));
+        }
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if unreserved || decoded.is_some() {
+            let decoded = decoded.get_or_insert_with(|| path[..path.len() - rest.len()].to_owned());
+            decoded.push_str(&rest[..at]);
+            if unreserved {
+                decoded.push(char::from(byte));
+            } else {
+                decoded.push_str(&rest[at..at + 3]);
+            }
+        }
+        rest = &rest[at + 3..];
+    }
+    Ok(match decoded {
+        None => Cow::Borrowed(path),
+        Some(decoded) => Cow::Owned(decoded + rest),
+    })
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// RFC 3986, section 5.2.4, for a path that starts with a slash. `None` if there is nothing to resolve.
+fn resolve_dots(path: &str) -> Option<String> {
+    let is_dots = |segment: &str| segment == "." || segment == "..";
+    if !path.split('/').any(is_dots) {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment == ".." {
+            kept.pop();
+        } else if segment != "." {
+            kept.push(segment);
+        }
+        // A path that ends in dots names a folder.
+        if is_dots(segment) && segments.peek().is_none() {
+            kept.push("");
+        }
+    }
+    Some(kept.iter().fold(String::with_capacity(path.len()), |path, segment| path + "/" + segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalized() {
+        let cases = [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a//b/", "/a//b/"),
+            ("/%61%2Db%5f%7E%2e", "/a-b_~."),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/a%2fb%20c", "/a%2fb%20c"),
+            ("/%41%20%42", "/A%20B"),
+            ("/a%25%36%31", "/a%2561"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b/.", "/b/"),
+            ("/a/b/..", "/a/"),
+            ("/..", "/"),
+            ("/../../etc/passwd", "/etc/passwd"),
+            ("/a/..b/.c./d", "/a/..b/.c./d"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a//../b", "/a/b"),
+            ("/.", "/"),
+            ("/a%2f../b", "/a%2f../b"),
+            ("/é%C3%A9", "/é%C3%A9"),
+        ];
+        for (path, expected) in cases {
+            let normalized = normalize(path).unwrap();
+            assert_eq!(normalized, expected, "{path}");
+            assert_eq!(matches!(normalized, Cow::Owned(_)), path != expected, "{path}: changed only if it differs");
+        }
+        for path in ["/%", "/a%4", "/%zz", "/%+1", "/a%", "/%00", "/a%6", "/%é"] {
+            assert!(matches!(normalize(path), Err(Fault::Target(_))), "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_sent_is_matched_alike_when_read_again(path in "(/|\\.|%2e|%2F|%61|a|%25){0,12}") {
+            let path = format!("/{path}");
+            if let Ok(once) = normalize(&path) {
+                proptest::prop_assert!(once.starts_with('/'));
+                proptest::prop_assert!(!once.split('/').any(|segment| segment == "." || segment == ".."));
+                let twice = normalize(&once).unwrap();
+                proptest::prop_assert_eq!(&*twice, &*once);
+            }
+        }
+
+        #[test]
+        fn no_path_makes_it_panic(path in ".*") {
+            drop(normalize(&format!("/{path}")));
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        let host = |version, uri: &str, fields: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(HOST, HeaderValue::from_static(field));
+            }
+            let local = "10.0.0.1:80".parse().unwrap();
+            let host = Host::of(version, &uri.parse().unwrap(), &headers, local).ok()?;
+            Some((host.name().into_owned(), host.written.to_str().unwrap().to_owned()))
+        };
+        let some = |name: &str, written: &str| Some((name.to_owned(), written.to_owned()));
+        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
+        assert_eq!(host(new, "/", &["Example.COM:8080"]), some("example.com", "Example.COM:8080"));
+        assert_eq!(host(new, "/", &["example.com."]), some("example.com", "example.com."));
+        assert_eq!(host(new, "/", &["[::1]:80"]), some("[::1]", "[::1]:80"));
+        assert_eq!(host(new, "http://a.example/x", &["b.example"]), some("a.example", "a.example"));
+        assert_eq!(host(old, "/", &[]), some("10.0.0.1", "10.0.0.1:80"));
+        assert_eq!(host(new, "/", &[]), None);
+        assert_eq!(host(new, "http://a.example/x", &[]), None);
+        assert_eq!(host(new, "http://u@a.example/x", &["a.example"]), None);
+        assert_eq!(host(new, "/", &["a", "a"]), None);
+        for bad in
+            ["", ".", ":80", "a b", "a,b", "a/b", "u@a", "a:b", "a:123456", "[::1", "[]", "[::1]x", "a#", "a?", "a\\b"]
+        {
+            assert_eq!(host(new, "/", &[bad]), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn forms_of_the_target() {
+        let refused = |method, uri: &'static str| Path::of(&method, &Uri::from_static(uri)).is_err();
+        assert!(refused(Method::CONNECT, "a.example:443"));
+        assert!(refused(Method::GET, "a.example:443"));
+        assert!(refused(Method::GET, "*"));
+        assert!(refused(Method::GET, "ftp://a.example/x"));
+        assert_eq!(Path::of(&Method::OPTIONS, &Uri::from_static("*")), Ok(None));
+        let uri = Uri::from_static("http://a.example/x?y");
+        let path = Path::of(&Method::GET, &uri).unwrap().unwrap();
+        assert_eq!((&*path.path, path.query), ("/x", Some("y")));
+    }
+}

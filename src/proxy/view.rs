@@ -1,0 +1,116 @@
+//! A snapshot as one worker sees it: with the counters and turns that belong to its rules, found without a lock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::stats::{Labels, Series};
+use super::worker::Worker;
+use crate::snapshot::rule::{Backend, Rule, Split, Target};
+use crate::snapshot::{Listener, Snapshot};
+
+/// Keys are addresses of parts of the snapshot, which are unique for as long as this keeps it alive.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    series: RefCell<HashMap<[usize; 3], Arc<Series>, foldhash::fast::FixedState>>,
+    turns: RefCell<HashMap<usize, Turn, foldhash::fast::FixedState>>,
+}
+
+impl View {
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        View { snapshot, series: RefCell::default(), turns: RefCell::default() }
+    }
+
+    /// Whose turn it is. Over `total` requests every backend gets exactly its weight, and in between close to it.
+    pub(crate) fn pick<'s>(&self, rule: &Rule, split: &'s Split) -> &'s Backend {
+        if let [only] = split.backends() {
+            return only;
+        }
+        let mut turns = self.turns.borrow_mut();
+        let turn = turns.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| Turn::new(split.total()));
+        split.pick(turn.next())
+    }
+
+    pub(crate) fn series(
+        &self,
+        worker: &Worker,
+        listener: &Arc<Listener>,
+        rule: Option<&Arc<Rule>>,
+        backend: Option<&Backend>,
+    ) -> Arc<Series> {
+        let key = [
+            Arc::as_ptr(listener).addr(),
+            rule.map_or(0, |rule| Arc::as_ptr(rule).addr()),
+            backend.map_or(0, |backend| std::ptr::from_ref(backend).addr()),
+        ];
+        if let Some(series) = self.series.borrow().get(&key) {
+            return Arc::clone(series);
+        }
+        let upstream = backend.and_then(|backend| match &backend.target {
+            Target::Upstream(upstream) => Some(upstream.key.to_string().into()),
+            Target::Fail(_) => None,
+        });
+        let series = worker.series(Labels {
+            gateway: Arc::clone(&listener.gateway),
+            listener: Arc::clone(&listener.name),
+            route: rule.map(|rule| Arc::clone(&rule.id.route)).unwrap_or_default(),
+            rule: rule.map(|rule| Arc::clone(&rule.id.rule)).unwrap_or_default(),
+            backend: upstream.unwrap_or_default(),
+        });
+        self.series.borrow_mut().insert(key, Arc::clone(&series));
+        series
+    }
+}
+
+/// Walks `0..total` in steps that have no factor in common with it, near the golden section: every number comes once in
+/// each round, and neighbors in time are far apart, so that a heavy backend is not asked in a row.
+struct Turn {
+    at: Cell<u64>,
+    step: u64,
+    total: u64,
+}
+
+impl Turn {
+    /// Starts anywhere, so that workers do not move in step and a new snapshot does not favor the first backend.
+    fn new(total: u64) -> Self {
+        let golden = (total as f64 * 0.618_033_988_749_895) as u64;
+        let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
+        Turn { at: Cell::new(fastrand::u64(..total)), step, total }
+    }
+
+    fn next(&self) -> u64 {
+        let at = (self.at.get() + self.step) % self.total;
+        self.at.set(at);
+        at
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_share_is_exact() {
+        for total in [1, 2, 3, 4, 5, 10, 97, 100, 1000, 1024] {
+            let turn = Turn::new(total);
+            for _ in 0..2 {
+                let mut seen: Vec<_> = (0..total).map(|_| turn.next()).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..total).collect::<Vec<_>>(), "{total}");
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_spread() {
+        let turn = Turn::new(100);
+        for _ in 0..100 {
+            let tenth = (0..10).filter(|_| turn.next() < 50).count();
+            assert!((3..=7).contains(&tenth), "half of the weight got {tenth} of 10 requests");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One snapshot with everything in it, and how it reads.
+
+use http::{Method, StatusCode};
+
+use super::*;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
+use crate::snapshot::rule::{Failure, Rule, RuleId, Scheme, Split};
+use crate::upstream::{Registry, UpstreamKey};
+
+#[test]
+fn everything_reads_in_the_order_of_precedence() {
+    let dump = serde_saphyr::to_string(&snapshot(false).dump()).unwrap();
+    assert_eq!(dump, include_str!("expected.yaml"), "{dump}");
+}
+
+#[test]
+fn the_order_of_construction_does_not_show() {
+    assert_eq!(snapshot(false).dump(), snapshot(true).dump());
+    assert_eq!(snapshot(false).rows(), snapshot(true).rows());
+}
+
+#[test]
+fn rows() {
+    let text = |row: &Row| {
+        let Row { address, listener, host, matches, route, rule, backends, action } = row;
+        format!("{address} {listener} {host} | {matches} | {route} {rule} | {backends} | {action}")
+    };
+    let rows: Vec<String> = snapshot(false).rows().iter().map(text).collect();
+    assert_eq!(
+        rows,
+        [
+            "127.0.0.1:8080 default/gateway/http a.example | Exact /a GET x-a: 1 x-b ~ [0-9]+ ?q=1 ?r ~ b+ \
+             | HTTPRoute/default/a 0 | default/one:80 90%, invalid backend 10% | forward",
+            "127.0.0.1:8080 default/gateway/http a.example | RegularExpression /b.* | HTTPRoute/default/a old \
+             |  | redirect 301",
+            "127.0.0.1:8080 default/gateway/http a.example | PathPrefix / | HTTPRoute/default/a 2 \
+             | default/two:8080 | forward",
+            "127.0.0.1:8080 default/gateway/http * | PathPrefix / | HTTPRoute/default/b 0 |  | fail: unsupported",
+        ]
+    );
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let mut secret = HeaderValue::from_static("password");
+    secret.set_sensitive(true);
+    assert_eq!(header_line(&HeaderName::from_static("authorization"), &secret), "authorization: (secret)");
+}
+
+fn snapshot(reversed: bool) -> Snapshot {
+    let registry = Registry::default();
+    let upstream = |service: &str, port| {
+        let key = UpstreamKey { namespace: "default".into(), service: service.into(), port };
+        Target::Upstream(registry.upstream(&key))
+    };
+    let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
+    let header = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+
+    let edits = HeaderEdits {
+        set: vec![header("x-set", "1")],
+        add: vec![header("x-add", "2")],
+        remove: vec![HeaderName::from_static("x-remove")],
+    };
+    let one = Backend {
+        filters: Filters { request_headers: Some(edits.clone()), ..Filters::default() },
+        ..backend(9, upstream("one", 80))
+    };
+    let rewrite = Rewrite {
+        host: Some(HeaderValue::from_static("inside.example")),
+        path: Some(PathEdit::prefix("/", "/inside")),
+    };
+    let split = |backends| Action::Forward(Split::new(backends).unwrap());
+    let mut a = vec![
+        Candidate {
+            method: Some(Method::GET),
+            headers: vec![
+                HeaderMatch {
+                    name: HeaderName::from_static("x-a"),
+                    value: ValueMatch::Exact(HeaderValue::from_static("1")),
+                },
+                HeaderMatch {
+                    name: HeaderName::from_static("x-b"),
+                    value: ValueMatch::Regex(compile_regex("[0-9]+").unwrap()),
+                },
+            ],
+            query: vec![
+                QueryMatch { name: "q".into(), value: ValueMatch::Exact("1".into()) },
+                QueryMatch { name: "r".into(), value: ValueMatch::Regex(compile_regex("b+").unwrap()) },
+            ],
+            ..candidate(
+                PathMatch::Exact("/a".into()),
+                rule("a", "0", Filters::default(), split(vec![one, backend(1, Target::Fail(Failure::InvalidBackend))])),
+            )
+        },
+        candidate(
+            PathMatch::Regex("/b.*".into()),
+            rule(
+                "a",
+                "old",
+                Filters::default(),
+                Action::Redirect(Redirect {
+                    scheme: Some(Scheme::Https),
+                    host: Some("b.example".into()),
+                    path: Some(PathEdit::full("/new")),
+                    port: Some(8443),
+                    status: StatusCode::MOVED_PERMANENTLY,
+                }),
+            ),
+        ),
+        candidate(
+            PathMatch::Prefix("/".into()),
+            rule(
+                "a",
+                "2",
+                Filters { response_headers: Some(edits), rewrite: Some(rewrite), ..Filters::default() },
+                split(vec![backend(1, upstream("two", 8080))]),
+            ),
+        ),
+    ];
+    let b = vec![candidate(
+        PathMatch::Prefix("".into()),
+        rule("b", "0", Filters::default(), Action::Fail(Failure::Unsupported)),
+    )];
+    if reversed {
+        a.reverse();
+    }
+    let mut hosts = vec![("a.example", a), ("", b)];
+    if reversed {
+        hosts.reverse();
+    }
+    let hosts = hosts
+        .into_iter()
+        .map(|(host, candidates)| (HostPattern::parse(Some(host)), Arc::new(HostRouter::build(candidates))));
+    let listener =
+        Listener { gateway: "default/gateway".into(), name: "http".into(), port: 80, hosts: hosts.collect() };
+    let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
+    Snapshot { binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners }))].into_iter().collect() }
+}
+
+fn candidate(path: PathMatch, rule: Rule) -> Candidate {
+    let age = Age { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
+    Candidate { path, method: None, headers: Vec::new(), query: Vec::new(), age, rule: Arc::new(rule) }
+}
+
+fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
+    let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
+    Rule { id, filters, action }
+}

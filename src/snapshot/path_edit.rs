@@ -1,0 +1,114 @@
+//! Changing the path of a request, for rewrites and redirects (`gateway-api.md` §3.5).
+
+use super::escape::{decode_unreserved, encode_path};
+
+/// The query string always stays as it is; this knows only paths.
+///
+/// Replacements are escaped where they could not be sent, so the result is a path whenever the request's was one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathEdit {
+    Full(Box<str>),
+    /// Replaces the prefix that the rule matched. Both without their trailing slash.
+    Prefix {
+        strip: Box<str>,
+        with: Box<str>,
+    },
+}
+
+impl PathEdit {
+    /// `ReplaceFullPath`.
+    pub fn full(replacement: &str) -> Self {
+        PathEdit::Full(rooted(encode_path(replacement).into_owned()).into())
+    }
+
+    /// `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
+    pub fn prefix(matched: &str, replacement: &str) -> Self {
+        let bare = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
+        PathEdit::Prefix { strip: bare(&decode_unreserved(matched)), with: bare(&encode_path(replacement)) }
+    }
+
+    /// The path after the edit; it starts with a slash.
+    ///
+    /// A path that does not lie below the stripped prefix is not one this edit speaks of, and stays.
+    pub fn apply(&self, path: &str) -> String {
+        match self {
+            PathEdit::Full(replacement) => rooted(replacement.to_string()),
+            PathEdit::Prefix { strip, with } => match path.strip_prefix(&**strip) {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => rooted(format!("{with}{rest}")),
+                _ => path.to_owned(),
+            },
+        }
+    }
+}
+
+/// A request target begins with a slash, whatever the replacement says.
+fn rooted(mut path: String) -> String {
+    if !path.starts_with('/') {
+        path.insert(0, '/');
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_prefix_match() {
+        // (path, matched prefix, replacement, result); the first twelve are the table in the specification's type.
+        let cases = [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+            ("/foo/bar", "/foo", "/", "/bar"),
+            // The root as prefix, and as a rule without path has it.
+            ("/", "/", "/xyz", "/xyz/"),
+            ("/bar", "/", "/xyz", "/xyz/bar"),
+            ("/bar", "", "/xyz/", "/xyz/bar"),
+            ("/", "/", "/", "/"),
+            ("/bar", "/", "", "/bar"),
+            // A replacement without leading slash is still a path.
+            ("/foo/bar", "/foo", "xyz", "/xyz/bar"),
+            // Segments, case and inner slashes are kept.
+            ("/foo//bar/", "/foo", "/xyz", "/xyz//bar/"),
+            ("/foo/foo", "/foo", "/a/b", "/a/b/foo"),
+            // Paths of requests come without needless escapes, rules may have them.
+            ("/~me/bar", "/%7Eme", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/x y?z", "/x%20y%3Fz/bar"),
+            // Not below the prefix: nothing to replace.
+            ("/foobar", "/foo", "/xyz", "/foobar"),
+            ("/Foo", "/foo", "/xyz", "/Foo"),
+        ];
+        for (path, matched, replacement, expected) in cases {
+            let edit = PathEdit::prefix(matched, replacement);
+            assert_eq!(edit.apply(path), expected, "{path} with {matched} replaced by {replacement}");
+        }
+    }
+
+    #[test]
+    fn replace_full_path() {
+        for (replacement, expected) in
+            [("/new", "/new"), ("/new/", "/new/"), ("", "/"), ("new", "/new"), ("/a?b", "/a%3Fb")]
+        {
+            assert_eq!(PathEdit::full(replacement).apply("/old/path"), expected);
+        }
+        assert_eq!(PathEdit::Full("".into()).apply("/old"), "/");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_result_is_a_path_whatever_the_input(path in ".*", matched in ".*", replacement in ".*") {
+            let rooted = format!("/{path}");
+            proptest::prop_assert!(PathEdit::prefix(&matched, &replacement).apply(&rooted).starts_with('/'));
+            proptest::prop_assert!(PathEdit::full(&replacement).apply(&rooted).starts_with('/'));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Where a redirect points (`gateway-api.md` §3.5).
+
+use std::fmt::{self, Write as _};
+
+use http::StatusCode;
+
+use super::path_edit::PathEdit;
+
+/// What is not set stays as the request has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<Scheme>,
+    pub host: Option<Box<str>>,
+    pub path: Option<PathEdit>,
+    pub port: Option<u16>,
+    pub status: StatusCode,
+}
+
+impl Redirect {
+    /// The `Location` for a request.
+    ///
+    /// `host` is what the request asked for, with or without port. HTTP/1.0 may name none: then the client gets a
+    /// reference within the host that it knows and we do not. `listener_port` is the port that clients see.
+    pub fn location(&self, scheme: Scheme, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
+        // A scheme in the filter means its well-known port; only without one is the client sent back to where it came.
+        let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(listener_port);
+        let scheme = self.scheme.unwrap_or(scheme);
+        let host = self.host.as_deref().unwrap_or(host);
+        let edited = self.path.as_ref().map(|edit| edit.apply(path));
+        let path = edited.as_deref().unwrap_or(path);
+
+        let mut location = String::new();
+        if host.is_empty() {
+            // Two slashes would begin a host, and the path is the client's to choose.
+            location.push('/');
+            location.push_str(path.trim_start_matches('/'));
+        } else {
+            write!(location, "{scheme}://{}", Authority::of(host)).expect("writing to a string cannot fail");
+            if port != scheme.port() {
+                write!(location, ":{port}").expect("writing to a string cannot fail");
+            }
+            location.push_str(path);
+        }
+        if let Some(query) = query {
+            location.push('?');
+            location.push_str(query);
+        }
+        location
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The well-known port, which an URL leaves out.
+    pub fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The host of an URL without its port; IPv6 addresses stand in brackets.
+enum Authority<'a> {
+    Plain(&'a str),
+    Bare6(&'a str),
+}
+
+impl<'a> Authority<'a> {
+    fn of(host: &'a str) -> Self {
+        if host.starts_with('[') {
+            return Authority::Plain(host.find(']').map_or(host, |end| &host[..=end]));
+        }
+        match host.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => Authority::Bare6(host),
+            Some((name, _port)) => Authority::Plain(name),
+            None => Authority::Plain(host),
+        }
+    }
+}
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Authority::Plain(host) => formatter.write_str(host),
+            Authority::Bare6(address) => write!(formatter, "[{address}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Scheme::{Http, Https};
+
+    use super::*;
+
+    fn redirect(scheme: Option<Scheme>, host: Option<&str>, port: Option<u16>) -> Redirect {
+        Redirect { scheme, host: host.map(Box::from), path: None, port, status: StatusCode::FOUND }
+    }
+
+    #[test]
+    fn scheme_host_and_port() {
+        // (filter: scheme, host, port; request: scheme, host, listener's port; location)
+        let cases = [
+            // Nothing set: back to the listener's port, which is left out when it is the scheme's own.
+            ((None, None, None), (Http, "a.example", 80), "http://a.example/p"),
+            ((None, None, None), (Http, "a.example", 8080), "http://a.example:8080/p"),
+            ((None, None, None), (Https, "a.example", 443), "https://a.example/p"),
+            ((None, None, None), (Https, "a.example", 8443), "https://a.example:8443/p"),
+            ((None, None, None), (Http, "a.example", 443), "http://a.example:443/p"),
+            // The port of the request's Host does not count, the listener's does.
+            ((None, None, None), (Http, "a.example:9999", 8080), "http://a.example:8080/p"),
+            // A scheme brings its well-known port, whatever the listener's is.
+            ((Some(Https), None, None), (Http, "a.example", 80), "https://a.example/p"),
+            ((Some(Https), None, None), (Http, "a.example", 8080), "https://a.example/p"),
+            ((Some(Http), None, None), (Https, "a.example", 443), "http://a.example/p"),
+            ((Some(Http), None, None), (Http, "a.example", 8080), "http://a.example/p"),
+            // A port wins over both.
+            ((None, None, Some(80)), (Http, "a.example", 8080), "http://a.example/p"),
+            ((None, None, Some(443)), (Http, "a.example", 80), "http://a.example:443/p"),
+            ((None, None, Some(8083)), (Http, "a.example", 80), "http://a.example:8083/p"),
+            ((Some(Https), None, Some(443)), (Http, "a.example", 80), "https://a.example/p"),
+            ((Some(Https), None, Some(80)), (Http, "a.example", 80), "https://a.example:80/p"),
+            ((Some(Http), None, Some(443)), (Http, "a.example", 80), "http://a.example:443/p"),
+            ((Some(Https), None, Some(8443)), (Http, "a.example", 80), "https://a.example:8443/p"),
+            // Hosts.
+            ((None, Some("b.example"), None), (Http, "a.example", 80), "http://b.example/p"),
+            ((None, Some("b.example"), None), (Http, "a.example", 8080), "http://b.example:8080/p"),
+            ((None, None, None), (Http, "[2001:db8::1]", 8080), "http://[2001:db8::1]:8080/p"),
+            ((None, None, None), (Http, "[2001:db8::1]:9", 80), "http://[2001:db8::1]/p"),
+            ((None, None, None), (Http, "2001:db8::1", 8080), "http://[2001:db8::1]:8080/p"),
+        ];
+        for ((scheme, host, port), (request_scheme, request_host, listener_port), expected) in cases {
+            let redirect = redirect(scheme, host, port);
+            let location = redirect.location(request_scheme, request_host, listener_port, "/p", None);
+            assert_eq!(location, expected, "{redirect:?} from {request_scheme}://{request_host} on {listener_port}");
+        }
+    }
+
+    #[test]
+    fn without_a_host_the_client_stays_where_it_is() {
+        let cases = [("/a", None, "/a"), ("//evil.example/a", Some("b"), "/evil.example/a?b"), ("/", None, "/")];
+        for (path, query, expected) in cases {
+            assert_eq!(redirect(None, None, None).location(Http, "", 80, path, query), expected);
+            let named = redirect(None, Some("b.example"), None).location(Http, "", 80, path, query);
+            assert!(named.starts_with("http://b.example/"), "{named}");
+        }
+    }
+
+    #[test]
+    fn path_and_query() {
+        let cases = [
+            (None, "/a/b", None, "http://a.example/a/b"),
+            (None, "/a/b", Some("x=1&y=%20"), "http://a.example/a/b?x=1&y=%20"),
+            (None, "/a", Some(""), "http://a.example/a?"),
+            (Some(PathEdit::full("/new")), "/a/b", Some("x=1"), "http://a.example/new?x=1"),
+            (Some(PathEdit::prefix("/a", "/z/")), "/a/b", Some("x=1"), "http://a.example/z/b?x=1"),
+            (Some(PathEdit::prefix("/a", "")), "/a", None, "http://a.example/"),
+        ];
+        for (path_edit, path, query, expected) in cases {
+            let redirect = Redirect { path: path_edit, ..redirect(None, None, None) };
+            assert_eq!(redirect.location(Http, "a.example", 80, path, query), expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_host_makes_it_panic(host in "[a\\[\\]:.é]{1,20}") {
+            proptest::prop_assert!(redirect(None, None, None).location(Http, &host, 1, "/", None).ends_with(":1/"));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a match asks of the headers of a request, and what an asked value is.
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::regex::Regex;
+
+#[derive(Clone, Debug)]
+pub struct HeaderMatch {
+    pub name: HeaderName,
+    pub value: ValueMatch<HeaderValue>,
+}
+
+impl HeaderMatch {
+    /// Values are compared byte by byte.
+    ///
+    /// A header on several lines is one value, joined with a comma and a space: RFC 9110 §5.3 allows any white space
+    /// there, and recommends this one for consistency. `Cookie` is joined with a semicolon (RFC 9113 §8.2.3).
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        let separator: &[u8] = if self.name == COOKIE { b"; " } else { b", " };
+        let mut lines = headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
+        let Some(first) = lines.next() else { return false };
+        match &self.value {
+            ValueMatch::Exact(value) => {
+                let start = value.as_bytes().strip_prefix(first);
+                let rest = lines.try_fold(start, |rest, line| Some(rest?.strip_prefix(separator)?.strip_prefix(line)));
+                rest.flatten().is_some_and(<[u8]>::is_empty)
+            }
+            ValueMatch::Regex(regex) => match lines.next() {
+                None => regex.is_match(first),
+                Some(second) => {
+                    let all: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
+                    regex.is_match(&all.join(separator))
+                }
+            },
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum ValueMatch<T> {
+    Exact(T),
+    /// Must match the whole value.
+    Regex(Regex),
+}
+
+/// Drops what has the name of an earlier item.
+pub(super) fn keep_first_of_each<T, N: PartialEq>(items: &mut Vec<T>, name: impl Fn(&T) -> &N) {
+    let mut kept = 0;
+    for at in 0..items.len() {
+        if !items[..kept].iter().any(|earlier| name(earlier) == name(&items[at])) {
+            items.swap(kept, at);
+            kept += 1;
+        }
+    }
+    items.truncate(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::router::compile_regex;
+
+    #[test]
+    fn header_values() {
+        // (name, value or /pattern/, header lines, admitted)
+        let cases: [(&str, &str, &[&str], bool); 16] = [
+            ("x", "a", &["x:a"], true),
+            ("x", "a", &["X:a"], true),
+            ("x", "a", &["x:A"], false),
+            ("x", "a", &["x:ab"], false),
+            ("x", "ab", &["x:a"], false),
+            ("x", "a", &["y:a"], false),
+            ("x", "a", &[], false),
+            ("x", "", &["x:"], true),
+            ("x", "a, b", &["x:a", "x:b"], true),
+            ("x", "a, b", &["x:a, b"], true),
+            ("x", "a", &["x:a", "x:b"], false),
+            ("x", "a,b", &["x:a", "x:b"], false),
+            ("cookie", "a=1; b=2", &["cookie:a=1", "cookie:b=2"], true),
+            ("x", "/[a-c]/", &["x:b"], true),
+            ("x", "/[a-c]/", &["x:bb"], false),
+            ("x", "/[a-c, ]+/", &["x:a", "x:b", "x:c"], true),
+        ];
+        for (name, value, lines, admitted) in cases {
+            let value = match value.strip_prefix('/').and_then(|value| value.strip_suffix('/')) {
+                Some(pattern) => ValueMatch::Regex(compile_regex(pattern).unwrap()),
+                None => ValueMatch::Exact(HeaderValue::from_str(value).unwrap()),
+            };
+            let header = HeaderMatch { name: name.parse().unwrap(), value };
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let (name, line) = line.split_once(':').unwrap();
+                headers.append(name.parse::<HeaderName>().unwrap(), line.parse().unwrap());
+            }
+            assert_eq!(header.admits(&headers), admitted, "{header:?} on {lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_each_name_stays_in_order() {
+        let mut names = vec!["b", "a", "b", "c", "a", "b"];
+        keep_first_of_each(&mut names, |name| name);
+        assert_eq!(names, ["b", "a", "c"]);
+    }
+}

@@ -1,0 +1,148 @@
+//! What the property test does not say in words: one readable case per rule, and limits.
+
+use super::*;
+use crate::snapshot::rule::{Action, Failure, Filters, RuleId};
+
+/// A match written like a line of the table, at this place of the only route.
+fn candidate(index: u16, path: &str) -> Candidate {
+    let (kind, text) = path.split_once(' ').unwrap();
+    let path = match kind {
+        "Exact" => PathMatch::Exact(text.into()),
+        "PathPrefix" => PathMatch::Prefix(text.into()),
+        "RegularExpression" => PathMatch::Regex(text.into()),
+        other => panic!("{other} is no kind of path"),
+    };
+    let id = RuleId { route: "HTTPRoute/default/a".into(), rule: index.to_string().into() };
+    Candidate {
+        path,
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        age: Age { created: None, route: "default/a".into(), rule: index, index: 0 },
+        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends) }),
+    }
+}
+
+fn router(paths: &[&str]) -> HostRouter {
+    HostRouter::build((0..).zip(paths).map(|(index, path)| candidate(index, path)).collect())
+}
+
+fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
+    router.find(&Question { path, query: None, method: &Method::GET, headers: &HeaderMap::new() })
+}
+
+#[test]
+fn paths() {
+    // (rules, request, which wins)
+    let cases: [(&[&str], &str, Option<&str>); 31] = [
+        (&["PathPrefix /"], "/", Some("PathPrefix /")),
+        (&["PathPrefix /"], "/a/b", Some("PathPrefix /")),
+        (&["PathPrefix /"], "*", Some("PathPrefix /")),
+        (&["PathPrefix /"], "", Some("PathPrefix /")),
+        (&["PathPrefix /a"], "/a", Some("PathPrefix /a")),
+        (&["PathPrefix /a"], "/a/", Some("PathPrefix /a")),
+        (&["PathPrefix /a"], "/a/b", Some("PathPrefix /a")),
+        (&["PathPrefix /a"], "/ab", None),
+        (&["PathPrefix /a"], "/A", None),
+        (&["PathPrefix /a"], "/", None),
+        (&["PathPrefix /a"], "//a", None),
+        (&["PathPrefix /a/"], "/a", Some("PathPrefix /a")),
+        (&["PathPrefix /a/"], "/ab", None),
+        (&["PathPrefix /a", "PathPrefix /a/b/c"], "/a/b", Some("PathPrefix /a")),
+        (&["PathPrefix /", "PathPrefix /a/b/c"], "/a/b/d", Some("PathPrefix /")),
+        (&["PathPrefix /a/b/c"], "/a/b", None),
+        (&["PathPrefix /a", "PathPrefix /a/b"], "/a/b/c", Some("PathPrefix /a/b")),
+        (&["Exact /a"], "/a", Some("Exact /a")),
+        (&["Exact /a"], "/a/", None),
+        (&["Exact /a/"], "/a", None),
+        (&["Exact /a/"], "/a/", Some("Exact /a/")),
+        (&["Exact /a"], "/A", None),
+        (&["Exact /"], "/a", None),
+        (&["Exact /%7Ea%2Fb"], "/~a%2Fb", Some("Exact /~a%2Fb")),
+        (&["PathPrefix /%7Ea/"], "/~a/b", Some("PathPrefix /~a")),
+        (&["PathPrefix /a", "RegularExpression /.*", "Exact /a"], "/a", Some("Exact /a")),
+        (&["PathPrefix /a/b", "RegularExpression /.*"], "/a/b", Some("RegularExpression /.*")),
+        (&["RegularExpression /a.*", "RegularExpression /a/b.*"], "/a/b", Some("RegularExpression /a/b.*")),
+        (&["RegularExpression /a"], "/ab", None),
+        (&["RegularExpression ("], "(", None),
+        (&[], "/", None),
+    ];
+    for (rules, path, expected) in cases {
+        let found = get(&router(rules), path).map(|matched| matched.path.to_string());
+        assert_eq!(found.as_deref(), expected, "{rules:?} asked for {path}");
+    }
+}
+
+#[test]
+fn the_order_of_construction_does_not_show() {
+    let paths =
+        ["PathPrefix /a", "PathPrefix /a", "Exact /a", "RegularExpression /b", "RegularExpression /a", "PathPrefix /b"];
+    let listed = |candidates: Vec<Candidate>| -> Vec<String> {
+        let router = HostRouter::build(candidates);
+        router.entries().iter().map(|entry| format!("{} {}", entry.path, entry.age.rule)).collect()
+    };
+    let candidates: Vec<Candidate> = (0..).zip(paths).map(|(index, path)| candidate(index, path)).collect();
+    let expected = [
+        "Exact /a 2",
+        "RegularExpression /b 3",
+        "RegularExpression /a 4",
+        "PathPrefix /a 0",
+        "PathPrefix /a 1",
+        "PathPrefix /b 5",
+    ];
+    for rotation in 0..candidates.len() {
+        let mut rotated = candidates.clone();
+        rotated.rotate_left(rotation);
+        assert_eq!(listed(rotated), expected);
+    }
+}
+
+#[test]
+fn thousands_of_paths_on_one_host() {
+    let mut paths: Vec<String> = vec!["PathPrefix /".into()];
+    for number in 0..1_000 {
+        paths.push(format!("Exact /exact/{number}"));
+        paths.push(format!("PathPrefix /prefix/{number}/deep"));
+        paths.push(format!("PathPrefix /prefix/{number}/deep/er"));
+    }
+    let router = router(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+    let cases = [
+        ("/exact/7", "Exact /exact/7"),
+        ("/exact/7/", "PathPrefix /"),
+        ("/exact/1000", "PathPrefix /"),
+        ("/prefix/999/deep", "PathPrefix /prefix/999/deep"),
+        ("/prefix/999/deeper", "PathPrefix /"),
+        ("/prefix/999/deep/er/est", "PathPrefix /prefix/999/deep/er"),
+        ("/prefix/0", "PathPrefix /"),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(get(&router, path).unwrap().path.to_string(), expected, "{path}");
+    }
+}
+
+/// With thousands of hosts the size of an almost empty router is what counts.
+#[test]
+fn a_router_of_one_rule_is_small() {
+    assert!(size_of::<HostRouter>() <= 160, "{}", size_of::<HostRouter>());
+    assert!(size_of::<Candidate>() <= 160, "{}", size_of::<Candidate>());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_rules_and_no_request_make_it_panic(
+        rules in proptest::collection::vec(("Exact|PathPrefix|RegularExpression", "[/a%.*é?(]{0,6}"), 0..6),
+        path in "[/a%é]{0,8}",
+        query in proptest::option::of("[a&=%+é]{0,12}"),
+    ) {
+        let rules: Vec<String> = rules.into_iter().map(|(kind, text)| format!("{kind} {text}")).collect();
+        let mut candidates: Vec<Candidate> = (0..).zip(&rules).map(|(index, path)| candidate(index, path)).collect();
+        for candidate in candidates.iter_mut().step_by(2) {
+            candidate.query.push(QueryMatch { name: "a".into(), value: ValueMatch::Exact("é".into()) });
+        }
+        let router = HostRouter::build(candidates);
+        let question = Question { path: &path, query: query.as_deref(), method: &Method::GET, headers: &HeaderMap::new() };
+        if let Some(PathMatch::Exact(exact)) = router.find(&question).map(|matched| matched.path) {
+            proptest::prop_assert_eq!(&**exact, path);
+        }
+    }
+}

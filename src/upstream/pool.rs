@@ -1,0 +1,186 @@
+//! The connections of one worker: kept alive per endpoint, newest first, never shared between workers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::{ConnectFailure, Dial, Traffic, Upstream};
+
+/// All pools of one worker. `B` is the body of requests.
+pub struct Pools<B> {
+    dial: Dial,
+    keep: Keep,
+    traffic: Arc<Traffic>,
+    /// By the address of the `Upstream`, which the pool keeps alive so that it stays unique.
+    upstreams: RefCell<HashMap<usize, Rc<Pool<B>>, foldhash::fast::FixedState>>,
+}
+
+/// How many idle connections are kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    pub per_endpoint: usize,
+    pub idle: Duration,
+}
+
+struct Pool<B> {
+    upstream: Arc<Upstream>,
+    /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
+    cursor: Cell<usize>,
+    idle: RefCell<Vec<(SocketAddr, Vec<Idle<B>>)>>,
+    per_endpoint: usize,
+}
+
+struct Idle<B> {
+    sender: SendRequest<B>,
+    since: Instant,
+}
+
+/// The endpoints to try for one request, in order.
+pub type Turn = SmallVec<[SocketAddr; 3]>;
+
+/// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
+pub struct Connection<B> {
+    sender: SendRequest<B>,
+    pub address: SocketAddr,
+    /// It served a request before, so its peer may have closed it meanwhile.
+    pub reused: bool,
+    pool: Rc<Pool<B>>,
+}
+
+impl<B> Pools<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub fn new(dial: Dial, keep: Keep, traffic: Arc<Traffic>) -> Self {
+        Pools { dial, keep, traffic, upstreams: RefCell::default() }
+    }
+
+    /// The next endpoints in turn: the one whose turn it is, then those to fall back on, each at most once.
+    pub fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
+        let reachable = upstream.reachable();
+        if reachable.is_empty() {
+            return Turn::new();
+        }
+        let pool = self.pool(upstream);
+        let turn = pool.cursor.get().wrapping_add(1);
+        pool.cursor.set(turn);
+        let first = turn % reachable.len();
+        reachable[first..].iter().chain(&reachable[..first]).take(TRIES).copied().collect()
+    }
+
+    /// An idle connection to the endpoint, the newest, if it is younger than `age`.
+    pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
+        let pool = self.pool(upstream);
+        let mut endpoints = pool.idle.borrow_mut();
+        let (_, idle) = endpoints.iter_mut().find(|(candidate, _)| *candidate == address)?;
+        while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
+            idle.pop();
+        }
+        // What lies deeper is older still, and the sweep takes it away.
+        let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
+        drop(endpoints);
+        self.traffic.reused.add(1);
+        Some(Connection { sender: newest.sender, address, reused: true, pool })
+    }
+
+    pub async fn connect(
+        &self,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+    ) -> Result<Connection<B>, ConnectFailure> {
+        let sender = self.dial.connect(address, &self.traffic).await?;
+        Ok(Connection { sender, address, reused: false, pool: self.pool(upstream) })
+    }
+
+    /// Counts a request that is sent again.
+    pub fn replayed(&self) {
+        self.traffic.replayed.add(1);
+    }
+
+    /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
+    pub fn sweep(&self) {
+        self.upstreams.borrow_mut().retain(|_, pool| {
+            let reachable = pool.upstream.reachable();
+            let mut endpoints = pool.idle.borrow_mut();
+            for (address, idle) in endpoints.iter_mut() {
+                let current = reachable.binary_search(address).is_ok();
+                idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
+            }
+            endpoints.retain(|(_, idle)| !idle.is_empty());
+            Arc::strong_count(&pool.upstream) > 1
+        });
+    }
+
+    fn pool(&self, upstream: &Arc<Upstream>) -> Rc<Pool<B>> {
+        let mut upstreams = self.upstreams.borrow_mut();
+        let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
+            Rc::new(Pool {
+                upstream: Arc::clone(upstream),
+                cursor: Cell::new(fastrand::usize(..)),
+                idle: RefCell::default(),
+                per_endpoint: self.keep.per_endpoint,
+            })
+        });
+        Rc::clone(pool)
+    }
+}
+
+impl<B: Body + 'static> Connection<B> {
+    /// Sends the request. If not a byte of it was sent, the error gives it back.
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+
+    /// Gives the connection back for the next request, if it can take one.
+    pub fn keep(mut self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        if self.sender.is_ready() {
+            self.store();
+            return;
+        }
+        // The answer is complete but the request is still being written. The task lives no longer than the connection,
+        // and that no longer than the peer and the body of the request let it.
+        tokio::task::spawn_local(async move {
+            if self.sender.ready().await.is_ok() {
+                self.store();
+            }
+        });
+    }
+
+    /// If the pool was swept away meanwhile, the connection ends with it here.
+    fn store(self) {
+        let mut endpoints = self.pool.idle.borrow_mut();
+        let slot = match endpoints.iter().position(|(address, _)| *address == self.address) {
+            Some(slot) => slot,
+            None => {
+                endpoints.push((self.address, Vec::new()));
+                endpoints.len() - 1
+            }
+        };
+        let idle = &mut endpoints[slot].1;
+        if idle.len() < self.pool.per_endpoint {
+            idle.push(Idle { sender: self.sender, since: Instant::now() });
+        }
+    }
+}
+
+/// Endpoints that one request may try to connect to.
+const TRIES: usize = 3;

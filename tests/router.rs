@@ -1,0 +1,185 @@
+//! The router against a slow matcher that is easy to believe, on many generated tables and requests.
+//!
+//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --test router`
+//! starts from another seed.
+
+#![expect(clippy::unwrap_used, reason = "clippy knows tests by their attribute, and not what they call")]
+
+#[path = "router/generate.rs"]
+mod generate;
+#[path = "router/oracle.rs"]
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use oracle::{Bug, Match, Oracle, Path, Request, Value};
+use portico::snapshot::Listener;
+use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::router::{
+    Age, Candidate, HeaderMatch, HostRouter, PathMatch, QueryMatch, Question, ValueMatch, compile_regex,
+};
+use portico::snapshot::rule::{Action, Failure, Filters, Rule, RuleId};
+
+#[test]
+fn the_router_agrees_with_a_slow_matcher() {
+    let right = Oracle { bug: None };
+    let (mut cases, mut answered, mut fell_through, mut wildcards, mut ties, mut regexes) = (0, 0, 0, 0, 0, 0);
+    for seed in seeds() {
+        let mut rng = Rng::with_seed(seed);
+        let table = generate::table(&mut rng);
+        let listener = listener(&table);
+        for _ in 0..QUESTIONS {
+            let request = generate::request(&mut rng, &table);
+            let expected = right.judge(&table, &request);
+            if find(&listener, &request) != expected.winner {
+                panic!("seed {seed}: {}", smallest_difference(right, table, request));
+            }
+            cases += 1;
+            answered += usize::from(expected.winner.is_some());
+            fell_through += usize::from(expected.fell_through);
+            wildcards += usize::from(expected.overlapping_wildcards);
+            ties += usize::from(expected.tie);
+            regexes += usize::from(expected.regex);
+        }
+    }
+    println!(
+        "{cases} cases: {answered} answered, {fell_through} fell through, {wildcards} with overlapping wildcards, \
+         {ties} ties, {regexes} with regular expressions"
+    );
+    assert!(cases >= 100_000);
+    for (what, count) in [
+        ("answered", answered),
+        ("not answered", cases - answered),
+        ("fall through", fell_through),
+        ("overlapping wildcards", wildcards),
+        ("ties", ties),
+        ("regular expressions", regexes),
+    ] {
+        assert!(count * 10 >= cases, "{what}: only {count} of {cases} cases");
+    }
+}
+
+/// If a wrong step went unnoticed here, the test above would not notice it in the router either.
+#[test]
+fn every_planted_bug_is_noticed() {
+    let mut living: Vec<Bug> = Bug::ALL.to_vec();
+    let mut found_after = BTreeMap::new();
+    for (tables, seed) in seeds().enumerate() {
+        let mut rng = Rng::with_seed(seed);
+        let table = generate::table(&mut rng);
+        let listener = listener(&table);
+        for _ in 0..QUESTIONS {
+            let request = generate::request(&mut rng, &table);
+            let found = find(&listener, &request);
+            living.retain(|bug| {
+                let alive = Oracle { bug: Some(*bug) }.winner(&table, &request) == found;
+                if !alive {
+                    found_after.insert(format!("{bug:?}"), tables + 1);
+                }
+                alive
+            });
+        }
+        if living.is_empty() {
+            break;
+        }
+    }
+    println!("tables needed: {found_after:?}");
+    assert!(living.is_empty(), "unnoticed: {living:?}");
+}
+
+fn seeds() -> impl Iterator<Item = u64> {
+    let first = std::env::var("ROUTER_SEED").map_or(1, |seed| seed.parse().expect("ROUTER_SEED is a number"));
+    (0..TABLES).map(move |table| first + table)
+}
+
+/// The number of the winner, as the router sees it.
+fn find(listener: &Listener, request: &Request) -> Option<usize> {
+    let headers: HeaderMap = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+        .collect();
+    let method: Method = request.method.parse().unwrap();
+    let question =
+        Question { path: &request.path, query: request.query.as_deref(), method: &method, headers: &headers };
+    let matched = listener.find(&request.host, &question)?;
+    Some(matched.rule.id.rule.parse().unwrap())
+}
+
+/// The table as the proxy would have it: each match a rule of its own, whose name is its position.
+fn listener(table: &[Match]) -> Listener {
+    let mut hosts: BTreeMap<HostPattern, Vec<Candidate>> = BTreeMap::new();
+    for (at, entry) in table.iter().enumerate() {
+        let host = HostPattern::parse(Some(&entry.host));
+        hosts.entry(host).or_default().push(candidate(at, entry));
+    }
+    let hosts: HostMap<_> =
+        hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates)))).collect();
+    Listener { gateway: "default/test".into(), name: "http".into(), port: 80, hosts }
+}
+
+fn candidate(at: usize, entry: &Match) -> Candidate {
+    let path = match &entry.path {
+        Path::Exact(text) => PathMatch::Exact(text.as_str().into()),
+        Path::Prefix(text) => PathMatch::Prefix(text.as_str().into()),
+        Path::Regex(pattern) => PathMatch::Regex(pattern.text().into()),
+    };
+    let headers = entry.headers.iter().map(|(name, value)| HeaderMatch {
+        name: name.parse().unwrap(),
+        value: value_match(value, |text| HeaderValue::from_str(text).unwrap()),
+    });
+    let query = entry
+        .query
+        .iter()
+        .map(|(name, value)| QueryMatch { name: name.as_str().into(), value: value_match(value, |text| text.into()) });
+    let id = RuleId { route: entry.route.as_str().into(), rule: at.to_string().into() };
+    Candidate {
+        path,
+        method: entry.method.as_ref().map(|method| method.parse().unwrap()),
+        headers: headers.collect(),
+        query: query.collect(),
+        age: Age { created: entry.created, route: entry.route.as_str().into(), rule: entry.rule, index: entry.index },
+        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends) }),
+    }
+}
+
+fn value_match<T>(value: &Value, exact: impl Fn(&str) -> T) -> ValueMatch<T> {
+    match value {
+        Value::Exact(text) => ValueMatch::Exact(exact(text)),
+        Value::Regex(pattern) => ValueMatch::Regex(compile_regex(&pattern.text()).unwrap()),
+    }
+}
+
+/// Takes away what the difference does not need, and tells what is left.
+fn smallest_difference(oracle: Oracle, mut table: Vec<Match>, mut request: Request) -> String {
+    let differ = |table: &[Match], request: &Request| find(&listener(table), request) != oracle.winner(table, request);
+    for at in (0..table.len()).rev() {
+        let mut fewer = table.clone();
+        fewer.remove(at);
+        if differ(&fewer, &request) {
+            table = fewer;
+        }
+    }
+    for at in (0..request.headers.len()).rev() {
+        let mut fewer = request.clone();
+        fewer.headers.remove(at);
+        if differ(&table, &fewer) {
+            request = fewer;
+        }
+    }
+    let without_query = Request { query: None, ..request.clone() };
+    if differ(&table, &without_query) {
+        request = without_query;
+    }
+    format!(
+        "the router says {:?}, expected {:?}, for {request:#?} in {table:#?}",
+        find(&listener(&table), &request),
+        oracle.winner(&table, &request)
+    )
+}
+
+const TABLES: u64 = 1_200;
+const QUESTIONS: u32 = 100;

@@ -1,0 +1,534 @@
+//! The precedence rules once more, slow and plain: look at all matches, sort what fits, take the first.
+//!
+//! It shares no code with the router, not even a regular expression engine, and can be given one bug at a time.
+
+use std::cmp::Reverse;
+
+/// One match of one rule on one of its route's hosts, as an operator would write it.
+#[derive(Clone, Debug)]
+pub(crate) struct Match {
+    /// `a.example`, `*.a.example`, or nothing for any.
+    pub host: String,
+    pub path: Path,
+    pub method: Option<String>,
+    pub headers: Vec<(String, Value)>,
+    pub query: Vec<(String, Value)>,
+    pub created: Option<i64>,
+    pub route: String,
+    pub rule: u16,
+    pub index: u16,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Path {
+    Exact(String),
+    Prefix(String),
+    Regex(Pattern),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// A regular expression as a tree, so that nobody has to parse it here.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    pub alternatives: Vec<Vec<(Piece, Times)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Piece {
+    Char(char),
+    OneOf(&'static str),
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Times {
+    Once,
+    Maybe,
+    Many,
+    Some,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// In lower case.
+    pub host: String,
+    pub path: String,
+    pub query: Option<String>,
+    pub method: String,
+    pub headers: Vec<(String, String)>,
+}
+
+/// One wrong step each. The router differs from every one of them, or the questions asked are too tame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    // Hosts.
+    HostRankIgnored,
+    NoFallThrough,
+    WildcardBeforeExactHost,
+    ShorterWildcardFirst,
+    AnyHostFirst,
+    WildcardTakesBareDomain,
+    WildcardTakesOneLabel,
+    WildcardTakesPartOfLabel,
+    HostPatternCaseKept,
+    // Paths.
+    RegexBeforeExact,
+    PrefixBeforeRegex,
+    PrefixBeforeExact,
+    ShorterPrefixFirst,
+    ShorterRegexFirst,
+    RegexLengthInBytes,
+    PrefixTakesPartOfSegment,
+    PrefixKeepsTrailingSlash,
+    ExactIgnoresTrailingSlash,
+    PathCaseIgnored,
+    RegexStartsAnywhere,
+    RegexEndsAnywhere,
+    // What else makes a match specific.
+    MethodNotCompared,
+    MethodRankIgnored,
+    HeaderCountIgnored,
+    QueryCountIgnored,
+    HeadersBeforeMethod,
+    QueryBeforeHeaders,
+    // Ties.
+    CreatedIgnored,
+    NewerFirst,
+    NoCreationIsNewest,
+    NameBeforeCreated,
+    NameReversed,
+    RuleBeforeName,
+    RuleReversed,
+    MatchBeforeRule,
+    MatchReversed,
+    // Duplicate names in one match.
+    DuplicateHeadersCounted,
+    DuplicateHeadersCompared,
+    LastDuplicateHeader,
+    DuplicateHeaderCaseMatters,
+    DuplicateQueryCounted,
+    DuplicateQueryCompared,
+    LastDuplicateQuery,
+    DuplicateQueryCaseIgnored,
+    // Values of a request.
+    HeaderNameCaseMatters,
+    HeaderValueCaseIgnored,
+    RepeatedHeaderFirstLine,
+    RepeatedHeaderCommaOnly,
+    QueryNameCaseIgnored,
+    QueryNameNotDecoded,
+    QueryValueNotDecoded,
+    PlusStays,
+    RepeatedParameterLast,
+}
+
+impl Bug {
+    pub(crate) const ALL: [Bug; 53] = {
+        use Bug::*;
+        [
+            HostRankIgnored,
+            NoFallThrough,
+            WildcardBeforeExactHost,
+            ShorterWildcardFirst,
+            AnyHostFirst,
+            WildcardTakesBareDomain,
+            WildcardTakesOneLabel,
+            WildcardTakesPartOfLabel,
+            HostPatternCaseKept,
+            RegexBeforeExact,
+            PrefixBeforeRegex,
+            PrefixBeforeExact,
+            ShorterPrefixFirst,
+            ShorterRegexFirst,
+            RegexLengthInBytes,
+            PrefixTakesPartOfSegment,
+            PrefixKeepsTrailingSlash,
+            ExactIgnoresTrailingSlash,
+            PathCaseIgnored,
+            RegexStartsAnywhere,
+            RegexEndsAnywhere,
+            MethodNotCompared,
+            MethodRankIgnored,
+            HeaderCountIgnored,
+            QueryCountIgnored,
+            HeadersBeforeMethod,
+            QueryBeforeHeaders,
+            CreatedIgnored,
+            NewerFirst,
+            NoCreationIsNewest,
+            NameBeforeCreated,
+            NameReversed,
+            RuleBeforeName,
+            RuleReversed,
+            MatchBeforeRule,
+            MatchReversed,
+            DuplicateHeadersCounted,
+            DuplicateHeadersCompared,
+            LastDuplicateHeader,
+            DuplicateHeaderCaseMatters,
+            DuplicateQueryCounted,
+            DuplicateQueryCompared,
+            LastDuplicateQuery,
+            DuplicateQueryCaseIgnored,
+            HeaderNameCaseMatters,
+            HeaderValueCaseIgnored,
+            RepeatedHeaderFirstLine,
+            RepeatedHeaderCommaOnly,
+            QueryNameCaseIgnored,
+            QueryNameNotDecoded,
+            QueryValueNotDecoded,
+            PlusStays,
+            RepeatedParameterLast,
+        ]
+    };
+}
+
+/// The slow matcher, right or with one bug.
+#[derive(Clone, Copy)]
+pub(crate) struct Oracle {
+    pub bug: Option<Bug>,
+}
+
+/// What came out, and what made it interesting.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Position in the table.
+    pub winner: Option<usize>,
+    /// A more specific host of the table had no match for the request.
+    pub fell_through: bool,
+    /// More than one wildcard of the table covers the host.
+    pub overlapping_wildcards: bool,
+    /// Age, name or order had to decide.
+    pub tie: bool,
+    /// A regular expression is part of a match that fits.
+    pub regex: bool,
+}
+
+impl Oracle {
+    pub(crate) fn winner(self, table: &[Match], request: &Request) -> Option<usize> {
+        self.fitting(table, request).first().copied()
+    }
+
+    pub(crate) fn judge(self, table: &[Match], request: &Request) -> Verdict {
+        let fitting = self.fitting(table, request);
+        let winner = fitting.first().copied();
+        let hosts = || table.iter().filter(|entry| self.host_fits(&entry.host, &request.host));
+        let mut wildcards: Vec<&str> = hosts().map(|entry| &*entry.host).filter(|host| host.starts_with('*')).collect();
+        wildcards.sort_unstable();
+        wildcards.dedup();
+        let rank = |at: usize| self.specificity(&table[at]);
+        Verdict {
+            winner,
+            fell_through: winner
+                .is_some_and(|at| hosts().any(|entry| self.host_rank(&entry.host) < self.host_rank(&table[at].host))),
+            overlapping_wildcards: wildcards.len() > 1,
+            tie: fitting.len() > 1 && rank(fitting[0]) == rank(fitting[1]),
+            regex: fitting.iter().any(|at| table[*at].has_regex()),
+        }
+    }
+
+    /// Positions of all matches that fit, the winner first.
+    fn fitting(self, table: &[Match], request: &Request) -> Vec<usize> {
+        let mut fitting: Vec<usize> =
+            (0..table.len()).filter(|at| self.host_fits(&table[*at].host, &request.host)).collect();
+        if self.has(Bug::NoFallThrough) {
+            let best = fitting.iter().map(|at| self.host_rank(&table[*at].host)).min();
+            fitting.retain(|at| Some(self.host_rank(&table[*at].host)) == best);
+        }
+        fitting.retain(|at| self.fits(&table[*at], request));
+        fitting.sort_by_cached_key(|at| (self.specificity(&table[*at]), self.age(&table[*at]), *at));
+        fitting
+    }
+
+    fn fits(self, entry: &Match, request: &Request) -> bool {
+        self.path_fits(&entry.path, &request.path)
+            && (self.has(Bug::MethodNotCompared) || entry.method.iter().all(|method| *method == request.method))
+            && self.headers_compared(entry).iter().all(|(name, value)| self.header_fits(name, value, request))
+            && self.query_compared(entry).iter().all(|(name, value)| self.parameter_fits(name, value, request))
+    }
+
+    fn has(self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+}
+
+/// Order: smaller wins.
+type Specificity = ((u8, Reverse<usize>), u8, Reverse<usize>, [Reverse<usize>; 3]);
+
+impl Oracle {
+    fn specificity(self, entry: &Match) -> Specificity {
+        let host = if self.has(Bug::HostRankIgnored) { (0, Reverse(0)) } else { self.host_rank(&entry.host) };
+        let (kind, length) = match &entry.path {
+            Path::Exact(_) => (if self.has(Bug::PrefixBeforeExact) { 9 } else { 1 }, 0),
+            Path::Regex(pattern) => {
+                let text = pattern.text();
+                let length = if self.has(Bug::RegexLengthInBytes) { text.len() } else { text.chars().count() };
+                let length = if self.has(Bug::ShorterRegexFirst) { usize::MAX - length } else { length };
+                (if self.has(Bug::RegexBeforeExact) { 0 } else { 2 }, length)
+            }
+            Path::Prefix(text) => {
+                let length = text.trim_end_matches('/').chars().count();
+                let length = if self.has(Bug::ShorterPrefixFirst) { usize::MAX - length } else { length };
+                let second = if self.has(Bug::PrefixBeforeRegex) { 1 } else { 3 };
+                (second, length)
+            }
+        };
+        let method = usize::from(entry.method.is_some() && !self.has(Bug::MethodRankIgnored));
+        let all = self.has(Bug::DuplicateHeadersCounted);
+        let headers = if all { entry.headers.len() } else { self.headers_compared(entry).len() };
+        let headers = if self.has(Bug::DuplicateHeadersCompared) { self.distinct_headers(entry) } else { headers };
+        let headers = if self.has(Bug::HeaderCountIgnored) { 0 } else { headers };
+        let all = self.has(Bug::DuplicateQueryCounted);
+        let query = if all { entry.query.len() } else { self.query_compared(entry).len() };
+        let query = if self.has(Bug::DuplicateQueryCompared) { self.distinct_query(entry) } else { query };
+        let query = if self.has(Bug::QueryCountIgnored) { 0 } else { query };
+        let counts = match self.bug {
+            Some(Bug::HeadersBeforeMethod) => [headers, method, query],
+            Some(Bug::QueryBeforeHeaders) => [method, query, headers],
+            _ => [method, headers, query],
+        };
+        (host, kind, Reverse(length), counts.map(Reverse))
+    }
+
+    /// The steps that break a tie, in order.
+    fn age(self, entry: &Match) -> [(Option<i64>, String); 4] {
+        let number = |number: Option<i64>| (number, String::new());
+        let created = number(match self.bug {
+            Some(Bug::CreatedIgnored) => None,
+            Some(Bug::NewerFirst) => entry.created.map(|seconds| -seconds),
+            Some(Bug::NoCreationIsNewest) => Some(entry.created.unwrap_or(i64::MAX)),
+            _ => entry.created,
+        });
+        let mirrored = || entry.route.bytes().map(|byte| char::from(255 - byte)).collect();
+        let name = (None, if self.has(Bug::NameReversed) { mirrored() } else { entry.route.clone() });
+        let rule = number(Some(i64::from(entry.rule) * if self.has(Bug::RuleReversed) { -1 } else { 1 }));
+        let index = number(Some(i64::from(entry.index) * if self.has(Bug::MatchReversed) { -1 } else { 1 }));
+        match self.bug {
+            Some(Bug::NameBeforeCreated) => [name, created, rule, index],
+            Some(Bug::RuleBeforeName) => [created, rule, name, index],
+            Some(Bug::MatchBeforeRule) => [created, name, index, rule],
+            _ => [created, name, rule, index],
+        }
+    }
+
+    fn host_rank(self, pattern: &str) -> (u8, Reverse<usize>) {
+        let length =
+            |text: &str| if self.has(Bug::ShorterWildcardFirst) { usize::MAX - text.len() } else { text.len() };
+        match pattern {
+            "" => (if self.has(Bug::AnyHostFirst) { 0 } else { 9 }, Reverse(0)),
+            wildcard if wildcard.starts_with('*') => (2, Reverse(length(wildcard))),
+            exact => (if self.has(Bug::WildcardBeforeExactHost) { 3 } else { 1 }, Reverse(exact.len())),
+        }
+    }
+
+    fn host_fits(self, pattern: &str, host: &str) -> bool {
+        let pattern = if self.has(Bug::HostPatternCaseKept) { pattern.to_owned() } else { pattern.to_lowercase() };
+        if pattern.is_empty() {
+            return true;
+        }
+        let Some(domain) = pattern.strip_prefix("*.") else { return pattern == host };
+        if self.has(Bug::WildcardTakesBareDomain) && host == domain {
+            return true;
+        }
+        if self.has(Bug::WildcardTakesPartOfLabel) && host.len() > domain.len() && host.ends_with(domain) {
+            return true;
+        }
+        // Labels from the right: all of the domain's, and at least one more, which is not empty.
+        let mut labels = host.rsplit('.');
+        if !domain.rsplit('.').all(|label| labels.next() == Some(label)) {
+            return false;
+        }
+        let more: Vec<&str> = labels.collect();
+        let enough = if self.has(Bug::WildcardTakesOneLabel) { more.len() == 1 } else { !more.is_empty() };
+        enough && !more[0].is_empty()
+    }
+
+    fn path_fits(self, rule: &Path, path: &str) -> bool {
+        let cased = |text: &str| if self.has(Bug::PathCaseIgnored) { text.to_lowercase() } else { text.to_owned() };
+        match rule {
+            Path::Exact(text) if self.has(Bug::ExactIgnoresTrailingSlash) => {
+                text.trim_end_matches('/') == path.trim_end_matches('/')
+            }
+            Path::Exact(text) => cased(text) == cased(path),
+            Path::Prefix(text) => {
+                let (text, path) = (cased(text), cased(path));
+                if self.has(Bug::PrefixKeepsTrailingSlash) && text.ends_with('/') {
+                    return path.starts_with(&text);
+                }
+                if self.has(Bug::PrefixTakesPartOfSegment) {
+                    return path.starts_with(text.trim_end_matches('/'));
+                }
+                if text.trim_end_matches('/').is_empty() {
+                    return true;
+                }
+                let wanted: Vec<&str> = text.trim_end_matches('/').split('/').collect();
+                let given: Vec<&str> = path.split('/').collect();
+                given.len() >= wanted.len() && given[..wanted.len()] == wanted[..]
+            }
+            Path::Regex(pattern) => self.pattern_fits(pattern, path),
+        }
+    }
+
+    fn pattern_fits(self, pattern: &Pattern, text: &str) -> bool {
+        let text: Vec<char> = text.chars().collect();
+        let starts = if self.has(Bug::RegexStartsAnywhere) { text.len() } else { 0 };
+        let anywhere = self.has(Bug::RegexEndsAnywhere);
+        let from =
+            |start: usize| pattern.alternatives.iter().any(|pieces| pieces_fit(pieces, &text[start..], anywhere));
+        (0..=starts).any(from)
+    }
+
+    fn value_fits(self, wanted: &Value, given: &str, case_ignored: bool) -> bool {
+        match wanted {
+            Value::Exact(text) if case_ignored => text.to_lowercase() == given.to_lowercase(),
+            Value::Exact(text) => text == given,
+            Value::Regex(pattern) => self.pattern_fits(pattern, given),
+        }
+    }
+
+    fn header_fits(self, name: &str, value: &Value, request: &Request) -> bool {
+        let same = |given: &str| {
+            if self.has(Bug::HeaderNameCaseMatters) { given == name } else { given.eq_ignore_ascii_case(name) }
+        };
+        let lines: Vec<&str> =
+            request.headers.iter().filter(|(given, _)| same(given)).map(|(_, line)| line.as_str()).collect();
+        let given = match self.bug {
+            Some(Bug::RepeatedHeaderFirstLine) => lines.first().copied().unwrap_or_default().to_owned(),
+            Some(Bug::RepeatedHeaderCommaOnly) => lines.join(","),
+            _ => lines.join(", "),
+        };
+        !lines.is_empty() && self.value_fits(value, &given, self.has(Bug::HeaderValueCaseIgnored))
+    }
+
+    fn parameter_fits(self, name: &str, value: &Value, request: &Request) -> bool {
+        let Some(query) = &request.query else { return false };
+        let mut given: Vec<(String, String)> = Vec::new();
+        for parameter in query.split('&') {
+            let (key, value) = match parameter.find('=') {
+                Some(at) => (&parameter[..at], &parameter[at + 1..]),
+                None => (parameter, ""),
+            };
+            let key = if self.has(Bug::QueryNameNotDecoded) { key.to_owned() } else { self.decoded(key) };
+            let value = if self.has(Bug::QueryValueNotDecoded) { value.to_owned() } else { self.decoded(value) };
+            given.push((key, value));
+        }
+        if self.has(Bug::RepeatedParameterLast) {
+            given.reverse();
+        }
+        let same = |key: &str| key == name || (self.has(Bug::QueryNameCaseIgnored) && key.eq_ignore_ascii_case(name));
+        given.iter().find(|(key, _)| same(key)).is_some_and(|(_, given)| self.value_fits(value, given, false))
+    }
+
+    /// The generator writes only escapes of whole characters.
+    fn decoded(self, text: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((first, more)) = rest.split_first() {
+            rest = more;
+            match first {
+                b'+' if !self.has(Bug::PlusStays) => bytes.push(b' '),
+                b'%' if more.len() >= 2 => {
+                    let digits = std::str::from_utf8(&more[..2]).unwrap();
+                    bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                    rest = &more[2..];
+                }
+                other => bytes.push(*other),
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn headers_compared(self, entry: &Match) -> Vec<(String, Value)> {
+        if self.has(Bug::DuplicateHeadersCompared) {
+            return entry.headers.clone();
+        }
+        let key = |name: &str| {
+            if self.has(Bug::DuplicateHeaderCaseMatters) { name.to_owned() } else { name.to_lowercase() }
+        };
+        one_per_name(&entry.headers, key, self.has(Bug::LastDuplicateHeader))
+    }
+
+    fn query_compared(self, entry: &Match) -> Vec<(String, Value)> {
+        if self.has(Bug::DuplicateQueryCompared) {
+            return entry.query.clone();
+        }
+        let key = |name: &str| {
+            if self.has(Bug::DuplicateQueryCaseIgnored) { name.to_lowercase() } else { name.to_owned() }
+        };
+        one_per_name(&entry.query, key, self.has(Bug::LastDuplicateQuery))
+    }
+
+    fn distinct_headers(self, entry: &Match) -> usize {
+        one_per_name(&entry.headers, str::to_lowercase, false).len()
+    }
+
+    fn distinct_query(self, entry: &Match) -> usize {
+        one_per_name(&entry.query, str::to_owned, false).len()
+    }
+}
+
+fn one_per_name(items: &[(String, Value)], key: impl Fn(&str) -> String, last: bool) -> Vec<(String, Value)> {
+    let mut kept: Vec<(String, Value)> = Vec::new();
+    for (name, value) in items {
+        match kept.iter_mut().find(|(earlier, _)| key(earlier) == key(name)) {
+            Some(earlier) if last => earlier.1 = value.clone(),
+            Some(_) => {}
+            None => kept.push((name.clone(), value.clone())),
+        }
+    }
+    kept
+}
+
+/// Backtracking: every way to read the first piece, then the rest.
+fn pieces_fit(pieces: &[(Piece, Times)], text: &[char], end_anywhere: bool) -> bool {
+    let Some(((piece, times), more)) = pieces.split_first() else { return text.is_empty() || end_anywhere };
+    let least = usize::from(matches!(times, Times::Once | Times::Some));
+    let most = if matches!(times, Times::Once | Times::Maybe) { 1 } else { text.len() };
+    let run = text.iter().take_while(|given| piece.fits(**given)).count().min(most);
+    (least..=run).any(|taken| pieces_fit(more, &text[taken..], end_anywhere))
+}
+
+impl Piece {
+    fn fits(self, given: char) -> bool {
+        match self {
+            Piece::Char(wanted) => given == wanted,
+            Piece::OneOf(wanted) => wanted.contains(given),
+            Piece::Any => true,
+        }
+    }
+}
+
+impl Pattern {
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for (at, pieces) in self.alternatives.iter().enumerate() {
+            text.push_str(if at > 0 { "|" } else { "" });
+            for (piece, times) in pieces {
+                match piece {
+                    Piece::Char(one) => text.push(*one),
+                    Piece::OneOf(any) => text.push_str(&format!("[{any}]")),
+                    Piece::Any => text.push('.'),
+                }
+                text.push_str(match times {
+                    Times::Once => "",
+                    Times::Maybe => "?",
+                    Times::Many => "*",
+                    Times::Some => "+",
+                });
+            }
+        }
+        text
+    }
+}
+
+impl Match {
+    fn has_regex(&self) -> bool {
+        let value = |(_, value): &(String, Value)| matches!(value, Value::Regex(_));
+        matches!(self.path, Path::Regex(_)) || self.headers.iter().any(value) || self.query.iter().any(value)
+    }
+}
