@@ -180,6 +180,8 @@ fn what_is_broken_stays_as_it_last_was() {
             ),
             // The file is bad: everything stays.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
+            // Emptied, as `render > all.yaml` does before it has something to say.
+            step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
             // Repaired, and the middle one is what it was: nothing changed for it.
             step(
                 vec![Put("all.yaml", good())],

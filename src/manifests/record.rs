@@ -82,6 +82,15 @@ impl Record {
     pub(super) fn take(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
         let hash = hash(text);
         self.hash = Some(hash);
+        if text.is_empty() && !self.entries.is_empty() {
+            // `render > file` empties the file first and fills it when the program is done.
+            let message = "the file is empty now; it may be about to be written".to_owned();
+            let remedy = "delete the file if its objects are to go";
+            self.refuse_whole(
+                Refusal::of_file(Place::whole(Arc::clone(file)), "EmptyFile", message, remedy).into_warning(),
+            );
+            return;
+        }
         let documents = split(text);
         let before = Before::of(&self.entries);
         let mut after = After::default();
