@@ -590,6 +590,17 @@ fn ten_megabytes_are_read_whether_one_document_or_many() {
 }
 
 #[test]
+fn a_generator_that_errs_does_not_fill_the_screen() {
+    let temp = tempfile::tempdir().unwrap();
+    let objects: Vec<_> = (0..1100).map(|number| broken(&format!("c{number}"))).collect();
+    fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert_eq!(update.refusals.len(), 1001);
+    let last = update.refusals.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
+    assert_eq!(last.message, "100 more problems in this file are not shown");
+}
+
+#[test]
 fn files_that_are_not_yaml_at_all_are_refused() {
     for (bytes, reason) in [
         (&b"\x89PNG\r\n\x1a\n\0\0"[..], "NotUtf8"),
