@@ -626,7 +626,12 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
     let root = temp.path();
     fs::create_dir(root.join("shop")).unwrap();
     fs::write(root.join("one.yaml"), config("one", "0")).unwrap();
-    let mut manifests = source(root, &["shop", "one.yaml"]);
+    for (tree, version) in [("trees/v1", "1"), ("trees/v2", "2")] {
+        fs::create_dir_all(root.join(tree)).unwrap();
+        fs::write(root.join(tree).join("tree.yaml"), config("tree", version)).unwrap();
+    }
+    symlink("trees/v1", root.join("current")).unwrap();
+    let mut manifests = source(root, &["shop", "one.yaml", "current"]);
     let (mut watcher, mut ticks) = Watcher::start();
     let edits: Vec<(Vec<Edit>, &[&str])> = vec![
         (vec![Put("shop/a.yaml", config("a", "1"))], &["ConfigMap default/a@1"]),
@@ -639,6 +644,8 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
             &["ConfigMap default/a@2", "ConfigMap default/b@3"],
         ),
         (vec![Put("shop/deep/b.yaml", config("b", "4"))], &["ConfigMap default/b@4"]),
+        (vec![SwapLink { target: "trees/v2", at: "current" }], &["ConfigMap default/tree@2"]),
+        (vec![Put("trees/v2/tree.yaml", config("tree", "3"))], &["ConfigMap default/tree@3"]),
     ];
     manifests.read();
     watcher.follow(manifests.folders());
