@@ -91,7 +91,11 @@ impl Announcer {
             changes.lines().for_each(|change| info!(change, "Changed"));
             return;
         }
-        let mut text = format!("\nChanged, live after {}\n{changes}", milliseconds(took));
+        let mut text = if changes.is_empty() {
+            "\nNothing changed\n".to_owned()
+        } else {
+            format!("\nChanged, live after {}\n{changes}", milliseconds(took))
+        };
         if !diagnostics.is_empty() {
             text += &report::terminal(&diagnostics, self.color);
         } else if mended && update.refusals.is_empty() {
