@@ -1,5 +1,5 @@
-//! Our schema of Gateway API against the release's own CRDs: the same fields and bounds, and for every rule of theirs an
-//! object that breaks it and that we refuse at the same place. Needs the folder that `scripts/gateway-crds.sh` prints.
+//! Our schema of Gateway API against the release's own CRDs: the same fields and bounds, and for every rule of theirs
+//! an object that breaks it and that we refuse at the same place. Needs the folder that `scripts/gateway-crds.sh` prints.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot read or parse is a failed test")]
 
@@ -246,8 +246,12 @@ fn refused(
     if !theirs.iter().any(|broken| broken.path == path) {
         lines.push(format!("{case}: breaks no rule of the release there"));
     }
+    let ours = judge.ours(object, before);
+    for broken in ours.iter().filter(|broken| judge.stands_in(&broken.message)) {
+        lines.push(format!("{case}: the message does not say which: {}", broken.message));
+    }
     let at = |broken: &[Broken]| -> BTreeSet<String> { broken.iter().map(|broken| broken.path.clone()).collect() };
-    let (ours, theirs) = (at(&judge.ours(object, before)), at(theirs));
+    let (ours, theirs) = (at(&ours), at(theirs));
     if ours != theirs {
         lines.push(format!("{case}: rules of ours are broken at {ours:?}, of theirs at {theirs:?}"));
     }

@@ -10,9 +10,8 @@ mod check;
 mod control;
 mod host_addresses;
 mod meters;
+mod run;
 mod views;
 
 pub use check::check;
-pub fn run(_: crate::args::RunOptions) -> anyhow::Result<crate::args::Exit> {
-    anyhow::bail!("x")
-}
+pub use run::run;

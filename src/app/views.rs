@@ -15,6 +15,7 @@ use super::control::Control;
 use crate::admin::{View, Views, Vitals};
 use crate::api::ObjectId;
 use crate::metrics::{Exposition, Metrics};
+use crate::proxy::Stats;
 use crate::ready::Ready;
 use crate::snapshot::Snapshot;
 use crate::status;
@@ -62,6 +63,53 @@ impl Question {
         };
         // Whoever asked may have gone.
         drop(self.answer.send(value));
+    }
+}
+
+/// Answers the status listener: everything it shows is at hand.
+pub(super) struct Outside {
+    metrics: Metrics,
+    ready: Ready,
+    stats: Stats,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Outside {
+    pub(super) fn new(metrics: Metrics, ready: Ready, stats: Stats, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
+        Outside { metrics, ready, stats, snapshots }
+    }
+}
+
+impl Vitals for Outside {
+    fn waiting_for(&self) -> Vec<String> {
+        self.ready.waiting_for()
+    }
+
+    fn metrics(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        self.metrics.encode(exposition)
+    }
+
+    fn open_connections(&self) -> u64 {
+        self.stats.connections()
+    }
+
+    fn accepted_connections(&self) -> u64 {
+        self.stats.accepted()
+    }
+
+    fn total_requests(&self) -> u64 {
+        self.stats.requests()
+    }
+
+    /// Of everything a request can see. Made when asked for, since hardly anybody asks.
+    fn configuration_hash(&self) -> String {
+        let text = serde_json::to_string(&self.snapshots.load().dump()).unwrap_or_default();
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, &text).hash(&mut hasher);
+            hasher.finish()
+        };
+        format!("{:016x}{:016x}", half(0), half(1))
     }
 }
 

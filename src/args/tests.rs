@@ -43,7 +43,7 @@ fn defaults_of_run() {
         client_header_timeout: 10 * second,
         client_header_bytes: 65_536,
         client_header_count: NonZeroUsize::new(100).unwrap(),
-        client_idle_timeout: 60 * second,
+        client_idle_timeout: 75 * second,
         upstream_connect_timeout: 5 * second,
         upstream_idle_timeout: 60 * second,
     };

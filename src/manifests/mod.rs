@@ -20,7 +20,6 @@ mod place;
 mod record;
 mod refusal;
 mod source;
-mod suggest;
 mod text;
 mod walk;
 mod watcher;

@@ -11,9 +11,9 @@ use super::admission::{self, Finding, Outcome, Taken};
 use super::documents::{Document, split};
 use super::outline::Aim;
 use super::place::{Lines, Place};
-use super::refusal::{Refusal, Severity};
+use super::refusal::Refusal;
 use super::text::{Stamp, Unread};
-use super::yaml;
+use super::yaml::{self, Fault};
 use crate::api::ObjectId;
 use crate::schema::Channel;
 use crate::store::AnyObject;
@@ -41,11 +41,14 @@ pub(super) struct Entry {
     pub(super) hash: u64,
     /// Something was said about it, which must be said again.
     remarked: bool,
+    /// Hash of the text of its document, if all that the document gave is in use and nothing was said about it: the same
+    /// text need not be parsed again.
+    document_text: Option<u64>,
     pub(super) at: At,
 }
 
 /// Where an object stands in its file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At {
     /// Index of the document, and the line it begins at.
     pub(super) document: u32,
@@ -61,6 +64,13 @@ pub(super) struct Question<'a> {
     pub(super) aim: Aim,
 }
 
+impl Entry {
+    /// The same object, although the text at this place says something else.
+    fn kept_at(&self, at: At) -> Entry {
+        Entry { object: self.object.clone(), hash: self.hash, remarked: true, document_text: None, at }
+    }
+}
+
 pub(super) fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(text.as_bytes());
@@ -73,32 +83,17 @@ impl Record {
         let hash = hash(text);
         self.hash = Some(hash);
         let documents = split(text);
-        let mut values = Vec::new();
-        for (index, document) in documents.iter().enumerate() {
-            match yaml::parse(document.text) {
-                Ok(Value::Null) => {}
-                Ok(value) => flatten(index as u32, document.line, value, &mut values),
-                Err(mut fault) => {
-                    let mut place = Place::within(file, &Lines::of(document.text), document.line, fault.spot);
-                    if may_hold_secrets(document.text) {
-                        place.excerpt = None;
-                        if fault.reason == yaml::UNREADABLE_VALUE {
-                            fault.message = "this value cannot be read".to_owned();
-                        }
-                    }
-                    self.refuse_whole(Refusal::of_file(place, fault.reason, fault.message, fault.remedy));
-                    return;
-                }
-            }
-        }
-        let before = Before::of(std::mem::take(&mut self.entries));
+        let before = Before::of(&self.entries);
         let mut after = After::default();
-        for (at, value) in values {
-            after.admit(at, value, file, channel, &before);
+        for (index, document) in documents.iter().enumerate() {
+            if let Err(fault) = after.take(index as u32, document, file, channel, &before) {
+                self.refuse_whole(of_fault(file, document, fault));
+                return;
+            }
         }
         self.good = Some(hash);
         self.ignored = std::mem::take(&mut after.ignored);
-        (self.entries, self.refusals) = after.finish(file, &documents, before);
+        (self.entries, self.refusals) = after.finish(file, &documents, &before);
     }
 
     /// Keeps the objects of a file that cannot be read.
@@ -121,22 +116,37 @@ impl Record {
     }
 }
 
-/// The objects of the file until now, by what they are and by where they stood.
-struct Before {
-    entries: Vec<Entry>,
-    by_id: HashMap<ObjectId, usize>,
-    by_trail: HashMap<(u32, Box<[u32]>), usize>,
+fn of_fault(file: &Arc<Path>, document: &Document<'_>, mut fault: Fault) -> Refusal {
+    let mut place = Place::within(file, &Lines::of(document.text), document.line, fault.spot);
+    if may_hold_secrets(document.text) {
+        place.excerpt = None;
+        if fault.reason == yaml::UNREADABLE_VALUE {
+            fault.message = "this value cannot be read".to_owned();
+        }
+    }
+    Refusal::of_file(place, fault.reason, fault.message, fault.remedy)
 }
 
-impl Before {
-    fn of(entries: Vec<Entry>) -> Self {
-        let by_id = entries.iter().enumerate().map(|(index, entry)| (entry.object.id(), index)).collect();
-        let by_trail = entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| ((entry.at.document, entry.at.trail.clone()), index))
-            .collect();
-        Before { entries, by_id, by_trail }
+/// The objects of the file until now.
+struct Before<'a> {
+    entries: &'a [Entry],
+    by_id: HashMap<ObjectId, &'a Entry>,
+    by_document_text: HashMap<u64, Vec<&'a Entry>>,
+}
+
+impl<'a> Before<'a> {
+    fn of(entries: &'a [Entry]) -> Self {
+        let by_id = entries.iter().map(|entry| (entry.object.id(), entry)).collect();
+        let mut by_document_text: HashMap<_, Vec<&Entry>> = HashMap::new();
+        for entry in entries {
+            let Some(hash) = entry.document_text else { continue };
+            let same = by_document_text.entry(hash).or_default();
+            // Two documents may be the same, letter by letter; each gives its objects once.
+            if same.first().is_none_or(|first| first.at.document == entry.at.document) {
+                same.push(entry);
+            }
+        }
+        Before { entries, by_id, by_document_text }
     }
 }
 
@@ -157,13 +167,52 @@ struct Remark {
     at: At,
     object: Option<String>,
     findings: Vec<Finding>,
-    kept: bool,
+    /// What stays in use instead.
+    meanwhile: Option<&'static str>,
 }
 
+const LAST_GOOD_STAYS: &str = "The last good version of this object stays in use.";
+const MISSING_STAYS: &str = "Objects that this file gave before and does not name now stay in use.";
+
 impl After {
-    fn admit(&mut self, at: At, value: Value, file: &Path, channel: Channel, before: &Before) {
+    fn take(
+        &mut self,
+        index: u32,
+        document: &Document<'_>,
+        file: &Path,
+        channel: Channel,
+        before: &Before<'_>,
+    ) -> Result<(), Fault> {
+        let hash = hash(document.text);
+        if let Some(entries) = before.by_document_text.get(&hash) {
+            for entry in entries {
+                let at = At { document: index, line: document.line, trail: entry.at.trail.clone() };
+                self.present.insert(entry.object.id());
+                self.entries.push(Entry { at, ..(*entry).clone() });
+            }
+            return Ok(());
+        }
+        let mut values = Vec::new();
+        match yaml::parse(document.text)? {
+            Value::Null => {}
+            value => flatten(index, document.line, value, &mut values),
+        }
+        let (count, first) = (values.len(), self.entries.len());
+        for (at, value) in values {
+            self.admit(at, value, file, channel, before);
+        }
+        let entries = &mut self.entries[first..];
+        if entries.len() == count && !entries.iter().any(|entry| entry.remarked) {
+            for entry in entries {
+                entry.document_text = Some(hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, at: At, value: Value, file: &Path, channel: Channel, before: &Before<'_>) {
         let known = |id: &ObjectId, hash| {
-            let entry = &before.entries[*before.by_id.get(id)?];
+            let entry = before.by_id.get(id)?;
             (entry.hash == hash && !entry.remarked).then(|| entry.object.clone())
         };
         if is_kustomization(file, &value) {
@@ -177,47 +226,46 @@ impl After {
                 let remarked = !findings.is_empty();
                 if remarked {
                     let object = Some(id.to_string());
-                    self.remarks.push(Remark { at: at.clone(), object, findings, kept: false });
+                    self.remarks.push(Remark { at: at.clone(), object, findings, meanwhile: None });
                 }
                 self.present.insert(id);
-                self.entries.push(Entry { object, hash, remarked, at });
+                self.entries.push(Entry { object, hash, remarked, document_text: None, at });
             }
             Outcome::Refused { id, name, findings } => {
-                let mut kept = false;
+                let mut meanwhile = None;
                 match id {
                     Some(id) => {
-                        if let Some(index) = before.by_id.get(&id) {
+                        if let Some(entry) = before.by_id.get(&id) {
                             // Its place is where it is written now, although it is served as it was.
-                            self.entries.push(Entry {
-                                at: at.clone(),
-                                remarked: true,
-                                ..before.entries[*index].clone()
-                            });
-                            kept = true;
+                            self.entries.push(entry.kept_at(at.clone()));
+                            meanwhile = Some(LAST_GOOD_STAYS);
                         }
                         self.present.insert(id);
                     }
                     None => self.unnamed.push(self.remarks.len()),
                 }
-                self.remarks.push(Remark { at, object: name, findings, kept });
+                self.remarks.push(Remark { at, object: name, findings, meanwhile });
             }
         }
     }
 
-    fn finish(mut self, file: &Arc<Path>, documents: &[Document<'_>], before: Before) -> (Vec<Entry>, Vec<Refusal>) {
-        // What stands where an object stood, which is not found anywhere else now, is taken for that object, broken.
-        for index in std::mem::take(&mut self.unnamed) {
-            let remark = &mut self.remarks[index];
-            let stood = before.by_trail.get(&(remark.at.document, remark.at.trail.clone()));
-            if let Some(entry) = stood.map(|index| &before.entries[*index])
-                && self.present.insert(entry.object.id())
-            {
-                self.entries.push(Entry { at: remark.at.clone(), remarked: true, ..entry.clone() });
-                remark.kept = true;
+    fn finish(
+        mut self,
+        file: &Arc<Path>,
+        documents: &[Document<'_>],
+        before: &Before<'_>,
+    ) -> (Vec<Entry>, Vec<Refusal>) {
+        // Something that does not say which object it is may be any that was here and is not now: none of them goes.
+        if let Some(first) = self.unnamed.first() {
+            let at = self.remarks[*first].at.clone();
+            let missing = before.entries.iter().filter(|entry| self.present.insert(entry.object.id()));
+            let missing: Vec<_> = missing.map(|entry| entry.kept_at(at.clone())).collect();
+            for index in self.unnamed.iter().filter(|_| !missing.is_empty()) {
+                self.remarks[*index].meanwhile = Some(MISSING_STAYS);
             }
+            self.entries.extend(missing);
         }
-        self.entries
-            .sort_by(|left, right| (left.at.document, &left.at.trail).cmp(&(right.at.document, &right.at.trail)));
+        self.entries.sort_by(|left, right| left.at.cmp(&right.at));
         (self.entries, refusals(file, documents, &self.remarks))
     }
 }
@@ -234,18 +282,15 @@ fn refusals(file: &Arc<Path>, documents: &[Document<'_>], remarks: &[Remark]) ->
             .map(|(remark, finding)| Question { trail: &remark.at.trail, field: &finding.field, aim: finding.aim })
             .collect();
         let places = locate(file, document, &questions);
-        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| {
-            Refusal {
-                place,
-                object: remark.object.clone(),
-                field: finding.field.clone(),
-                reason: finding.reason,
-                message: finding.message.clone(),
-                remedy: finding.remedy.clone(),
-                meanwhile: (remark.kept && finding.severity == Severity::Error)
-                    .then(|| "The last good version of this object stays in use.".to_owned()),
-                severity: finding.severity,
-            }
+        refusals.extend(findings.iter().zip(places).map(|((remark, finding), place)| Refusal {
+            place,
+            object: remark.object.clone(),
+            field: finding.field.clone(),
+            reason: finding.reason,
+            message: finding.message.clone(),
+            remedy: finding.remedy.clone(),
+            meanwhile: remark.meanwhile.map(str::to_owned),
+            severity: finding.severity,
         }));
     }
     refusals

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::claims::{Claim, Claims, Records};
-use super::documents::{Document, split};
+use super::documents::split;
 use super::outline::Aim;
 use super::place::Place;
 use super::record::{self, Entry, Question, Record, locate};
@@ -208,32 +208,32 @@ impl Manifests {
             entry: &'a Entry,
             field: &'a str,
         }
-        let mut by_document: BTreeMap<(&Arc<Path>, u32), Vec<Asked<'_>>> = BTreeMap::new();
+        let mut by_file: BTreeMap<&Arc<Path>, BTreeMap<u32, Vec<Asked<'_>>>> = BTreeMap::new();
         let mut count = 0;
         for (order, ((file, index), field)) in fields.enumerate() {
             let entry = &self.records[file].entries[*index];
-            by_document.entry((file, entry.at.document)).or_default().push(Asked { order, entry, field });
+            let by_document = by_file.entry(file).or_default();
+            by_document.entry(entry.at.document).or_default().push(Asked { order, entry, field });
             count = order + 1;
         }
         let mut places = vec![None; count];
-        let mut current: Option<(&Arc<Path>, Option<Arc<str>>)> = None;
-        for ((file, document), asked) in by_document {
-            let record = &self.records[file];
-            if current.as_ref().is_none_or(|(at, _)| *at != file) {
-                current = Some((file, record.current_text(file)));
-            }
-            let text = current.as_ref().and_then(|(_, text)| text.as_deref());
-            let line = asked[0].entry.at.line;
-            let questions: Vec<_> = asked
-                .iter()
-                .map(|asked| Question { trail: &asked.entry.at.trail, field: asked.field, aim: Aim::Value })
-                .collect();
-            let found = match text.and_then(|text| document_of(text, document, line)) {
-                Some(document) => locate(file, &document, &questions),
-                None => questions.iter().map(|_| Place::bare(Arc::clone(file), line, 1)).collect(),
-            };
-            for (asked, place) in asked.iter().zip(found) {
-                places[asked.order] = Some(place);
+        for (file, by_document) in by_file {
+            let text = self.records[file].current_text(file);
+            let documents = text.as_deref().map(split).unwrap_or_default();
+            for (index, asked) in by_document {
+                let line = asked[0].entry.at.line;
+                let document = documents.get(index as usize).filter(|document| document.line == line);
+                let questions: Vec<_> = asked
+                    .iter()
+                    .map(|asked| Question { trail: &asked.entry.at.trail, field: asked.field, aim: Aim::Value })
+                    .collect();
+                let found = match document {
+                    Some(document) => locate(file, document, &questions),
+                    None => questions.iter().map(|_| Place::bare(Arc::clone(file), line, 1)).collect(),
+                };
+                for (asked, place) in asked.iter().zip(found) {
+                    places[asked.order] = Some(place);
+                }
             }
         }
         places.into_iter().flatten().collect()
@@ -249,10 +249,6 @@ impl Record {
         let text = text::read_file(file).ok()?;
         (Some(record::hash(&text)) == self.good).then(|| Arc::from(text))
     }
-}
-
-fn document_of(text: &str, index: u32, line: u32) -> Option<Document<'_>> {
-    split(text).into_iter().nth(index as usize).filter(|document| document.line == line)
 }
 
 /// Standard input, or what stands in for it.

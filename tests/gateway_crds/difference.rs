@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::nodes::{nodes, rules};
 
-/// One line per difference, ours before theirs. Descriptions and the wording of rules may differ; where rules are may not.
+/// One line per difference, ours before theirs. Descriptions and the words of rules may differ, not where rules are.
 pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let (ours, theirs) = (nodes(ours), nodes(theirs));
     let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();

@@ -8,7 +8,7 @@ use portico::api::gateway::Channel;
 use portico::api::gateway::schema::structural_of;
 use serde_json::Value;
 
-use super::nodes::node_of;
+use super::nodes::{node_of, nodes};
 use super::release::Definition;
 
 /// Rules of the release that the CEL library here reads otherwise than the API server: their words, words that mean the
@@ -27,6 +27,8 @@ pub(crate) struct Judge {
     theirs: CompiledSchema,
     ours: CompiledSchema,
     validator: Validator,
+    /// Messages of ours that only stand in for computed ones.
+    stand_ins: BTreeSet<String>,
 }
 
 /// A rule of the release that an object breaks.
@@ -51,6 +53,7 @@ impl Judge {
             theirs: compile_schema(&schema),
             ours: compile_schema(&ours),
             validator: Validator::new(),
+            stand_ins: stand_ins(&ours),
             schema,
         }
     }
@@ -69,6 +72,11 @@ impl Judge {
     pub(crate) fn refused(&self, object: &Value) -> BTreeSet<String> {
         let violations = portico::schema::check(self.kind, &mut object.clone(), self.channel);
         violations.into_iter().map(|violation| violation.field).collect()
+    }
+
+    /// A message of ours that should have named the entry and could not.
+    pub(crate) fn stands_in(&self, message: &str) -> bool {
+        self.stand_ins.contains(message)
     }
 
     fn broken(&self, schema: &CompiledSchema, object: &Value, before: Option<&Value>) -> Vec<Broken> {
@@ -92,6 +100,12 @@ pub(crate) fn outdated<'a>(schemas: impl Iterator<Item = &'a Value>) -> Vec<&'st
     let texts: Vec<String> = schemas.map(Value::to_string).collect();
     let words = READ_OTHERWISE.iter().map(|(theirs, ..)| *theirs);
     words.filter(|words| !texts.iter().any(|text| text.contains(words))).collect()
+}
+
+fn stand_ins(ours: &Value) -> BTreeSet<String> {
+    let rules = nodes(ours).into_values().filter_map(|node| node.get("x-kubernetes-validations")?.as_array());
+    let computed = rules.flatten().filter(|rule| rule.get("messageExpression").is_some());
+    computed.filter_map(|rule| rule["message"].as_str().map(str::to_owned)).collect()
 }
 
 fn translate(schema: &mut Value) {

@@ -70,7 +70,7 @@ pub struct SubjectAltName {
     pub uri: Option<String>,
 }
 
-const WELL_KNOWN: &str = r"^(System|([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$";
+const WELL_KNOWN: &str = concat!("^(System|(", form::dns_name!(), "/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$");
 
 fn one_source_of_trust() -> impl FnMut(&mut schemars::Schema) {
     let both = "caCertificateRefs and wellKnownCACertificates are both set; keep one of them";

@@ -12,7 +12,12 @@ use super::schema::shape::{each, set};
 pub struct Cors {
     /// Scheme, host and perhaps port; `*` may stand for the leftmost labels, or alone for every origin.
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set, transform = alone("origins"), transform = each(form::text(1, 253, ORIGIN)))]
+    #[schemars(
+        length(max = 64),
+        transform = set,
+        transform = alone("origins"),
+        transform = each(form::text(1, 253, ORIGIN)),
+    )]
     pub allow_origins: Vec<String>,
     pub allow_credentials: Option<bool>,
     #[serde(default)]

@@ -12,7 +12,7 @@ use super::gateway_tls::GatewayTls;
 use super::listener::{self, AllowedNamespaces, Listener};
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::{Rule, rule};
+use super::schema::rule::{KEY, Rule, every, rule};
 use super::schema::shape::{each, experimental, keyed_by};
 use crate::api::kind::{Kind, Resource};
 
@@ -80,14 +80,15 @@ pub struct AllowedListeners {
     pub namespaces: Option<AllowedNamespaces>,
 }
 
-pub(super) const ADDRESS_TYPE: &str = r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
+pub(super) const ADDRESS_TYPE: &str =
+    concat!("^Hostname|IPAddress|NamedAddress|", form::dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$");
 
-/// An address must be what its type says. In a status, where the API wants a value, none is not excused.
+/// An address must be what its type says. In a spec it may be without a value.
 pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
         let absent = if may_be_absent { "!has(self.value) || " } else { "" };
         rule(
-            format!(r"self.type != 'Hostname' || {absent}self.value.matches(r'^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')"),
+            format!("self.type != 'Hostname' || {absent}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
             "the value is no hostname; write a DNS name in lower case, of which the first label may be *",
         )
         .transform(schema);
@@ -110,17 +111,21 @@ pub(super) fn routability() -> Rule {
         "self in ['', 'Cluster'] || (self.matches('^[^/]+/.+$') \
          && !format.dns1123Subdomain().validate(self.split('/')[0]).hasValue() \
          && !('.' + self.split('/')[0]).endsWith('.k8s.io'))",
-        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, as in example.com/internal",
+        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, \
+         as in example.com/internal",
     )
 }
 
 fn addresses_differ(kind: &str) -> Rule {
-    rule(
-        format!(
-            "self.all(one, one.type != '{kind}' || !has(one.value) \
-             || self.filter(other, other.type == '{kind}' && has(other.value) && other.value == one.value).size() == 1)"
+    every(
+        "address",
+        "address.value",
+        &format!(
+            "address.type != '{kind}' || !has(address.value) \
+             || self.filter(other, other.type == '{kind}' && has(other.value) \
+             && other.value == address.value).size() == 1"
         ),
-        format!("two addresses of type {kind} have the same value; remove one of them"),
+        format!("another address of type {kind} has the same value; remove one of them"),
     )
 }
 
@@ -135,14 +140,21 @@ fn filters_need_http() -> Rule {
 /// Keys of labels and annotations: a name, with an optional domain before it.
 fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
-        rule(
-            r"self.all(key, key.matches(r'^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$'))",
-            format!("a key is no {what} key; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it"),
+        every(
+            "key",
+            KEY,
+            &format!("key.matches(r'{}')", form::QUALIFIED_NAME),
+            format!(
+                "not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with \
+                 a domain and '/' before it"
+            ),
         )
         .transform(schema);
-        rule(
-            "self.all(key, key.split('/')[0].size() <= 252)",
-            format!("the domain of a {what} key is too long; use at most 252 characters before the '/'"),
+        every(
+            "key",
+            KEY,
+            "key.split('/')[0].size() <= 252",
+            format!("its domain is too long for a {what}; use at most 252 characters before the '/'"),
         )
         .transform(schema);
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Channel;
 use super::reference::{ObjectReference, SecretObjectReference};
 use super::schema::form;
-use super::schema::rule::rule;
+use super::schema::rule::every;
 use super::schema::shape::keyed_by;
 
 /// TLS of the whole Gateway: towards backends and towards clients.
@@ -28,9 +28,11 @@ pub struct GatewayBackendTls {
 pub struct GatewayFrontendTls {
     pub default: FrontendTlsConfig,
     #[serde(default)]
-    #[schemars(length(max = 64), transform = keyed_by(["port"]), transform = rule(
-        "self.all(one, self.filter(other, other.port == one.port).size() == 1)",
-        "two entries are for the same port; keep one entry for each port",
+    #[schemars(length(max = 64), transform = keyed_by(["port"]), transform = every(
+        "entry",
+        "entry.port",
+        "self.filter(other, other.port == entry.port).size() == 1",
+        "another entry is for the same port; keep one entry for each port",
     ))]
     pub per_port: Vec<FrontendTlsPort>,
 }
@@ -52,8 +54,11 @@ pub struct FrontendTlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrontendValidation {
-    #[schemars(length(min = 1, max = 16), transform = rule(
-        "self.all(ref, ref.group != 'certificates.k8s.io' || ref.kind != 'ClusterTrustBundle' || !has(ref.__namespace__))",
+    #[schemars(length(min = 1, max = 16), transform = every(
+        "reference",
+        "reference.name",
+        "reference.group != 'certificates.k8s.io' || reference.kind != 'ClusterTrustBundle' \
+         || !has(reference.__namespace__)",
         "a ClusterTrustBundle is named with a namespace; remove it, the bundle belongs to the whole cluster",
     ).only(Channel::Experimental))]
     pub ca_certificate_refs: Vec<ObjectReference>,

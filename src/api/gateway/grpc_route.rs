@@ -90,12 +90,14 @@ fn method_rules(schema: &mut Schema) {
     )
     .transform(schema);
     rule(
-        r"(has(self.type) && self.type != 'Exact') || !has(self.service) || self.service.matches(r'^\.?[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*$')",
+        "(has(self.type) && self.type != 'Exact') || !has(self.service) \
+         || self.service.matches('^[.]?[A-Za-z_][A-Za-z_0-9]*([.][A-Za-z_][A-Za-z_0-9]*)*$')",
         "service is no protobuf name; write it with its package, as in helloworld.Greeter",
     )
     .transform(schema);
     rule(
-        "(has(self.type) && self.type != 'Exact') || !has(self.method) || self.method.matches('^[A-Za-z_][A-Za-z_0-9]*$')",
+        "(has(self.type) && self.type != 'Exact') || !has(self.method) \
+         || self.method.matches('^[A-Za-z_][A-Za-z_0-9]*$')",
         "method is no protobuf name; write letters, digits and '_', as in SayHello",
     )
     .transform(schema);

@@ -117,7 +117,8 @@ pub struct HttpValueMatch {
 #[schemars(transform = rule(
     "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') \
      || duration(self.request) >= duration(self.backendRequest)",
-    "backendRequest is longer than request, which would end it first; make it at most as long, or request 0s for no limit",
+    "backendRequest is longer than request, which would end it first; make it at most as long, or request 0s for no \
+     limit",
 ))]
 pub struct HttpRouteTimeouts {
     #[schemars(transform = form::duration)]

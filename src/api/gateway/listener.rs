@@ -11,7 +11,7 @@ use super::external_auth::ExternalAuth;
 use super::label_selector::LabelSelector;
 use super::reference::{LocalObjectReference, SecretObjectReference};
 use super::schema::form;
-use super::schema::rule::rule;
+use super::schema::rule::{every, rule};
 use super::schema::shape::{each, experimental, field};
 use super::schema::union::{member, union};
 
@@ -106,40 +106,41 @@ pub struct ListenerFilter {
     pub extension_ref: Option<LocalObjectReference>,
 }
 
-const PROTOCOL: &str = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$";
+const PROTOCOL: &str = concat!("^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|", form::dns_name!(), r"\/[A-Za-z0-9]+$");
 
 /// What holds of a list of listeners.
 pub(super) fn listeners(schema: &mut Schema) {
-    for (expression, message) in LISTENER_RULES {
-        rule(*expression, *message).transform(schema);
+    for (holds, message) in LISTENER_RULES {
+        every("listener", "listener.name", holds, *message).transform(schema);
     }
 }
 
 const LISTENER_RULES: &[(&str, &str)] = &[
     (
-        "self.all(listener, !has(listener.tls) || !(listener.protocol in ['HTTP', 'TCP', 'UDP']))",
-        "tls is set on a listener of protocol HTTP, TCP or UDP; remove tls, or use protocol HTTPS or TLS",
+        "!has(listener.tls) || !(listener.protocol in ['HTTP', 'TCP', 'UDP'])",
+        "tls is set but the protocol is HTTP, TCP or UDP; remove tls, or use protocol HTTPS or TLS",
     ),
     (
-        "self.all(listener, listener.protocol != 'HTTPS' || !has(listener.tls) || listener.tls.mode in ['', 'Terminate'])",
-        "a listener of protocol HTTPS passes TLS through; set tls.mode to Terminate, or use protocol TLS",
+        "listener.protocol != 'HTTPS' || !has(listener.tls) || listener.tls.mode in ['', 'Terminate']",
+        "HTTPS cannot be passed through; set tls.mode to Terminate, or use protocol TLS",
     ),
     (
-        "self.all(listener, listener.protocol != 'TLS' || (has(listener.tls) && has(listener.tls.mode) && listener.tls.mode != ''))",
-        "a listener of protocol TLS has no tls.mode; set it to Terminate or Passthrough",
+        "listener.protocol != 'TLS' || (has(listener.tls) && has(listener.tls.mode) && listener.tls.mode != '')",
+        "protocol TLS needs tls.mode; set it to Terminate or Passthrough",
     ),
     (
-        "self.all(listener, !(listener.protocol in ['TCP', 'UDP']) || !has(listener.hostname) || listener.hostname == '')",
-        "hostname is set on a listener of protocol TCP or UDP, which carry none; remove it",
+        "!(listener.protocol in ['TCP', 'UDP']) || !has(listener.hostname) || listener.hostname == ''",
+        "hostname is set but protocols TCP and UDP carry none; remove it",
     ),
     (
-        "self.all(one, self.filter(other, other.name == one.name).size() == 1)",
-        "two listeners have the same name; give each a name of its own",
+        "self.filter(other, other.name == listener.name).size() == 1",
+        "another listener has the same name; give each a name of its own",
     ),
     (
-        "self.all(one, self.filter(other, other.port == one.port && other.protocol == one.protocol \
-         && (has(other.hostname) ? other.hostname : '') == (has(one.hostname) ? one.hostname : '')).size() == 1)",
-        "two listeners have the same port, protocol and hostname; change one of the three",
+        "self.filter(other, other.port == listener.port && other.protocol == listener.protocol \
+         && (has(other.hostname) ? other.hostname : '') \
+         == (has(listener.hostname) ? listener.hostname : '')).size() == 1",
+        "another listener has the same port, protocol and hostname; change one of the three",
     ),
 ];
 

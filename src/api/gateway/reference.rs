@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Channel;
 use super::schema::form;
-use super::schema::rule::{Rule, in_channel, rule};
+use super::schema::rule::{Rule, every, in_channel};
 
 /// Which Gateway or ListenerSet, and which of its listeners, a route wants to attach to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
@@ -86,7 +86,7 @@ pub struct PolicyTargetReference {
 
 /// Several references to one parent are told apart by the section, or, in the experimental channel, by the port.
 pub(super) fn parents_differ(schema: &mut Schema) {
-    let same = format!("{SAME_OBJECT} && {}", equal("__namespace__", "''"));
+    let same = format!("{} && {}", same_object("parent"), equal("parent", "__namespace__", "''"));
     in_channel(Channel::Standard, told_apart("parent", &same, &[SECTION], "sectionName")).transform(schema);
     in_channel(Channel::Experimental, told_apart("parent", &same, &[SECTION, PORT], "sectionName or port"))
         .transform(schema);
@@ -94,33 +94,39 @@ pub(super) fn parents_differ(schema: &mut Schema) {
 
 /// Several references to one target are told apart by the section.
 pub(super) fn targets_differ(schema: &mut Schema) {
-    for mut rule in told_apart("target", SAME_OBJECT, &[SECTION], "sectionName") {
+    for mut rule in told_apart("target", &same_object("target"), &[SECTION], "sectionName") {
         rule.transform(schema);
     }
 }
 
-const SAME_OBJECT: &str = "one.group == other.group && one.kind == other.kind && one.name == other.name";
+fn same_object(one: &str) -> String {
+    format!("{one}.group == other.group && {one}.kind == other.kind && {one}.name == other.name")
+}
 
 /// A field and what it counts as when it is absent.
 type Part = (&'static str, &'static str);
 const SECTION: Part = ("sectionName", "''");
 const PORT: Part = ("port", "0");
 
+/// `what` is the reference in the expressions too.
 fn told_apart(what: &str, same: &str, by: &[Part], named: &str) -> [Rule; 2] {
     let both_or_neither = join(by, |(field, absent)| {
-        format!("({} == {absent}) == ({} == {absent})", value("one", field, absent), value("other", field, absent))
+        format!("({} == {absent}) == ({} == {absent})", value(what, field, absent), value("other", field, absent))
     });
-    let identical = join(by, |(field, absent)| equal(field, absent));
+    let identical = join(by, |(field, absent)| equal(what, field, absent));
+    let name = format!("{what}.name");
     [
-        rule(
-            format!("self.all(one, self.all(other, !({same}) || ({both_or_neither})))"),
-            format!(
-                "the same {what} is named once with {named} and once without; give each reference to it one, or name it once"
-            ),
+        every(
+            what,
+            &name,
+            &format!("self.all(other, !({same}) || ({both_or_neither}))"),
+            format!("it is named once with {named} and once without; give each reference to it one, or name it once"),
         ),
-        rule(
-            format!("self.all(one, self.filter(other, {same} && {identical}).size() == 1)"),
-            format!("the same {what} is named twice alike; remove one of the references, or give each another {named}"),
+        every(
+            what,
+            &name,
+            &format!("self.filter(other, {same} && {identical}).size() == 1"),
+            format!("it is named twice alike; remove one of the references, or give each another {named}"),
         ),
     ]
 }
@@ -129,8 +135,8 @@ fn join(parts: &[Part], write: impl Fn(&Part) -> String) -> String {
     parts.iter().map(write).collect::<Vec<_>>().join(" && ")
 }
 
-fn equal(field: &str, absent: &str) -> String {
-    format!("{} == {}", value("one", field, absent), value("other", field, absent))
+fn equal(one: &str, field: &str, absent: &str) -> String {
+    format!("{} == {}", value(one, field, absent), value("other", field, absent))
 }
 
 /// The field of an entry, or what stands for it when it is absent.

@@ -12,7 +12,8 @@ use super::schema::union::{member, union};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", [member("Cookie", "cookie"), member("Header", "header")]))]
 #[schemars(transform = rule(
-    "has(self.absoluteTimeout) || !has(self.cookie) || !has(self.cookie.lifetimeType) || self.cookie.lifetimeType != 'Permanent'",
+    "has(self.absoluteTimeout) || !has(self.cookie) || !has(self.cookie.lifetimeType) \
+     || self.cookie.lifetimeType != 'Permanent'",
     "a permanent cookie has no end; add absoluteTimeout, or set cookie.lifetimeType to Session",
 ))]
 pub struct SessionPersistence {

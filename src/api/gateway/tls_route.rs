@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::reference::{self, ParentReference};
 use super::schema::form;
-use super::schema::rule::rule;
+use super::schema::rule::every;
 use super::schema::shape::{each, experimental, required};
 use super::stream_route::StreamRouteRule;
 use crate::api::kind::{Kind, Resource};
@@ -38,20 +38,15 @@ pub struct TlsRouteSpec {
 }
 
 fn server_names(schema: &mut Schema) {
-    let name = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-    rule(
-        "!self.exists(hostname, isIP(hostname))",
-        "a hostname is an IP address, which a TLS handshake never names; write a DNS name",
-    )
-    .transform(schema);
-    rule(
-        format!("self.all(hostname, hostname.contains('*') || hostname.matches(r'^{name}$'))"),
-        "a hostname is no DNS name; write it in lower case, with letters, digits, '-' and '.'",
-    )
-    .transform(schema);
-    rule(
-        format!(r"self.all(hostname, !hostname.contains('*') || hostname.matches(r'^\*\.{name}$'))"),
-        "a hostname has a '*' that is not its whole first label; write it as in *.example.com",
-    )
-    .transform(schema);
+    let name = form::dns_name!();
+    let mut ask = |holds: &str, message: &str| every("hostname", "hostname", holds, message).transform(schema);
+    ask("!isIP(hostname)", "an IP address, which a TLS handshake never names; write a DNS name");
+    ask(
+        &format!("hostname.contains('*') || hostname.matches(r'^{name}$')"),
+        "not a DNS name; write it in lower case, with letters, digits, '-' and '.'",
+    );
+    ask(
+        &format!(r"!hostname.contains('*') || hostname.matches(r'^\*\.{name}$')"),
+        "the '*' is not its whole first label; write it as in *.example.com",
+    );
 }

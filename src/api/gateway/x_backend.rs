@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::backend_tls_policy::BackendTlsValidation;
 use super::reference::SecretObjectReference;
 use super::schema::form;
-use super::schema::rule::rule;
+use super::schema::rule::{KEY, every, rule};
 use super::schema::shape::each;
 use super::schema::union::{member, union};
 use super::session_persistence::SessionPersistence;
@@ -57,9 +57,12 @@ pub struct EndpointSelector {
     #[schemars(
         extend("minProperties" = 1, "maxProperties" = 64),
         transform = each(form::label_value),
-        transform = rule(
-            "!self.exists(key, format.qualifiedName().validate(key).hasValue())",
-            "a key is no label key; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a domain and '/' before it",
+        transform = every(
+            "key",
+            KEY,
+            "!format.qualifiedName().validate(key).hasValue()",
+            "not the key of a label; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a \
+             domain and '/' before it",
         ),
     )]
     pub match_labels: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Keys with which a type says that something belongs to one channel. They never leave this folder: `settle` removes them.
+//! Keys with which a type says that something belongs to one channel. `settle` removes them all.
 
 /// On a field: it is pruned in the standard channel.
 pub(super) const EXPERIMENTAL_ONLY: &str = "x-portico-experimental-only";

@@ -6,8 +6,18 @@ use serde_json::{Value, json};
 use super::shape::in_experimental;
 use schemars::transform::Transform;
 
-const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-const WILDCARD_HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// What a DNS name in lower case matches, without anchors.
+macro_rules! dns_name {
+    () => {
+        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+    };
+}
+pub(crate) use dns_name;
+
+const DNS_SUBDOMAIN: &str = concat!("^", dns_name!(), "$");
+pub(crate) const WILDCARD_HOSTNAME: &str = concat!(r"^(\*\.)?", dns_name!(), "$");
+/// A name with an optional domain before it, as labels and annotations have.
+pub(crate) const QUALIFIED_NAME: &str = concat!("^(", dns_name!(), "/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$");
 const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 const FIELD_VALUE: &str = r"^[!-~]+([\t ]?[!-~]+)*$";
 
@@ -24,7 +34,7 @@ pub(crate) fn namespace(schema: &mut Schema) {
 /// API group; the core group is the empty string.
 pub(crate) fn group(schema: &mut Schema) {
     schema.insert("maxLength".to_owned(), json!(253));
-    pattern(schema, r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$");
+    pattern(schema, concat!("^$|^", dns_name!(), "$"));
 }
 
 pub(crate) fn kind(schema: &mut Schema) {
@@ -53,10 +63,7 @@ pub(crate) fn precise_hostname(schema: &mut Schema) {
 /// `example.com/controller`.
 pub(crate) fn controller_name(schema: &mut Schema) {
     chars(schema, 1, 253);
-    pattern(
-        schema,
-        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$",
-    );
+    pattern(schema, concat!("^", dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"));
 }
 
 pub(crate) fn port(schema: &mut Schema) {

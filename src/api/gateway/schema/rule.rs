@@ -16,13 +16,30 @@ pub(super) const VALIDATIONS: &str = "x-kubernetes-validations";
 pub(crate) struct Rule {
     expression: String,
     message: String,
+    /// An expression that computes the message where the value itself must be looked at to say enough.
+    telling: Option<String>,
     channel: Option<Channel>,
     member: Option<&'static str>,
 }
 
 /// `self` in the expression is the value of the type or field that carries the rule.
 pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) -> Rule {
-    Rule { expression: expression.into(), message: message.into(), channel: None, member: None }
+    Rule { expression: expression.into(), message: message.into(), telling: None, channel: None, member: None }
+}
+
+/// What must hold of every entry of a list or key of a map. The message begins with the first entry that breaks it,
+/// since the API reports such a rule at the list: `listener web: …`. `entry` is the entry's name in the expressions and
+/// in the message, `named_by` what tells it from the others.
+pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> Rule {
+    let message = message.into();
+    // JSON writes a text as CEL reads it.
+    let told = Value::from(format!(": {message}"));
+    Rule {
+        telling: Some(format!(
+            "'{entry} ' + string(self.filter({entry}, !({holds})).map({entry}, {named_by})[0]) + {told}"
+        )),
+        ..rule(format!("self.all({entry}, {holds})"), message)
+    }
 }
 
 impl Rule {
@@ -40,6 +57,9 @@ impl Rule {
 impl Transform for Rule {
     fn transform(&mut self, schema: &mut Schema) {
         let mut rule = json!({ "rule": self.expression, "message": self.message });
+        if let Some(telling) = &self.telling {
+            rule["messageExpression"] = json!(telling);
+        }
         if let Some(channel) = self.channel {
             rule[RULE_CHANNEL] = json!(channel.name());
         }
@@ -53,6 +73,9 @@ impl Transform for Rule {
     }
 }
 
+/// How a message names the key of a map. Nothing else bounds its length, so that the message must.
+pub(crate) const KEY: &str = "key.size() > 64 ? key.substring(0, 64) + '…' : key";
+
 /// Rules that one channel words differently from the other.
 pub(crate) fn in_channel<const N: usize>(channel: Channel, rules: [Rule; N]) -> impl Transform {
     let mut rules = rules.map(|rule| rule.only(channel));
@@ -61,9 +84,11 @@ pub(crate) fn in_channel<const N: usize>(channel: Channel, rules: [Rule; N]) -> 
 
 /// Entries of a list that have a name have different ones.
 pub(crate) fn names_differ(schema: &mut Schema) {
-    rule(
-        "self.all(one, !has(one.name) || self.filter(other, has(other.name) && other.name == one.name).size() == 1)",
-        "two rules of this route have the same name; give each rule a name of its own, or none",
+    every(
+        "rule",
+        "rule.name",
+        "!has(rule.name) || self.filter(other, has(other.name) && other.name == rule.name).size() == 1",
+        "another rule has the same name; give each rule a name of its own, or none",
     )
     .transform(schema);
 }

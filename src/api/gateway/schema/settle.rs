@@ -51,7 +51,7 @@ fn choose(node: &mut Map<String, Value>, channel: Channel) {
     }
 }
 
-/// Words of JSON Schema that a structural schema does without. Descriptions go too: they cost memory and nobody reads them here.
+/// Drops words of JSON Schema that a structural schema does without, and descriptions, which cost memory unread.
 fn plain(node: &mut Map<String, Value>) {
     for key in ["title", "description", "$schema"] {
         node.remove(key);
