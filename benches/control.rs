@@ -69,7 +69,7 @@ fn write_route(folder: &Path, index: usize, revision: usize) {
          - name: web\n"
     );
     if index % 10 == 9 {
-        write!(text, "  hostnames: [host-{index}.example.com]\n").unwrap();
+        writeln!(text, "  hostnames: [host-{index}.example.com]").unwrap();
     }
     write!(
         text,

@@ -35,9 +35,7 @@ fn the_router_agrees_with_a_slow_matcher() {
             let request = generate::request(&mut rng, &table);
             let expected = right.judge(&table, &request);
             if find(&listener, &request) != expected.winner {
-                let (table, request) = smallest_difference(right, table, request);
-                let (found, expected) = (find(&self::listener(&table), &request), right.winner(&table, &request));
-                panic!("seed {seed}: found {found:?}, expected {expected:?}, for {request:#?} in {table:#?}");
+                panic!("seed {seed}: {}", smallest_difference(right, table, request));
             }
             cases += 1;
             answered += usize::from(expected.winner.is_some());
@@ -76,12 +74,13 @@ fn every_planted_bug_is_noticed() {
         for _ in 0..QUESTIONS {
             let request = generate::request(&mut rng, &table);
             let found = find(&listener, &request);
-            for bug in living.extract_if(.., |bug| Oracle { bug: Some(*bug) }.winner(&table, &request) != found) {
-                found_after.insert(format!("{bug:?}"), tables + 1);
-                // Two that compete, and at most one more specific host to fall through from.
-                let (shown, _) = smallest_difference(Oracle { bug: Some(bug) }, table.clone(), request.clone());
-                assert!(shown.len() <= 3, "{bug:?} needs {shown:#?}");
-            }
+            living.retain(|bug| {
+                let alive = Oracle { bug: Some(*bug) }.winner(&table, &request) == found;
+                if !alive {
+                    found_after.insert(format!("{bug:?}"), tables + 1);
+                }
+                alive
+            });
         }
         if living.is_empty() {
             break;
@@ -154,27 +153,32 @@ fn value_match<T>(value: &Value, exact: impl Fn(&str) -> T) -> ValueMatch<T> {
     }
 }
 
-/// Takes away what the difference does not need, until nothing can be spared.
-fn smallest_difference(oracle: Oracle, mut table: Vec<Match>, mut request: Request) -> (Vec<Match>, Request) {
+/// Takes away what the difference does not need, and tells what is left.
+fn smallest_difference(oracle: Oracle, mut table: Vec<Match>, mut request: Request) -> String {
     let differ = |table: &[Match], request: &Request| find(&listener(table), request) != oracle.winner(table, request);
-    while let Some(fewer) = (0..table.len()).map(|at| without(&table, at)).find(|fewer| differ(fewer, &request)) {
-        table = fewer;
+    for at in (0..table.len()).rev() {
+        let mut fewer = table.clone();
+        fewer.remove(at);
+        if differ(&fewer, &request) {
+            table = fewer;
+        }
     }
-    let fewer_headers = |request: &Request, at| Request { headers: without(&request.headers, at), ..request.clone() };
-    while let Some(fewer) =
-        (0..request.headers.len()).map(|at| fewer_headers(&request, at)).find(|fewer| differ(&table, fewer))
-    {
-        request = fewer;
+    for at in (0..request.headers.len()).rev() {
+        let mut fewer = request.clone();
+        fewer.headers.remove(at);
+        if differ(&table, &fewer) {
+            request = fewer;
+        }
     }
     let without_query = Request { query: None, ..request.clone() };
     if differ(&table, &without_query) {
         request = without_query;
     }
-    (table, request)
-}
-
-fn without<T: Clone>(items: &[T], at: usize) -> Vec<T> {
-    [&items[..at], &items[at + 1..]].concat()
+    format!(
+        "the router says {:?}, expected {:?}, for {request:#?} in {table:#?}",
+        find(&listener(&table), &request),
+        oracle.winner(&table, &request)
+    )
 }
 
 const TABLES: u64 = 1_200;

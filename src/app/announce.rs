@@ -1,19 +1,27 @@
-//! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed.
+//! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed. Where the log is
+//! JSON a program reads it, and gets the same as events.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{error, info, warn};
+
 use super::control::{Control, News};
-use crate::manifests::{Manifests, Refusal, Update};
+use crate::api::ObjectId;
+use crate::compile::verdict::Verdict;
+use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{MatchDump, Row};
+use crate::telemetry::LogFormat;
 
 /// Writes to stderr, so that the access log has stdout for itself.
 #[derive(Debug)]
 pub(super) struct Announcer {
+    format: LogFormat,
     color: bool,
     /// Refusals that were told, so that an edit elsewhere does not repeat them.
     told: Vec<Refusal>,
@@ -25,14 +33,23 @@ const MOST_ROWS: usize = 60;
 const MOST_CURL_LINES: usize = 8;
 
 impl Announcer {
-    pub(super) fn new(color: bool) -> Self {
-        Announcer { color, told: Vec::new() }
+    pub(super) fn new(format: LogFormat, color: bool) -> Self {
+        Announcer { format, color, told: Vec::new() }
     }
 
     /// Everything there is, once at the start.
     pub(super) fn start(&mut self, control: &mut Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
         control.take_news();
         let verdicts = control.verdicts();
+        let diagnostics = diagnostics(update.refusals.iter(), verdicts.iter(), manifests);
+        let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
+        let summary = report::summary(counts, &diagnostics);
+        self.told = update.refusals.clone();
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            info!(summary = summary.trim_end(), "Serving");
+            return;
+        }
         let mut text = String::new();
         let mut section = |title: &str, body: &str| {
             if !body.is_empty() {
@@ -53,11 +70,8 @@ impl Announcer {
             );
         }
         section("Try it", &curl_lines(snapshot));
-        let diagnostics = diagnostics(update.refusals.iter(), control.verdicts().iter(), manifests);
         section("Problems", &report::terminal(&diagnostics, self.color));
-        let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
-        text += &format!("\n{}", report::summary(counts, &diagnostics));
-        self.told = update.refusals.clone();
+        text += &format!("\n{summary}");
         write(&text);
     }
 
@@ -71,13 +85,22 @@ impl Announcer {
         if changes.is_empty() && diagnostics.is_empty() && !mended {
             return;
         }
-        let mut text = format!("\nChanged, live after {}\n{changes}", milliseconds(took));
+        self.told = update.refusals.clone();
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            changes.lines().for_each(|change| info!(change, "Changed"));
+            return;
+        }
+        let mut text = if changes.is_empty() {
+            "\nNothing changed\n".to_owned()
+        } else {
+            format!("\nChanged, live after {}\n{changes}", milliseconds(took))
+        };
         if !diagnostics.is_empty() {
             text += &report::terminal(&diagnostics, self.color);
         } else if mended && update.refusals.is_empty() {
             text += "All files are fine again\n";
         }
-        self.told = update.refusals.clone();
         write(&text);
     }
 
@@ -89,19 +112,37 @@ impl Announcer {
             return;
         }
         let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            changes.lines().for_each(|change| info!(change, "Changed"));
+            return;
+        }
         write(&format!("\nChanged\n{changes}{}", report::terminal(&diagnostics, self.color)));
     }
 }
 
 fn diagnostics<'a>(
     refusals: impl Iterator<Item = &'a Refusal>,
-    verdicts: impl Iterator<Item = (&'a crate::api::ObjectId, &'a std::sync::Arc<crate::compile::verdict::Verdict>)>,
+    verdicts: impl Iterator<Item = (&'a ObjectId, &'a Arc<Verdict>)>,
     manifests: &Manifests,
 ) -> Vec<Diagnostic> {
     let mut diagnostics: Vec<_> = refusals.map(report::of_refusal).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
     diagnostics
+}
+
+/// One event per problem, for programs.
+fn log(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        let place = diagnostic.place.as_ref().map(ToString::to_string).unwrap_or_default();
+        let object = diagnostic.object.as_deref().unwrap_or_default();
+        let Diagnostic { field, reason, message, remedy, .. } = diagnostic;
+        match diagnostic.severity {
+            Severity::Error => error!(place, object, field, reason, remedy, "{message}"),
+            Severity::Warning => warn!(place, object, field, reason, remedy, "{message}"),
+        }
+    }
 }
 
 fn route_row(row: &Row) -> RouteRow {

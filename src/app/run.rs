@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,7 +25,8 @@ use crate::drain::{self, Drain, Hangups, StopSignals};
 use crate::echo;
 use crate::manifests::{Manifests, Update, Watcher};
 use crate::metrics::Metrics;
-use crate::proxy::{self, AccessLog, BindState, Binds, Proxy};
+use crate::proxy::access_log::{self, AccessLog};
+use crate::proxy::{self, BindState, Binds, Proxy, Stats};
 use crate::ready::{Ready, ReadyGuard};
 use crate::snapshot::Snapshot;
 use crate::status::Bind;
@@ -54,13 +57,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let upstreams: Arc<Registry> = Arc::default();
-    let access_log = AccessLog::start(destination(&options.access_log), format(&options.access_log))
-        .context("--access-log: cannot be opened")?;
+    let access_log = open_access_log(&options.access_log)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
 
     let mut metrics = Metrics::new(started);
-    proxy.register(metrics.registry());
+    metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
     let meters = Meters::register(metrics.registry());
 
     let mut tasks = JoinSet::new();
@@ -248,7 +250,7 @@ async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     })
 }
 
-async fn reopen_on_hangup(mut hangups: Hangups, access_log: AccessLog) {
+async fn reopen_on_hangup(mut hangups: Hangups, access_log: Arc<AccessLog>) {
     loop {
         hangups.next().await;
         info!("Opening the access log again");
@@ -263,7 +265,7 @@ async fn unready_when_leaving(ready: Ready, drain: Drain) {
     drain.over().await;
 }
 
-fn proxy_config(options: &RunOptions, access_log: AccessLog) -> proxy::Config {
+fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Config {
     let flags = &options.limits;
     let limits = proxy::Limits {
         header_timeout: flags.client_header_timeout,
@@ -276,7 +278,7 @@ fn proxy_config(options: &RunOptions, access_log: AccessLog) -> proxy::Config {
         ..proxy::Limits::default()
     };
     proxy::Config {
-        workers: options.workers.get(),
+        workers: options.workers,
         limits,
         trusted: options.trusted_ips.clone(),
         allow_port_sharing: options.allow_port_sharing,
@@ -285,17 +287,32 @@ fn proxy_config(options: &RunOptions, access_log: AccessLog) -> proxy::Config {
     }
 }
 
-fn destination(log: &args::AccessLog) -> proxy::Destination {
-    match log {
-        args::AccessLog::Off => proxy::Destination::Off,
-        args::AccessLog::Stdout(_) => proxy::Destination::Stdout,
-        args::AccessLog::File(path, _) => proxy::Destination::File(path.clone()),
-    }
+fn open_access_log(log: &args::AccessLog) -> anyhow::Result<Arc<AccessLog>> {
+    let (destination, format) = match log {
+        args::AccessLog::Off => (access_log::Destination::Off, LogFormat::Json),
+        args::AccessLog::Stdout(format) => (access_log::Destination::Stdout, *format),
+        args::AccessLog::File(path, format) => (access_log::Destination::File(path.clone()), *format),
+    };
+    let format = match format {
+        LogFormat::Text => access_log::Format::Text,
+        LogFormat::Json => access_log::Format::Json,
+    };
+    let log = AccessLog::start(destination.clone(), format);
+    log.map(Arc::new).with_context(|| match destination {
+        access_log::Destination::File(path) => format!(
+            "--access-log {}: cannot be opened; give a file in a folder that exists and may be written to, `-` or `off`",
+            path.display()
+        ),
+        access_log::Destination::Off | access_log::Destination::Stdout => "--access-log: cannot be started".to_owned(),
+    })
 }
 
-fn format(log: &args::AccessLog) -> proxy::Format {
-    match log {
-        args::AccessLog::Stdout(LogFormat::Text) | args::AccessLog::File(_, LogFormat::Text) => proxy::Format::Text,
-        args::AccessLog::Off | args::AccessLog::Stdout(_) | args::AccessLog::File(..) => proxy::Format::Json,
+/// The proxy and the registry both hold the counters.
+#[derive(Debug)]
+struct Shared(Arc<Stats>);
+
+impl Collector for Shared {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        self.0.encode(encoder)
     }
 }

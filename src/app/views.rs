@@ -70,12 +70,12 @@ impl Question {
 pub(super) struct Outside {
     metrics: Metrics,
     ready: Ready,
-    stats: Stats,
+    stats: Arc<Stats>,
     snapshots: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Outside {
-    pub(super) fn new(metrics: Metrics, ready: Ready, stats: Stats, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(metrics: Metrics, ready: Ready, stats: Arc<Stats>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
         Outside { metrics, ready, stats, snapshots }
     }
 }

@@ -308,7 +308,9 @@ fn lossy(value: &HeaderValue) -> String {
 /// As one word that cannot be mistaken for more: control characters, quotes and spaces would let a client write lines
 /// and fields of its own.
 fn escaped(text: &str) -> String {
-    if !text.is_empty() && text.chars().all(|character| character.is_ascii_graphic() && character != '"' && character != '\\') {
+    if !text.is_empty()
+        && text.chars().all(|character| character.is_ascii_graphic() && character != '"' && character != '\\')
+    {
         return text.to_owned();
     }
     format!("{text:?}")
@@ -338,7 +340,9 @@ mod tests {
             address: Some("10.0.0.2:80".parse().unwrap()),
             id: HeaderValue::from_static("id"),
             fault: None,
-            agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff\x1b".trim_ascii_end().strip_suffix(b"\x1b").unwrap()).unwrap()),
+            agent: Some(
+                HeaderValue::from_bytes(b"a \"b\"\t\xff\x1b".trim_ascii_end().strip_suffix(b"\x1b").unwrap()).unwrap(),
+            ),
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
-use super::group::Group;
+use super::group::{Group, Membership};
 use super::headers::Client;
 use super::request;
 use super::worker::Worker;
@@ -66,7 +66,7 @@ impl Peer {
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
+pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
     let stream = ClientStream { stream, peer: Rc::clone(&peer) };
     let service = {
         let peer = Rc::clone(&peer);
@@ -74,7 +74,6 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     };
     let mut http = peer.worker.http.serve_connection(TokioIo::new(stream), service);
     let mut timer = pin!(sleep_until(peer.activity.deadline(&peer.worker.limits, peer.worker.limits.keep_alive)));
-    let mut membership = peer.group.join();
     let mut leaving = Leaving::No;
     let finished = poll_fn(|cx| {
         membership.wake_with(cx.waker());
@@ -219,11 +218,7 @@ struct ClientStream {
 }
 
 impl AsyncRead for ClientStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {

@@ -123,7 +123,8 @@ impl Manners {
             }
             return response;
         }
-        let format = self.accept.as_ref().and_then(|accept| accept.to_str().ok()).map_or(Format::Json, Format::negotiate);
+        let format =
+            self.accept.as_ref().and_then(|accept| accept.to_str().ok()).map_or(Format::Json, Format::negotiate);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
         let text = format.write(account, &String::from_utf8_lossy(id.as_bytes()));
         if self.head {
@@ -144,19 +145,17 @@ const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         200..=299 => 0,
-        400 => 3,
         401 => 16,
         403 => 7,
         404 => 5,
         409 => 6,
         429 => 8,
         499 => 1,
-        500 => 13,
         501 => 12,
         503 => 14,
         504 => 4,
-        400..=498 => 3,
-        502..=599 => 13,
+        400 | 402 | 405..=408 | 410..=428 | 430..=498 => 3,
+        500 | 502 | 505..=599 => 13,
         _ => 2,
     }
 }
@@ -267,7 +266,10 @@ mod tests {
     fn a_request_id_from_elsewhere_cannot_break_out_of_the_body() {
         let account = Fault::NoRoute.account();
         let id = "\"<&'>";
-        assert_eq!(Format::Json.write(&account, id), r#"{"message":"no Route matched with those values","request_id":"\"<&'>"}"#);
+        assert_eq!(
+            Format::Json.write(&account, id),
+            r#"{"message":"no Route matched with those values","request_id":"\"<&'>"}"#
+        );
         assert!(Format::Html.write(&account, id).contains("&quot;&lt;&amp;&#39;&gt;"));
         assert!(Format::Xml.write(&account, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
     }

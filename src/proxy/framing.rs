@@ -37,11 +37,6 @@ pub(crate) fn settle_answer(headers: &mut HeaderMap) -> Result<(), Fault> {
     }
 }
 
-/// The body came in chunks. Said again for the endpoint, because hyper sends no body with a GET that does not say so.
-pub(crate) fn is_chunked(headers: &HeaderMap) -> bool {
-    coding(headers) == Coding::Chunked
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     None,

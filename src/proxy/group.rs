@@ -2,13 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Group {
+    /// The address listened on, under which the snapshot knows the listeners.
+    pub(crate) address: SocketAddr,
     closing: Cell<bool>,
     cut: Cell<bool>,
     next: Cell<u64>,
@@ -25,6 +28,17 @@ pub(crate) struct Membership {
 }
 
 impl Group {
+    pub(crate) fn new(address: SocketAddr) -> Rc<Self> {
+        Rc::new(Group {
+            address,
+            closing: Cell::new(false),
+            cut: Cell::new(false),
+            next: Cell::new(0),
+            members: RefCell::default(),
+            left: Notify::new(),
+        })
+    }
+
     pub(crate) fn join(self: &Rc<Self>) -> Membership {
         let number = self.next.get();
         self.next.set(number + 1);
@@ -51,6 +65,10 @@ impl Group {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.get()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.borrow().is_empty()
     }
 
     /// Waits until no connection is left.

@@ -9,13 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 ///
 /// Most requests have one of these fields or none, so one pass over the names finds out which.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let mut seen = [false; HOP_BY_HOP.len()];
+    let mut seen = [false; COUNT];
     for name in headers.keys() {
         if let Some(index) = HOP_BY_HOP.iter().position(|candidate| candidate == name) {
             seen[index] = true;
         }
     }
-    if seen == [false; HOP_BY_HOP.len()] {
+    if seen == [false; COUNT] {
         return;
     }
     let wants_trailers = headers.get_all(TE).iter().any(|value| lists(value, "trailers"));
@@ -31,7 +31,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-const HOP_BY_HOP: [HeaderName; 6] = [
+const COUNT: usize = 6;
+static HOP_BY_HOP: [HeaderName; COUNT] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -145,7 +146,11 @@ mod tests {
     #[test]
     fn clients_are_introduced() {
         let cases = [
-            (false, "", "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http"),
+            (
+                false,
+                "",
+                "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
+            ),
             (
                 false,
                 "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\nx-forwarded-proto: https",

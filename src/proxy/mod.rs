@@ -1,7 +1,36 @@
 //! The data plane: connections, the life of a request, and the answers we give ourselves.
+//!
+//! ```text
+//!   Proxy ─ reconcile, drain ─▶ Worker (one thread each) ─ accept ─▶ connection ─▶ request ─▶ forward ─▶ upstream
+//!                                  └ View: the snapshot, with this worker's counters     └▶ redirect, fault
+//! ```
+
+pub mod access_log;
+mod activity;
+mod bind;
+mod body;
+mod connection;
+mod exchange;
+mod fault;
+mod forward;
+mod framing;
+mod group;
+mod headers;
+mod limits;
+mod request;
+mod request_id;
+mod server;
+mod stats;
+mod target;
+mod view;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+pub use limits::Limits;
+pub use server::{Config, Proxy};
+pub use stats::Stats;
 
 /// What became of every address the snapshot asks for.
 pub type Binds = BTreeMap<SocketAddr, BindState>;
@@ -13,6 +42,8 @@ pub enum BindState {
     InUse,
     /// We may not bind it (ports below 1024).
     NotPermitted,
-    /// The address is not on this machine, or anything else the system said.
+    /// The address is none of this machine's.
+    NotOurs,
+    /// Anything else, in the system's words.
     Failed(String),
 }

@@ -26,10 +26,7 @@ use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Filters, Target};
 
 /// Answers one request. What goes wrong becomes an answer too, so there is no error.
-pub(crate) async fn serve(
-    peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
     // The one look at the configuration: this request goes by it to its end, whatever comes meanwhile.
     let view = peer.worker.view();
     let (head, incoming) = request.into_parts();
@@ -38,17 +35,20 @@ pub(crate) async fn serve(
     let mut exchange = Exchange::open(&peer, &head);
     let body = RequestBody::new(incoming, &peer);
 
+    let mut close = false;
     let mut answer = match respond(&view, head, body, &mut exchange).await {
         Ok(answer) => answer,
         Err(fault) => {
             let account = fault.account();
             exchange.fault = Some(account.word);
+            // Whoever wrote that and whoever passed it on may not agree where the next request begins.
+            close |= account.status == StatusCode::BAD_REQUEST;
             manners.answer(&account, &exchange.id).map(Source::Ours)
         }
     };
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
-    if peer.group.is_closing() {
+    if close || peer.group.is_closing() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
@@ -65,7 +65,7 @@ async fn respond(
     framing::check(&head)?;
     let uri = head.uri.clone();
     let Some(path) = Path::of(&head.method, &uri)? else { return Ok(about_the_server()) };
-    let host = Host::of(head.version, &uri, &head.headers)?;
+    let host = Host::of(head.version, &uri, &head.headers, peer.group.address)?;
     let name = host.name();
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
@@ -108,7 +108,7 @@ async fn respond(
     head.headers.remove(EXPECT);
     peer.client.introduce(&mut head.headers, &host.written, &peer.port(listener.port));
     head.headers.insert(X_REQUEST_ID, exchange.id.clone());
-    if host.from_target {
+    if host.elsewhere {
         head.headers.insert(HOST, host.written.clone());
     }
     // The rule's filters come first, so that the backend's, which are more specific, have the last word.

@@ -149,6 +149,16 @@ impl Stats {
         self.sum(|ledger| ledger.accepted.value().saturating_sub(ledger.closed.value()))
     }
 
+    /// Connections of clients since the start.
+    pub fn accepted(&self) -> u64 {
+        self.sum(|ledger| ledger.accepted.value())
+    }
+
+    /// Requests answered since the start.
+    pub fn requests(&self) -> u64 {
+        self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum()
+    }
+
     fn sum(&self, part: impl Fn(&Ledger) -> u64) -> u64 {
         self.ledgers.iter().map(|ledger| part(ledger)).sum()
     }
@@ -255,9 +265,7 @@ impl Collector for Stats {
         )?;
         for (outcome, part) in OUTCOMES {
             let count = self.sum(|ledger| part(&ledger.traffic).value());
-            family
-                .encode_family(&[("outcome", outcome)])?
-                .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let totals = [

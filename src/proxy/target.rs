@@ -1,6 +1,7 @@
 //! What a request asks for: the host and the path that are matched, read in exactly one way or refused.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use http::header::HOST;
 use http::uri::Authority;
@@ -11,14 +12,15 @@ use super::fault::Fault;
 /// The host a request is for, and where it was said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// As the request has it, with its port. Empty for HTTP/1.0 without Host.
+    /// As the request has it, with its port.
     pub(crate) written: HeaderValue,
-    /// The target names the host and so overrides the Host field (RFC 9112, section 3.2.2).
-    pub(crate) from_target: bool,
+    /// The Host field does not say so: it is missing, or the target overrides it (RFC 9112, section 3.2.2).
+    pub(crate) elsewhere: bool,
 }
 
 impl Host {
-    pub(crate) fn of(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Host, Fault> {
+    /// `local` is our own address, which stands in where HTTP/1.0 leaves the host out (RFC 9112, section 3.3).
+    pub(crate) fn of(version: Version, uri: &Uri, headers: &HeaderMap, local: SocketAddr) -> Result<Host, Fault> {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if fields.next().is_some() {
@@ -32,13 +34,14 @@ impl Host {
             if field.is_some_and(|field| !valid(field.as_bytes())) {
                 return Err(Fault::Host("the Host is not a host name or address with an optional port"));
             }
-            return Ok(Host { written: target_host(authority)?, from_target: true });
+            return Ok(Host { written: target_host(authority)?, elsewhere: true });
         }
         match field {
-            Some(field) if valid(field.as_bytes()) => Ok(Host { written: field.clone(), from_target: false }),
+            Some(field) if valid(field.as_bytes()) => Ok(Host { written: field.clone(), elsewhere: false }),
             Some(_) => Err(Fault::Host("the Host is not a host name or address with an optional port")),
             None if version == Version::HTTP_10 => {
-                Ok(Host { written: HeaderValue::from_static(""), from_target: false })
+                let local = HeaderValue::try_from(local.to_string()).expect("an address is a header value");
+                Ok(Host { written: local, elsewhere: true })
             }
             None => Err(Fault::Host("the request has no Host")),
         }
@@ -270,7 +273,8 @@ mod tests {
             for field in fields {
                 headers.append(HOST, HeaderValue::from_static(field));
             }
-            let host = Host::of(version, &uri.parse().unwrap(), &headers).ok()?;
+            let local = "10.0.0.1:80".parse().unwrap();
+            let host = Host::of(version, &uri.parse().unwrap(), &headers, local).ok()?;
             Some((host.name().into_owned(), host.written.to_str().unwrap().to_owned()))
         };
         let some = |name: &str, written: &str| Some((name.to_owned(), written.to_owned()));
@@ -279,7 +283,7 @@ mod tests {
         assert_eq!(host(new, "/", &["example.com."]), some("example.com", "example.com."));
         assert_eq!(host(new, "/", &["[::1]:80"]), some("[::1]", "[::1]:80"));
         assert_eq!(host(new, "http://a.example/x", &["b.example"]), some("a.example", "a.example"));
-        assert_eq!(host(old, "/", &[]), some("", ""));
+        assert_eq!(host(old, "/", &[]), some("10.0.0.1", "10.0.0.1:80"));
         assert_eq!(host(new, "/", &[]), None);
         assert_eq!(host(new, "http://a.example/x", &[]), None);
         assert_eq!(host(new, "http://u@a.example/x", &["a.example"]), None);

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 
@@ -145,7 +144,9 @@ impl Snapshot {
         for bind in self.dump().binds {
             for listener in bind.listeners {
                 for host in listener.hosts {
-                    let row = |entry| Row::new(bind.address, &listener.listener, &host.host, entry);
+                    // A route that names no host serves those of its listener.
+                    let name = if host.host == "*" { &listener.hostname } else { &host.host };
+                    let row = |entry| Row::new(bind.address, &listener.listener, name, entry);
                     rows.extend(host.matches.iter().map(row));
                 }
             }
@@ -304,15 +305,15 @@ fn path_edit(edit: &PathEdit) -> String {
     }
 }
 
-/// Credentials are not shown, and neither is what is marked as sensitive.
 fn header_line(name: &HeaderName, value: &HeaderValue) -> String {
-    if value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE].contains(name) {
-        return format!("{name}: (secret)");
-    }
     format!("{name}: {}", header_text(value))
 }
 
+/// Bytes that are no text are shown as such; a value marked as sensitive is not shown.
 fn header_text(value: &HeaderValue) -> String {
+    if value.is_sensitive() {
+        return "(secret)".to_owned();
+    }
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 

@@ -17,10 +17,10 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Reads `api.example.com`, `*.example.com`, and `*` or nothing at all for any.
+    /// Reads `api.example.com`, `*.example.com`, or nothing at all.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
-            None | Some("" | "*") => HostPattern::Any,
+            None | Some("") => HostPattern::Any,
             Some(text) => match text.strip_prefix("*.") {
                 Some(suffix) => HostPattern::Wildcard(suffix.to_ascii_lowercase().into()),
                 None => HostPattern::Exact(text.to_ascii_lowercase().into()),

@@ -63,78 +63,129 @@ pub(crate) struct Request {
     pub headers: Vec<(String, String)>,
 }
 
-macro_rules! bugs {
-    ($($bug:ident)*) => {
-        /// One wrong step each. The router differs from every one of them, or the questions asked are too tame.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Bug { $($bug),* }
-
-        impl Bug {
-            pub(crate) const ALL: &[Bug] = &[$(Bug::$bug),*];
-        }
-    };
+/// One wrong step each. The router differs from every one of them, or the questions asked are too tame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    // Hosts.
+    HostRankIgnored,
+    NoFallThrough,
+    WildcardBeforeExactHost,
+    ShorterWildcardFirst,
+    AnyHostFirst,
+    WildcardTakesBareDomain,
+    WildcardTakesOneLabel,
+    WildcardTakesPartOfLabel,
+    HostPatternCaseKept,
+    // Paths.
+    RegexBeforeExact,
+    PrefixBeforeRegex,
+    PrefixBeforeExact,
+    ShorterPrefixFirst,
+    ShorterRegexFirst,
+    RegexLengthInBytes,
+    PrefixTakesPartOfSegment,
+    PrefixKeepsTrailingSlash,
+    ExactIgnoresTrailingSlash,
+    PathCaseIgnored,
+    RegexStartsAnywhere,
+    RegexEndsAnywhere,
+    // What else makes a match specific.
+    MethodNotCompared,
+    MethodRankIgnored,
+    HeaderCountIgnored,
+    QueryCountIgnored,
+    HeadersBeforeMethod,
+    QueryBeforeHeaders,
+    // Ties.
+    CreatedIgnored,
+    NewerFirst,
+    NoCreationIsNewest,
+    NameBeforeCreated,
+    NameReversed,
+    RuleBeforeName,
+    RuleReversed,
+    MatchBeforeRule,
+    MatchReversed,
+    // Duplicate names in one match.
+    DuplicateHeadersCounted,
+    DuplicateHeadersCompared,
+    LastDuplicateHeader,
+    DuplicateHeaderCaseMatters,
+    DuplicateQueryCounted,
+    DuplicateQueryCompared,
+    LastDuplicateQuery,
+    DuplicateQueryCaseIgnored,
+    // Values of a request.
+    HeaderNameCaseMatters,
+    HeaderValueCaseIgnored,
+    RepeatedHeaderFirstLine,
+    RepeatedHeaderCommaOnly,
+    QueryNameCaseIgnored,
+    QueryNameNotDecoded,
+    QueryValueNotDecoded,
+    PlusStays,
+    RepeatedParameterLast,
 }
 
-bugs! {
-    // Hosts.
-    HostRankIgnored
-    NoFallThrough
-    WildcardBeforeExactHost
-    ShorterWildcardFirst
-    AnyHostFirst
-    WildcardTakesBareDomain
-    WildcardTakesOneLabel
-    WildcardTakesPartOfLabel
-    HostPatternCaseKept
-    // Paths.
-    RegexBeforeExact
-    PrefixBeforeRegex
-    PrefixBeforeExact
-    ShorterPrefixFirst
-    ShorterRegexFirst
-    RegexLengthInBytes
-    PrefixTakesPartOfSegment
-    PrefixKeepsTrailingSlash
-    ExactIgnoresTrailingSlash
-    PathCaseIgnored
-    RegexStartsAnywhere
-    RegexEndsAnywhere
-    // What else makes a match specific.
-    MethodNotCompared
-    MethodRankIgnored
-    HeaderCountIgnored
-    QueryCountIgnored
-    HeadersBeforeMethod
-    QueryBeforeHeaders
-    // Ties.
-    CreatedIgnored
-    NewerFirst
-    NoCreationIsNewest
-    NameBeforeCreated
-    NameReversed
-    RuleBeforeName
-    RuleReversed
-    MatchBeforeRule
-    MatchReversed
-    // Duplicate names in one match.
-    DuplicateHeadersCounted
-    DuplicateHeadersCompared
-    LastDuplicateHeader
-    DuplicateHeaderCaseMatters
-    DuplicateQueryCounted
-    DuplicateQueryCompared
-    LastDuplicateQuery
-    DuplicateQueryCaseIgnored
-    // Values of a request.
-    HeaderNameCaseMatters
-    HeaderValueCaseIgnored
-    RepeatedHeaderFirstLine
-    RepeatedHeaderCommaOnly
-    QueryNameCaseIgnored
-    QueryNameNotDecoded
-    QueryValueNotDecoded
-    PlusStays
-    RepeatedParameterLast
+impl Bug {
+    pub(crate) const ALL: [Bug; 53] = {
+        use Bug::*;
+        [
+            HostRankIgnored,
+            NoFallThrough,
+            WildcardBeforeExactHost,
+            ShorterWildcardFirst,
+            AnyHostFirst,
+            WildcardTakesBareDomain,
+            WildcardTakesOneLabel,
+            WildcardTakesPartOfLabel,
+            HostPatternCaseKept,
+            RegexBeforeExact,
+            PrefixBeforeRegex,
+            PrefixBeforeExact,
+            ShorterPrefixFirst,
+            ShorterRegexFirst,
+            RegexLengthInBytes,
+            PrefixTakesPartOfSegment,
+            PrefixKeepsTrailingSlash,
+            ExactIgnoresTrailingSlash,
+            PathCaseIgnored,
+            RegexStartsAnywhere,
+            RegexEndsAnywhere,
+            MethodNotCompared,
+            MethodRankIgnored,
+            HeaderCountIgnored,
+            QueryCountIgnored,
+            HeadersBeforeMethod,
+            QueryBeforeHeaders,
+            CreatedIgnored,
+            NewerFirst,
+            NoCreationIsNewest,
+            NameBeforeCreated,
+            NameReversed,
+            RuleBeforeName,
+            RuleReversed,
+            MatchBeforeRule,
+            MatchReversed,
+            DuplicateHeadersCounted,
+            DuplicateHeadersCompared,
+            LastDuplicateHeader,
+            DuplicateHeaderCaseMatters,
+            DuplicateQueryCounted,
+            DuplicateQueryCompared,
+            LastDuplicateQuery,
+            DuplicateQueryCaseIgnored,
+            HeaderNameCaseMatters,
+            HeaderValueCaseIgnored,
+            RepeatedHeaderFirstLine,
+            RepeatedHeaderCommaOnly,
+            QueryNameCaseIgnored,
+            QueryNameNotDecoded,
+            QueryValueNotDecoded,
+            PlusStays,
+            RepeatedParameterLast,
+        ]
+    };
 }
 
 /// The slow matcher, right or with one bug.
@@ -228,7 +279,6 @@ impl Oracle {
             }
         };
         let method = usize::from(entry.method.is_some() && !self.has(Bug::MethodRankIgnored));
-        // The bugs about duplicates are one about counting and one about comparing, each alone.
         let all = self.has(Bug::DuplicateHeadersCounted);
         let headers = if all { entry.headers.len() } else { self.headers_compared(entry).len() };
         let headers = if self.has(Bug::DuplicateHeadersCompared) { self.distinct_headers(entry) } else { headers };

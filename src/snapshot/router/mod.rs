@@ -43,7 +43,10 @@ pub struct HostRouter {
 impl HostRouter {
     /// Total: a regular expression that does not compile must have been refused before, and never matches here.
     pub fn build(mut candidates: Vec<Candidate>) -> Self {
-        regex::keep_valid(&mut candidates);
+        candidates.retain(|candidate| match &candidate.path {
+            PathMatch::Regex(pattern) => regex::is_valid(pattern),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
+        });
         candidates.iter_mut().for_each(Candidate::normalize);
         candidates.sort_by(precedence::compare);
         let entries = candidates.into_boxed_slice();
@@ -104,7 +107,7 @@ pub struct Candidate {
     /// Of entries with the same name only the first counts, for matching and for precedence: the specification wants
     /// the others ignored.
     pub headers: Vec<HeaderMatch>,
-    /// Likewise, with names that differ by case.
+    /// Likewise; names differ by case here.
     pub query: Vec<QueryMatch>,
     pub age: Age,
     pub rule: Arc<Rule>,
@@ -114,12 +117,7 @@ impl Candidate {
     fn normalize(&mut self) {
         match &mut self.path {
             PathMatch::Exact(path) => *path = decode_unreserved(path).into(),
-            PathMatch::Prefix(path) => {
-                let bare = decode_unreserved(path.strip_suffix('/').unwrap_or(path));
-                // The tree takes what does not begin with a slash for the root, and so for every request.
-                let rooted = bare.is_empty() || bare.starts_with('/');
-                *path = if rooted { bare.into() } else { format!("/{bare}").into() };
-            }
+            PathMatch::Prefix(path) => *path = decode_unreserved(path.strip_suffix('/').unwrap_or(path)).into(),
             PathMatch::Regex(_) => {}
         }
         header::keep_first_of_each(&mut self.headers, |header| &header.name);

@@ -62,9 +62,9 @@ impl ExactPaths {
 /// Runs by prefix.
 ///
 /// ```text
-///   root ── a ── b ── c      /, /a and /a/b/c have entries, /a/b has none:
-///    ▲      │▲        │      up leads from c to a and from a to the root, so a request
-///    └──up──┘└───up───┘      for /a/b/c/d tries /a/b/c, then /a, then /.
+///   (root) ── "a" ── "b" ── "c"        /, /a and /a/b/c have entries, /a/b has none:
+///     ▲───up───┘               │       a request for /a/b/c/d tries c, then a, then the root.
+///              ▲───────up──────┘
 /// ```
 ///
 /// Going down costs one lookup per segment of the request, and ends where the rules end.
@@ -157,7 +157,7 @@ fn child(nodes: &[Node], children: &HashTable<u32>, hasher: &RandomState, parent
     children.find(hasher.hash_one((parent, segment)), same).copied()
 }
 
-/// `/a/b` has two, the root none. A request for what is no path (`*`) has none either, so only the root matches it.
+/// `/a/b` has two, the root none. A target that is no path (`*`) has none either, so only the root matches it.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').into_iter().flat_map(|path| path.split('/'))
 }

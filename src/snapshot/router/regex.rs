@@ -1,11 +1,10 @@
 //! Regular expressions: of a value each on its own, of paths all in one automaton.
 
-use std::collections::HashMap;
 use std::fmt;
 
-use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::meta;
 use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind, PatternID, PatternSet, meta};
+use regex_automata::{Input, MatchKind, PatternSet};
 
 use super::{Candidate, PathMatch};
 
@@ -52,7 +51,7 @@ pub struct RegexError {
 /// Compiles what an operator wrote for a path, a header or a query parameter.
 pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
     let whole = anchor(pattern)?;
-    let compiled = meta::Builder::new().configure(config(Some(LARGEST))).build(&whole).map_err(|error| RegexError {
+    let compiled = meta::Builder::new().configure(config(LARGEST)).build(&whole).map_err(|error| RegexError {
         message: match error.size_limit() {
             Some(_) => format!(
                 "larger than {} KiB when compiled; repeat less often, and write [0-9] for \\d and [A-Za-z0-9_] for \\w",
@@ -64,15 +63,9 @@ pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
     Ok(Regex { pattern: pattern.into(), compiled })
 }
 
-/// Drops candidates whose path is a regular expression that `compile_regex` refuses.
-pub(super) fn keep_valid(candidates: &mut Vec<Candidate>) {
-    let mut known: HashMap<Box<str>, bool> = HashMap::new();
-    candidates.retain(|candidate| match &candidate.path {
-        PathMatch::Regex(pattern) => {
-            *known.entry(pattern.clone()).or_insert_with_key(|pattern| compile_regex(pattern).is_ok())
-        }
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
-    });
+/// Whether `compile_regex` takes it.
+pub(super) fn is_valid(pattern: &str) -> bool {
+    compile_regex(pattern).is_ok()
 }
 
 /// The regular expressions of all paths.
@@ -106,9 +99,9 @@ impl RegexPaths {
             texts().map(|text| u32::try_from(number(text)).expect("fewer than 2^32 patterns fit in memory")).collect();
         let whole: Vec<String> =
             distinct.iter().map(|text| anchor(text).expect("only valid patterns come here")).collect();
-        // Losing them all would let requests through to less specific rules, so there is no way for it to fail.
-        let all = meta::Builder::new().configure(config(None)).build_many(&whole);
-        let all = all.expect("each compiled alone, and together they have no limit below 2^31 states");
+        // Each alone is small enough, so the sum of the limits holds for all.
+        let limit = LARGEST.saturating_mul(distinct.len().saturating_add(1));
+        let all = meta::Builder::new().configure(config(limit)).build_many(&whole).ok()?;
         Some(RegexPaths { all, patterns, distinct: distinct.len(), offset })
     }
 
@@ -118,8 +111,10 @@ impl RegexPaths {
         let mut found = PatternSet::new(self.distinct);
         self.all.which_overlapping_matches(&input, &mut found);
         let entries = if found.is_empty() { &[][..] } else { &self.patterns[..] };
-        let matching =
-            entries.iter().enumerate().filter(move |(_, pattern)| found.contains(PatternID::must(**pattern as usize)));
+        let matching = entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, pattern)| found.contains(regex_automata::PatternID::must(**pattern as usize)));
         matching.map(|(index, _)| self.offset + index)
     }
 }
@@ -144,10 +139,9 @@ fn parse(pattern: &str) -> Result<(), RegexError> {
     Err(RegexError { message: format!("{sentence}{place}") })
 }
 
-fn config(size_limit: Option<usize>) -> meta::Config {
-    // All matches are wanted, not the leftmost, and only whether they are: groups are not asked for.
-    let config = meta::Config::new().match_kind(MatchKind::All).which_captures(WhichCaptures::Implicit);
-    config.nfa_size_limit(size_limit)
+fn config(size_limit: usize) -> meta::Config {
+    // All matches are wanted, not the leftmost: a set of patterns, and only whole values.
+    meta::Config::new().match_kind(MatchKind::All).nfa_size_limit(Some(size_limit))
 }
 
 /// Bytes that one pattern may take. `\w{100}` with its Unicode tables is above, everything in use is far below.

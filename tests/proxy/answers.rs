@@ -1,0 +1,130 @@
+//! Answers of our own: who gets them, and in which form.
+
+use http::header::HeaderName;
+use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::rule::Filters;
+use portico::snapshot::{Bind, Snapshot};
+use std::sync::Arc;
+
+use crate::harness::{Endpoint, Gate, Options, Route, forward, listener, reserve, route, to, upstream};
+
+#[tokio::test]
+async fn no_route_is_said_in_the_form_that_was_asked_for() {
+    let gate = Gate::open(vec![]).await;
+    let cases = [
+        (
+            "",
+            "application/json; charset=utf-8",
+            r#"{"message":"no Route matched with those values","request_id":"ID"}"#,
+        ),
+        ("accept: text/html\r\n", "text/html; charset=utf-8", "<p>request_id: ID</p>"),
+        ("accept: text/xml\r\n", "application/xml; charset=utf-8", "<requestid>ID</requestid>"),
+        ("accept: text/plain\r\n", "text/plain; charset=utf-8", "no Route matched with those values\nrequest_id: ID\n"),
+    ];
+    for (accept, content_type, body) in cases {
+        let answer = gate.ask(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{accept}\r\n")).await;
+        assert_eq!(answer.status, 404);
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        let body = body.replace("ID", answer.header("x-request-id").unwrap());
+        assert!(answer.text().contains(&body), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn head_gets_the_head_of_the_error_only() {
+    let gate = Gate::open(vec![]).await;
+    let mut client = gate.client().await;
+    client.send("HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    let answer = client.answer(true).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.header("content-length"), Some("96"));
+    // The next answer begins right after it.
+    let answer = client.get("/").await;
+    assert_eq!((answer.status, answer.body.len()), (404, 96));
+}
+
+#[tokio::test]
+async fn grpc_clients_get_a_grpc_status() {
+    let gate = Gate::open(vec![]).await;
+    let answer = gate
+        .ask("POST /a.B/C HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("5")));
+    assert_eq!(answer.header("grpc-message"), Some("no Route matched with those values"));
+}
+
+#[tokio::test]
+async fn filters_do_not_touch_our_errors() {
+    let filters = Filters {
+        response_headers: Some(portico::snapshot::rule::HeaderEdits {
+            remove: vec![HeaderName::from_static("x-request-id")],
+            ..Default::default()
+        }),
+        ..Filters::default()
+    };
+    let gate = Gate::open(vec![Route { filters, ..route(forward(vec![(1, upstream("none", &[]))])) }]).await;
+    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(
+        answer.text(),
+        format!(
+            r#"{{"message":"The upstream server is currently unavailable","request_id":"{}"}}"#,
+            answer.header("x-request-id").unwrap()
+        )
+    );
+}
+
+#[tokio::test]
+async fn listeners_are_apart_and_hosts_fall_through() {
+    let (address, reserved) = reserve();
+    let (wide, narrow, inner) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
+    let to = |endpoint: &Endpoint| to(endpoint.address).remove(0).action;
+    let listeners = HostMap::new([
+        (HostPattern::Any, Arc::new(listener(vec![route(to(&wide))]))),
+        (
+            HostPattern::parse(Some("*.example")),
+            Arc::new(listener(vec![
+                Route { path: "/narrow", ..route(to(&narrow)) },
+                Route { host: "a.example", path: "/inner", ..route(to(&inner)) },
+            ])),
+        ),
+    ]);
+    let snapshot = Snapshot { binds: [(address, Arc::new(Bind { listeners }))].into() };
+    let gate = Gate::start(Options::default(), address, reserved, snapshot);
+    gate.proxy.reconcile().await;
+    let cases = [
+        ("other", "/x", 200, [1, 0, 0]),
+        // The wide listener has a route for it, but this is not its host.
+        ("b.example", "/x", 404, [1, 0, 0]),
+        ("B.Example:81", "/narrow", 200, [1, 1, 0]),
+        ("a.example", "/inner", 200, [1, 1, 1]),
+        ("a.example", "/narrow", 200, [1, 2, 1]),
+        ("a.example", "/x", 404, [1, 2, 1]),
+    ];
+    for (host, path, status, seen) in cases {
+        let answer = gate.ask(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{host}{path}");
+        assert_eq!([&wide, &narrow, &inner].map(|endpoint| endpoint.log.requests().len()), seen, "{host}{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_unread_body_does_not_cost_the_client_its_answer() {
+    let gate = Gate::open(vec![]).await;
+    for size in [10, 300_000, 5_000_000] {
+        let mut client = gate.client().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: {size}\r\n\r\n");
+        client.send(head).await;
+        let (mut reader, mut writer) = client.socket.split();
+        // The client writes all it has before it reads; that it cannot write it all is no reason to lose the answer.
+        let write = async {
+            let body = vec![b'x'; size];
+            drop(tokio::io::AsyncWriteExt::write_all(&mut writer, &body).await);
+        };
+        let mut answer = vec![0; 12];
+        let read = tokio::io::AsyncReadExt::read_exact(&mut reader, &mut answer);
+        let (_, read) = crate::harness::within("both", async { tokio::join!(write, read) }).await;
+        read.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 404", "{size}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Which endpoint a request goes to, over which connection, and how often.
+
+use std::collections::BTreeMap;
+
+use portico::snapshot::rule::{Action, Backend, Failure, Filters, Split, Target};
+
+use crate::harness::{Endpoint, Gate, forward, reserve, route, to, upstream};
+
+#[tokio::test]
+async fn connections_are_kept_and_used_again() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    // Another client of the same worker shares the pool.
+    assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    assert_eq!(endpoint.log.connections(), 1);
+    assert_eq!(endpoint.log.requests().len(), 11);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let path = request.split(' ').nth(1).unwrap();
+            stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}", path.len())).await;
+        }
+    })
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    let requests: String = (0..50)
+        .map(|n| {
+            if n % 2 == 0 {
+                format!("GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")
+            } else {
+                format!("POST /{n} HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nGET ")
+            }
+        })
+        .collect();
+    client.send(requests).await;
+    for n in 0..50 {
+        assert_eq!(client.answer(false).await.text(), format!("/{n}"));
+    }
+}
+
+#[tokio::test]
+async fn shares_are_exact() {
+    let (a, b) = (Endpoint::ok().await, Endpoint::ok().await);
+    let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
+    let split = Split::new(vec![
+        backend(7, Target::Upstream(upstream("a", &[a.address]))),
+        backend(2, Target::Upstream(upstream("b", &[b.address]))),
+        backend(1, Target::Fail(Failure::InvalidBackend)),
+    ]);
+    let gate = Gate::open(vec![route(Action::Forward(split.unwrap()))]).await;
+    let mut client = gate.client().await;
+    let mut statuses = BTreeMap::new();
+    for _ in 0..100 {
+        *statuses.entry(client.get("/").await.status).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, [(200, 90), (500, 10)].into());
+    assert_eq!((a.log.requests().len(), b.log.requests().len()), (70, 20));
+}
+
+#[tokio::test]
+async fn endpoints_take_turns_and_changes_of_them_need_no_new_snapshot() {
+    let endpoints = [Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await];
+    let upstream = upstream("web", &endpoints.each_ref().map(|endpoint| endpoint.address));
+    let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+    let mut client = gate.client().await;
+    for _ in 0..9 {
+        client.get("/").await;
+    }
+    assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()), [3, 3, 3]);
+
+    let only = portico::upstream::Address::Ip(endpoints[1].address);
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![only] });
+    for _ in 0..3 {
+        client.get("/").await;
+    }
+    assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()), [3, 6, 3]);
+    upstream.set_endpoints(portico::upstream::Endpoints::default());
+    assert_eq!(client.get("/").await.status, 503);
+}
+
+#[tokio::test]
+async fn who_refuses_is_passed_over() {
+    let endpoint = Endpoint::ok().await;
+    let (dead, _reserved) = reserve();
+    let gate = Gate::open(vec![route(forward(vec![(1, upstream("web", &[dead, endpoint.address]))]))]).await;
+    let mut client = gate.client().await;
+    for _ in 0..4 {
+        let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+        client.send(request).await;
+        assert_eq!(client.answer(false).await.text(), "ok");
+    }
+    assert!(endpoint.log.requests().iter().all(|request| request.ends_with("abc")));
+
+    let gate = Gate::open(to(dead)).await;
+    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("The upstream server is currently unavailable"));
+}
+
+#[tokio::test]
+async fn a_stale_connection_costs_nobody_an_answer() {
+    // Each connection takes two requests. The second is answered on the first connection by closing it.
+    for (request, tries, status) in [
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
+        ("DELETE / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
+        // These may have been processed.
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
+        ("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
+        ("PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", 2, 502),
+    ] {
+        let endpoint = Endpoint::scripted(|mut stream, number| async move {
+            stream.request().await;
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            stream.request().await;
+            if number > 0 {
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        })
+        .await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        client.send(request).await;
+        assert_eq!(client.answer(false).await.status, status, "{request}");
+        assert_eq!(endpoint.log.requests().len(), tries, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_connection_that_gives_no_answer_is_not_tried_again() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+    })
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("An invalid response was received from the upstream server"));
+    assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_with_it() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        // Nothing is ever answered; this ends when the proxy closes.
+        stream.rest().await;
+    })
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
+    drop(client);
+    endpoint
+        .log
+        .until("the end of the connection", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1)
+        .await;
+}

@@ -1,0 +1,185 @@
+//! Clients and endpoints that mean no good, or are just broken.
+
+use portico::proxy::Limits;
+
+use crate::harness::{Endpoint, Gate, Options, to};
+
+/// Every request is followed by one that must not be taken for part of it.
+#[tokio::test]
+async fn shapes_that_can_be_read_two_ways() {
+    // (shape, status; what the endpoint sees, as body, or None)
+    let cases: [(&str, u16, Option<&str>); 17] = [
+        // RFC 9112 lets a proxy read the chunks and drop the length, and the connection must end.
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            200,
+            Some("x"),
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            200,
+            Some("x"),
+        ),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3, 4\r\n\r\nabcd", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\nabc", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length : 3\r\n\r\nabc", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n", 400, None),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            None,
+        ),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n", 400, None),
+        ("POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\n x: a\r\nhost: a\r\n\r\n", 400, None),
+        ("GET  / HTTP/1.1\r\nhost: a\r\n\r\n", 400, None),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n", 400, None),
+    ];
+    for (shape, status, sees) in cases {
+        let endpoint = Endpoint::ok().await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let mut client = gate.client().await;
+        client.send(format!("{shape}GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        let answer = client.answer(false).await;
+        assert_eq!(answer.status, status, "{shape:?}");
+        client.rest().await.unwrap_or_default();
+        let seen = endpoint.log.requests();
+        let bodies: Vec<_> = seen.iter().map(|request| request.split_once("\r\n\r\n").unwrap().1).collect();
+        assert_eq!(bodies, Vec::from_iter(sees), "{shape:?}");
+        for request in &seen {
+            assert!(!request.contains("content-length"), "one reading is left: {request:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bare_line_feed_reaches_the_endpoint_as_a_proper_line_end() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\nhost: a\nx: y\n\n").await;
+    assert_eq!(client.answer(false).await.status, 200);
+    assert!(endpoint.log.requests()[0].contains("\r\nx: y\r\n"));
+}
+
+#[tokio::test]
+async fn broken_chunks_end_the_request() {
+    for body in
+        ["z\r\n", "3\r\nabcd\r\n", "-1\r\n", "ffffffffffffffffff\r\n", "3\nabc\n0\n\n", "3\r\nabc\r\n0\r\nx y\r\n\r\n"]
+    {
+        let endpoint = Endpoint::ok().await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let mut client = gate.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{body}")).await;
+        let answer = client.try_answer(false).await;
+        assert!(answer.is_none_or(|answer| answer.status >= 400), "{body:?}");
+        assert_eq!(endpoint.log.requests().len(), 0, "{body:?}: no whole request may reach the endpoint");
+    }
+}
+
+#[tokio::test]
+async fn heads_have_limits() {
+    let endpoint = Endpoint::ok().await;
+    let limits = Limits { max_head: 8192, max_fields: 20, ..Limits::default() };
+    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+    let field = |size| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(size));
+    assert_eq!(gate.ask(&field(8000)).await.status, 200);
+    assert_eq!(gate.ask(&field(8200)).await.status, 431);
+    let fields = |count| format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(count));
+    assert_eq!(gate.ask(&fields(19)).await.status, 200);
+    assert_eq!(gate.ask(&fields(20)).await.status, 431);
+    assert_eq!(endpoint.log.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn answers_that_are_none() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(200));
+    let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    let cases = [
+        "",
+        "\r\n\r\n",
+        "ok",
+        "SSH-2.0-x\r\n",
+        "HTTP/1.1 abc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-len",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\nabcd",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        &many,
+        &large,
+    ];
+    for answer in cases {
+        let bytes = answer.to_owned();
+        let endpoint = Endpoint::scripted(move |mut stream, _| {
+            let bytes = bytes.clone();
+            async move {
+                stream.request().await;
+                stream.send(bytes).await;
+            }
+        })
+        .await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let got = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
+        assert_eq!(got.status, 502, "{answer:.60?}");
+        assert_eq!(endpoint.log.requests().len(), 1, "{answer:.60?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_after_an_answer_spoil_the_connection_and_no_other_answer() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream
+            .send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+            .await;
+        stream.rest().await;
+    })
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_informational_answers_ends_with_the_patience_for_an_answer() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(1000);
+        while tokio::io::AsyncWriteExt::write_all(&mut stream.socket, flood.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let limits = Limits { answer_timeout: std::time::Duration::from_millis(200), ..Limits::default() };
+    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+    assert_eq!(gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 504);
+}
+
+#[tokio::test]
+async fn noise_is_answered_or_closed_and_nobody_else_notices() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut other = gate.client().await;
+    fastrand::seed(7);
+    for _ in 0..200 {
+        let mut client = gate.client().await;
+        let mut noise = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec();
+        for _ in 0..fastrand::usize(1..8) {
+            let at = fastrand::usize(..noise.len());
+            noise[at] = fastrand::u8(..);
+        }
+        client.send(noise).await;
+        drop(client);
+        assert_eq!(other.get("/").await.status, 200);
+    }
+}

@@ -1,0 +1,342 @@
+//! What goes in, what the endpoint sees, what comes back: as data.
+
+use http::{HeaderName, HeaderValue};
+use portico::snapshot::path_edit::PathEdit;
+use portico::snapshot::redirect::{Redirect, Scheme};
+use portico::snapshot::rule::{Action, Backend, Failure, Filters, HeaderEdits, Rewrite, Split, Target};
+
+use crate::harness::{Client, Endpoint, Gate, Options, Route, route, to, upstream};
+
+/// The lines of a message without what differs each time, sorted but for the first.
+fn plain(message: &str) -> String {
+    let (head, body) = message.split_once("\r\n\r\n").unwrap();
+    let mut lines: Vec<String> = head
+        .lines()
+        .filter(|line| !line.starts_with("date:"))
+        .map(|line| if line.starts_with("x-request-id: ") { "x-request-id: ?".to_owned() } else { line.to_owned() })
+        .collect();
+    lines[1..].sort();
+    (lines.join("\n") + "\n\n" + body).trim_end().to_owned()
+}
+
+struct Case {
+    name: &'static str,
+    request: &'static str,
+    /// None if it must not get there.
+    sees: Option<&'static str>,
+    status: u16,
+}
+
+const FORWARDED: &str = "x-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
+
+#[tokio::test]
+async fn requests_reach_the_endpoint_as_they_should() {
+    let cases = [
+        Case {
+            name: "plain",
+            request: "GET /x?y=1&z HTTP/1.1\r\nHost: a.example\r\nA: b\r\n\r\n",
+            sees: Some("GET /x?y=1&z HTTP/1.1\na: b\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "bytes of the target are kept when nothing had to be normalized",
+            request: "GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../#no HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            // hyper takes the fragment off before we see it.
+            sees: Some("GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "what was matched is what is sent",
+            request: "GET /a/%2e%2e/%62?c=%64 HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            sees: Some("GET /b?c=%64 HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "absolute form overrides Host",
+            request: "GET http://a.example/x?y HTTP/1.1\r\nHost: b.example\r\n\r\n",
+            sees: Some("GET /x?y HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "absolute form without path",
+            request: "GET http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "hop-by-hop fields stay behind",
+            request: "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
+                      Proxy-Connection: x\r\nUpgrade: websocket\r\nTE: trailers, gzip\r\n\r\n",
+            sees: Some("GET / HTTP/1.1\nhost: a.example\nte: trailers\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "a stranger's word about the client does not count",
+            request: "GET / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
+                      X-Forwarded-Host: evil\r\nX-Forwarded-Port: 6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\n\r\n",
+            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "nor can it be taken away through Connection",
+            request: "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: x-forwarded-for, x-request-id, host\r\n\r\n",
+            sees: Some("GET / HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "a body of known length",
+            request: "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc",
+            sees: Some("POST / HTTP/1.1\ncontent-length: 3\nhost: a.example\nFORWARDED\n\nabc"),
+            status: 200,
+        },
+        Case {
+            name: "a body in chunks",
+            request: "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            sees: Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabcde"),
+            status: 200,
+        },
+        Case {
+            name: "a GET with a body keeps it",
+            request: "GET / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            sees: Some("GET / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\nFORWARDED\n\nabc"),
+            status: 200,
+        },
+        Case {
+            name: "an empty body stays one",
+            request: "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n",
+            sees: Some("POST / HTTP/1.1\ncontent-length: 0\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case {
+            name: "announced trailers",
+            request: "POST / HTTP/1.1\r\nHost: a.example\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n",
+            sees: Some(
+                "POST / HTTP/1.1\nhost: a.example\ntrailer: x-sum\ntransfer-encoding: chunked\nFORWARDED\n\nabcx-sum: 6",
+            ),
+            status: 200,
+        },
+        Case {
+            name: "HTTP/1.0 without Host",
+            request: "GET /x HTTP/1.0\r\n\r\n",
+            sees: Some(
+                "GET /x HTTP/1.1\nhost: LOCAL\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
+                 x-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?",
+            ),
+            status: 200,
+        },
+        Case {
+            name: "methods of others",
+            request: "PROPFIND /x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            sees: Some("PROPFIND /x HTTP/1.1\nhost: a.example\nFORWARDED"),
+            status: 200,
+        },
+        Case { name: "OPTIONS *", request: "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 204 },
+        Case {
+            name: "CONNECT",
+            request: "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            sees: None,
+            status: 405,
+        },
+        Case { name: "* with GET", request: "GET * HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
+        Case { name: "no Host", request: "GET / HTTP/1.1\r\n\r\n", sees: None, status: 400 },
+        Case { name: "two Hosts", request: "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", sees: None, status: 400 },
+        Case { name: "bad Host", request: "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", sees: None, status: 400 },
+        Case { name: "empty Host", request: "GET / HTTP/1.1\r\nHost:\r\n\r\n", sees: None, status: 400 },
+        Case {
+            name: "a user in the target",
+            request: "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            sees: None,
+            status: 400,
+        },
+        Case { name: "bad escape", request: "GET /%zz HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
+        Case { name: "NUL", request: "GET /%00 HTTP/1.1\r\nHost: a.example\r\n\r\n", sees: None, status: 400 },
+        Case {
+            name: "another expectation",
+            request: "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n",
+            sees: None,
+            status: 417,
+        },
+        Case {
+            name: "another coding",
+            request: "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            sees: None,
+            status: 400,
+        },
+    ];
+    for case in cases {
+        let endpoint = Endpoint::ok().await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let answer = gate.ask(case.request).await;
+        assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
+        let local = gate.address.to_string();
+        let seen: Vec<_> =
+            endpoint.log.requests().iter().map(|request| plain(request).replace(&local, "LOCAL")).collect();
+        let expected: Vec<_> = case.sees.iter().map(|text| text.replace("FORWARDED", FORWARDED)).collect();
+        assert_eq!(seen, expected, "{}", case.name);
+        assert_eq!(answer.header("x-request-id").map(str::len), Some(32), "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_peer_is_believed() {
+    let endpoint = Endpoint::ok().await;
+    let options = Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
+    let gate = Gate::with(options, to(endpoint.address)).await;
+    let answer = gate
+        .ask(
+            "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
+             forwarded: for=1.1.1.1\r\nx-request-id: mine\r\n\r\n",
+        )
+        .await;
+    assert_eq!(answer.header("x-request-id"), Some("mine"));
+    assert_eq!(
+        plain(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
+        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
+         x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: https\ny: mine"
+    );
+}
+
+#[tokio::test]
+async fn answers_reach_the_client_as_they_should() {
+    // (request, answer of the endpoint, what the client reads)
+    let get = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
+    let head = "HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n";
+    let old = "GET / HTTP/1.0\r\nhost: a.example\r\n\r\n";
+    let cases = [
+        (
+            get,
+            "HTTP/1.1 200 Fine\r\ncontent-length: 2\r\na: b\r\na: c\r\n\r\nok",
+            "HTTP/1.1 200 Fine\na: b\na: c\ncontent-length: 2\nx-request-id: ?\n\nok",
+        ),
+        (
+            get,
+            "HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+            "HTTP/1.1 404 Not Found\ntransfer-encoding: chunked\nx-request-id: ?\n\nno",
+        ),
+        (get, "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 204 No Content\nx-request-id: ?"),
+        (
+            get,
+            "HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\netag: \"x\"\nx-request-id: ?",
+        ),
+        (head, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "HTTP/1.1 200 OK\ncontent-length: 5\nx-request-id: ?"),
+        (
+            get,
+            "HTTP/1.1 200 OK\r\nconnection: x-hop, close\r\nx-hop: 1\r\nkeep-alive: 1\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\ncontent-length: 0\nx-request-id: ?",
+        ),
+        (
+            get,
+            "HTTP/1.1 200 OK\r\nx-request-id: theirs\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\ncontent-length: 0\nx-request-id: ?",
+        ),
+        (
+            get,
+            "HTTP/1.0 200 OK\r\n\r\nuntil the end",
+            "HTTP/1.1 200 OK\ntransfer-encoding: chunked\nx-request-id: ?\n\nuntil the end",
+        ),
+        (
+            old,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.0 200 OK\nx-request-id: ?\n\nok",
+        ),
+        (
+            get,
+            "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\ncontent-length: 0\nx-request-id: ?",
+        ),
+        // Two lengths of the same message: one reading is left.
+        (
+            get,
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\ntransfer-encoding: chunked\nx-request-id: ?\n\nok",
+        ),
+    ];
+    for (request, response, expected) in cases {
+        let endpoint = Endpoint::scripted(move |mut stream, _| async move {
+            stream.request().await;
+            stream.send(response).await;
+        })
+        .await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let answer = gate.ask(request).await;
+        assert_eq!(plain(&(answer.head.clone() + &answer.text())), expected, "{response}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_an_answer_reach_a_client_that_wants_them() {
+    let endpoint = Endpoint::answering(
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n",
+    )
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
+    assert_eq!(answer.text(), "okx-sum: 1\r\n");
+}
+
+#[tokio::test]
+async fn filters_edit_requests_and_answers() {
+    let endpoint = Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nserver: x\r\n\r\n").await;
+    let field =
+        |name: &'static str, value: &'static str| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let edits = |level: &'static str| HeaderEdits {
+        set: vec![field("x-set", level)],
+        add: vec![field("x-add", level)],
+        remove: vec![HeaderName::from_static("server"), HeaderName::from_static("user-agent")],
+    };
+    let filters = |level: &'static str, rewrite| Filters {
+        request_headers: Some(edits(level)),
+        response_headers: Some(edits(level)),
+        rewrite,
+    };
+    let rewrite =
+        Rewrite { host: Some(HeaderValue::from_static("inner.example")), path: Some(PathEdit::prefix("/api", "/v2")) };
+    let backend = Backend {
+        weight: 1,
+        filters: filters("backend", None),
+        target: Target::Upstream(upstream("web", &[endpoint.address])),
+    };
+    let action = Action::Forward(Split::new(vec![backend]).unwrap());
+    let gate = Gate::open(vec![Route { path: "/api", filters: filters("rule", Some(rewrite)), ..route(action) }]).await;
+    let answer =
+        gate.ask("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
+    assert_eq!(
+        plain(&endpoint.log.requests()[0]),
+        "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
+         x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?\nx-set: backend"
+    );
+    assert_eq!(
+        plain(&answer.head),
+        "HTTP/1.1 200 OK\ncontent-length: 0\nx-add: backend\nx-add: rule\nx-request-id: ?\nx-set: rule"
+    );
+}
+
+#[tokio::test]
+async fn redirects() {
+    let redirect = Redirect {
+        scheme: Some(Scheme::Https),
+        host: None,
+        path: Some(PathEdit::full("/new")),
+        port: None,
+        status: http::StatusCode::MOVED_PERMANENTLY,
+    };
+    let gate = Gate::open(vec![route(Action::Redirect(redirect))]).await;
+    let answer = gate.ask("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;
+    assert_eq!((answer.status, answer.header("location")), (301, Some("https://a.example/new?q=1")));
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_honored_answers_for_itself() {
+    for (failure, status) in [(Failure::NoBackends, 500), (Failure::InvalidBackend, 500), (Failure::Unsupported, 500)] {
+        let endpoint = Endpoint::ok().await;
+        let mut routes = to(endpoint.address);
+        routes.push(Route { path: "/broken", ..route(Action::Fail(failure)) });
+        let gate = Gate::open(routes).await;
+        let mut client: Client = gate.client().await;
+        assert_eq!(client.get("/broken/x").await.status, status);
+        assert_eq!(client.get("/brokenx").await.status, 200, "on the same connection");
+        assert_eq!(endpoint.log.requests().len(), 1);
+    }
+}

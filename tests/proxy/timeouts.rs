@@ -1,0 +1,102 @@
+//! Patience, and what happens when it ends. The limits here are short, so that only a failure takes long.
+
+use std::time::Duration;
+
+use portico::proxy::Limits;
+
+use crate::harness::{Endpoint, Gate, Options, to};
+
+const SHORT: Duration = Duration::from_millis(100);
+
+async fn gate(limits: Limits, endpoint: &Endpoint) -> Gate {
+    Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await
+}
+
+/// Reads the request and never answers.
+async fn silent() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.rest().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_slow_head_ends_the_connection() {
+    let endpoint = Endpoint::ok().await;
+    let gate = gate(Limits { header_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nhost").await;
+    assert_eq!(client.rest().await.unwrap(), b"");
+    // Also on a connection that has been used, where the long patience for an idle one must not count.
+    let mut client = gate.client().await;
+    assert_eq!(client.get("/").await.status, 200);
+    client.send("GET / HTTP/1.1\r\nhost").await;
+    assert_eq!(client.rest().await.unwrap(), b"");
+    assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let endpoint = Endpoint::ok().await;
+    let gate = gate(Limits { keep_alive: SHORT, ..Limits::default() }, &endpoint).await;
+    let mut client = gate.client().await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert_eq!(client.rest().await.unwrap(), b"");
+    assert_eq!(gate.client().await.rest().await.unwrap(), b"", "one that never asked for anything, too");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_costs_504() {
+    let endpoint = silent().await;
+    let gate = gate(Limits { answer_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let mut client = gate.client().await;
+    for tries in 1..=2 {
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, 504);
+        assert!(answer.text().contains("The upstream server is timing out"));
+        assert_eq!(endpoint.log.requests().len(), tries, "it may have been processed, so it is not sent again");
+    }
+    endpoint.log.until("our end of it", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_its_body_gets_408() {
+    let endpoint = silent().await;
+    let gate = gate(Limits { upload_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let mut client = gate.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
+    assert_eq!(client.answer(false).await.status, 408);
+    client.rest().await.unwrap_or_default();
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_is_cut() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        stream.rest().await;
+    })
+    .await;
+    let gate = gate(Limits { stall_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.try_answer(false).await, None);
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_wait_for_their_turn() {
+    let endpoint = Endpoint::ok().await;
+    let gate = gate(Limits { max_connections: 2, ..Limits::default() }, &endpoint).await;
+    let (mut first, mut second) = (gate.client().await, gate.client().await);
+    assert_eq!(first.get("/").await.status, 200);
+    assert_eq!(second.get("/").await.status, 200);
+    let mut third = gate.client().await;
+    third.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(second.get("/").await.status, 200);
+    assert_eq!(endpoint.log.requests().len(), 3);
+    drop(first);
+    assert_eq!(third.answer(false).await.status, 200);
+}
