@@ -19,7 +19,7 @@ const EDITS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() {
-    println!("routes  start ms   idle MiB  edit to answer ms: median     p90     max   compile ms");
+    println!("routes  start ms   idle MiB  edit to answer ms: median     p90     max   of which reload ms  compile ms");
     for routes in [0, 100, 3_000, 5_000] {
         measure(routes);
     }
@@ -40,7 +40,7 @@ fn measure(routes: usize) {
     client.wait_for("/route-0", "/revision-0");
     let started = begin.elapsed();
     let idle = portico.resident();
-    let before = portico.compile_seconds(status);
+    let before = (portico.seconds(status, "propagation"), portico.seconds(status, "compile_duration"));
 
     let edited = routes / 2;
     let mut times = Vec::new();
@@ -50,11 +50,12 @@ fn measure(routes: usize) {
         client.wait_for(&format!("/route-{}", edited.min(routes.saturating_sub(1))), &format!("/revision-{revision}"));
         times.push(begin.elapsed());
     }
-    let compile = (portico.compile_seconds(status) - before) / EDITS as f64 * 1000.0;
+    let mean = |family: &str, before: f64| (portico.seconds(status, family) - before) / EDITS as f64 * 1000.0;
+    let (reload, compile) = (mean("propagation", before.0), mean("compile_duration", before.1));
     times.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     println!(
-        "{routes:>6}  {:>8.1}  {idle:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {compile:>10.3}",
+        "{routes:>6}  {:>8.1}  {idle:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {reload:>18.3}  {compile:>10.3}",
         ms(started),
         ms(times[EDITS / 2]),
         ms(times[EDITS * 9 / 10]),
@@ -121,12 +122,14 @@ impl Portico {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
-    fn compile_seconds(&self, status: u16) -> f64 {
+    /// The sum of a histogram of seconds.
+    fn seconds(&self, status: u16, family: &str) -> f64 {
         let mut stream = TcpStream::connect(("127.0.0.1", status)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("portico_compile_duration_seconds_sum "));
+        let prefix = format!("portico_{family}_seconds_sum ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
         line.map_or(f64::NAN, |value| value.trim().parse().unwrap())
     }
 }

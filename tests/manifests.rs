@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::manifests::{Manifests, Severity, Update, Watcher};
+use portico::manifests::{Changed, Manifests, Severity, Update, Watcher};
 use portico::report;
 use portico::schema::Channel;
 
@@ -58,11 +58,13 @@ fn check(paths: &[&str], steps: Vec<Step>) {
     let root = temp.path();
     let mut manifests = None;
     for (number, step) in steps.into_iter().enumerate() {
-        for edit in step.edits {
-            apply(root, edit);
-        }
-        let manifests = manifests.get_or_insert_with(|| source(root, paths));
-        let update = manifests.read();
+        let changed = step.edits.into_iter().flat_map(|edit| apply(root, edit)).collect();
+        // After the first reading we go by what a watcher would tell; that `again` finds nothing more proves it enough.
+        let update = match &mut manifests {
+            None => manifests.insert(source(root, paths)).read(),
+            Some(manifests) => manifests.read_changed(&Changed::Paths(changed)),
+        };
+        let manifests = manifests.as_mut().unwrap();
         let upserts = update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation));
         assert_eq!(upserts.collect::<Vec<_>>(), step.upserts, "upserts of step {number}");
         let removes = update.batch.removes.iter().map(ToString::to_string);
@@ -96,8 +98,15 @@ fn refusals(root: &Path, update: &Update) -> Vec<String> {
     refusals.collect()
 }
 
-fn apply(root: &Path, edit: Edit) {
+/// Gives the paths that a watcher of the folders would be told.
+fn apply(root: &Path, edit: Edit) -> Vec<PathBuf> {
     let at = |path: &str| root.join(path);
+    let touched = match &edit {
+        Put(path, _) | Delete(path) | Folder(path) | Link { at: path, .. } => vec![at(path)],
+        Save(path, _) => vec![at(&format!("{path}~")), at(path)],
+        Rename(from, to) => vec![at(from), at(to)],
+        SwapLink { at: path, .. } => vec![at(&format!("{path}_tmp")), at(path)],
+    };
     match edit {
         Put(path, text) => fs::write(at(path), text).unwrap(),
         Save(path, text) => {
@@ -116,6 +125,12 @@ fn apply(root: &Path, edit: Edit) {
             fs::rename(beside, at(path)).unwrap();
         }
     }
+    // Events name the folder that is watched, which is the one behind any links.
+    let real = |path: PathBuf| {
+        let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+        folder.and_then(|folder| Some(folder.join(path.file_name()?))).unwrap_or(path)
+    };
+    touched.into_iter().map(real).collect()
 }
 
 fn config(name: &str, value: &str) -> String {

@@ -23,7 +23,7 @@ use crate::admin;
 use crate::args::{self, Exit, RunOptions};
 use crate::drain::{self, Drain, Hangups, StopSignals};
 use crate::echo;
-use crate::manifests::{Manifests, Update, Watcher};
+use crate::manifests::{Changed, Manifests, Update, Watcher};
 use crate::metrics::Metrics;
 use crate::proxy::access_log::{self, AccessLog};
 use crate::proxy::{self, BindState, Binds, Proxy, Stats};
@@ -142,7 +142,7 @@ impl ControlLoop {
         mut questions: mpsc::Receiver<Question>,
         first_snapshot: ReadyGuard,
     ) {
-        let (update, _) = self.reload();
+        let (update, _) = self.reload(Changed::Anything);
         let mut retry = Retry::default();
         self.reconcile(proxy, &mut retry).await;
         let snapshot = self.snapshots.load_full();
@@ -152,7 +152,7 @@ impl ControlLoop {
             tokio::select! {
                 Some(()) = ticks.recv() => {
                     let begin = Instant::now();
-                    let (update, swapped) = self.reload();
+                    let (update, swapped) = self.reload(self.watcher.changed());
                     let took = begin.elapsed();
                     if swapped {
                         self.meters.propagated(took);
@@ -170,9 +170,9 @@ impl ControlLoop {
     }
 
     /// Reads what changed and takes it to the snapshot that is served from then on; says whether that is another one.
-    fn reload(&mut self) -> (Update, bool) {
+    fn reload(&mut self, changed: Changed) -> (Update, bool) {
         let (update, applied) = tokio::task::block_in_place(|| {
-            let mut update = self.manifests.read();
+            let mut update = self.manifests.read_changed(&changed);
             let begin = Instant::now();
             let applied = self.control.apply(std::mem::take(&mut update.batch));
             if applied.changes > 0 {

@@ -12,6 +12,7 @@
 //! where each stands and a hash of its content, never its text. `watcher.rs` says when to read again.
 
 mod admission;
+mod changed;
 mod claims;
 mod documents;
 mod mounts;
@@ -25,6 +26,7 @@ mod walk;
 mod watcher;
 mod yaml;
 
+pub use changed::Changed;
 pub use place::{Excerpt, Place};
 pub use refusal::{Refusal, Severity};
 pub use source::{Manifests, Update};

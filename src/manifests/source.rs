@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::changed::Changed;
 use super::claims::{Claim, Claims, Records};
 use super::documents::split;
 use super::outline::Aim;
 use super::place::Place;
 use super::record::{self, Entry, Question, Record, locate};
 use super::refusal::{Refusal, Severity};
-use super::text::{self, Unread};
+use super::text::{self, Stamp, Unread};
 use super::walk::{self, Found, Listing, Root};
 use crate::api::ObjectId;
 use crate::schema::Channel;
@@ -47,6 +48,8 @@ pub struct Manifests {
     /// Of objects that several files give.
     duplicates: BTreeMap<ObjectId, Vec<Refusal>>,
     folders: BTreeSet<PathBuf>,
+    /// What was wrong with folders and files as such when all of them were last looked at.
+    listed: Vec<Refusal>,
 }
 
 impl Manifests {
@@ -66,7 +69,18 @@ impl Manifests {
             claims: Claims::default(),
             duplicates: BTreeMap::new(),
             folders: BTreeSet::new(),
+            listed: Vec::new(),
         }
+    }
+
+    /// As `read`, looking only where something changed if that is all there can be to see.
+    pub fn read_changed(&mut self, changed: &Changed) -> Update {
+        let now = SystemTime::now();
+        let Some(files) = self.edited_files(changed) else { return self.read() };
+        for found in &files {
+            self.read_file(found, now);
+        }
+        self.settle()
     }
 
     /// Reads what changed since the last call; the first call reads everything.
@@ -81,11 +95,38 @@ impl Manifests {
             self.read_file(found, now);
         }
         self.forget_deleted(&listing);
+        self.folders = std::mem::take(&mut listing.folders);
+        self.listed = listing.refusals;
+        self.settle()
+    }
+
+    /// The files to read if nothing came, went or moved; None if all folders have to be looked through.
+    fn edited_files(&self, changed: &Changed) -> Option<Vec<Found>> {
+        let Changed::Paths(paths) = changed else { return None };
+        let mut files = Vec::new();
+        for path in paths {
+            let metadata = fs::symlink_metadata(path).ok();
+            let is_file = metadata.as_ref().is_some_and(Metadata::is_file);
+            match (self.records.get_key_value(path.as_path()), metadata) {
+                (Some((path, _)), Some(metadata)) if is_file => {
+                    files.push(Found { path: Arc::clone(path), stamp: Stamp::of(&metadata), pipe: false });
+                }
+                // An editor's own files, hidden or by another ending; unless it was, or is, a folder that matters.
+                (None, metadata)
+                    if (is_file || metadata.is_none())
+                        && !walk::is_listed(path)
+                        && !self.folders.iter().any(|folder| folder.starts_with(path)) => {}
+                _ => return None,
+            }
+        }
+        Some(files)
+    }
+
+    fn settle(&mut self) -> Update {
         let (batch, touched) = self.claims.settle(&mut self.records);
         self.compare_duplicates(touched);
-        self.folders = std::mem::take(&mut listing.folders);
 
-        let mut refusals = listing.refusals;
+        let mut refusals = self.listed.clone();
         refusals.extend(self.records.values().flat_map(|record| record.refusals.iter().cloned()));
         refusals.extend(self.duplicates.values().flatten().cloned());
         refusals.sort_by(|left, right| left.place.cmp(&right.place));

@@ -233,6 +233,12 @@ impl Listing {
     }
 }
 
+/// Whether a file or link of this path would be listed in its folder.
+pub(super) fn is_listed(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && is_manifest(path)
+}
+
 fn is_manifest(name: &Path) -> bool {
     let extension = name.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))

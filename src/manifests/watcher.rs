@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
+use super::changed::Changed;
 use super::mounts::lacks_events;
 
 /// Watches folders, each for itself: which ones is said after every reading by `follow`.
@@ -31,6 +33,8 @@ struct Shared {
     event: Notify,
     /// A file is being written: what counts is when it is closed, but some writers never do.
     written: Notify,
+    /// What the events since the last reading were about.
+    changed: Mutex<Changed>,
     /// A watched folder may have been replaced by another of the same name, so all watches are set again.
     renew: AtomicBool,
     /// Some folder has no events: look every now and then.
@@ -84,11 +88,19 @@ impl Watcher {
             news |= self.watched.insert(folder.clone());
         }
         if news {
+            *self.shared.changed.lock() = Changed::Anything;
             self.shared.event.notify_one();
         }
         for (folder, why) in failed {
             self.poll(folder, &why);
         }
+    }
+
+    /// What to look at since this was last asked. To be asked before reading, so that what changes meanwhile counts for the
+    /// next time.
+    pub fn changed(&self) -> Changed {
+        let changed = std::mem::take(&mut *self.shared.changed.lock());
+        if self.shared.poll.load(Ordering::Acquire) { Changed::Anything } else { changed }
     }
 
     fn poll(&self, folder: &Path, why: &str) {
@@ -108,9 +120,19 @@ impl Drop for Watcher {
 
 /// Runs on the thread of the watches.
 fn on_event(shared: &Shared, event: notify::Result<Event>) {
+    // Our own reading is an event too, and must not lead to the next one.
+    if let Ok(Event { kind: EventKind::Access(kind), .. }) = event
+        && kind != AccessKind::Close(AccessMode::Write)
+    {
+        return;
+    }
+    match &event {
+        Ok(Event { kind: EventKind::Any | EventKind::Other, .. }) | Err(_) => {
+            *shared.changed.lock() = Changed::Anything;
+        }
+        Ok(event) => shared.changed.lock().add(&event.paths),
+    }
     match event.map(|event| event.kind) {
-        // Our own reading is an event too, and must not lead to the next one.
-        Ok(EventKind::Access(kind)) if kind != AccessKind::Close(AccessMode::Write) => return,
         // A program that renders to a file may take its time. Half of what it has to say would be half of the objects.
         Ok(EventKind::Modify(ModifyKind::Data(_))) if cfg!(target_os = "linux") => {
             shared.written.notify_one();
@@ -149,7 +171,7 @@ async fn gather(shared: Arc<Shared>, ticks: mpsc::Sender<()>) {
 }
 
 /// A write, a rename and a close of one save are a fraction of this apart.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(2);
 /// A folder that is written to without end is read nevertheless.
 const BURST: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_secs(2);
@@ -166,7 +188,7 @@ mod tests {
         let start = Instant::now();
         for _ in 0..3 {
             shared.event.notify_one();
-            tokio::time::advance(Duration::from_millis(2)).await;
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
         ticks.recv().await.expect("a tick");
         assert!(start.elapsed() < Duration::from_millis(20), "{:?}", start.elapsed());
@@ -177,7 +199,7 @@ mod tests {
             tokio::spawn(async move {
                 loop {
                     shared.event.notify_one();
-                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             })
         };
