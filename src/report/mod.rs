@@ -18,7 +18,7 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{Diagnostic, locate, of_refusal, of_verdict};
+pub use diagnostic::{Diagnostic, locate, of_refusal, of_verdict, sort};
 pub use json::json;
 pub use summary::{Counts, summary};
 pub use table::{RouteRow, routes, verdicts};
