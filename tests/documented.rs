@@ -32,7 +32,8 @@ fn every_flag_that_a_document_mentions_exists() {
         for (index, line) in text.lines().enumerate() {
             let unknown = |flag: &String| !known.contains(flag) && !OF_OTHER_PROGRAMS.contains(&flag.as_str());
             for flag in flags(line).filter(unknown) {
-                findings.push(format!("{}:{}: portico has no {flag}", path.display(), index + 1));
+                let document = path.strip_prefix(root()).unwrap().display();
+                findings.push(format!("{document}:{}: portico has no {flag}", index + 1));
             }
         }
     }

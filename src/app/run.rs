@@ -146,8 +146,9 @@ impl ControlLoop {
         let mut retry = Retry::default();
         self.reconcile(proxy, &mut retry).await;
         let snapshot = self.snapshots.load_full();
-        self.announcer.start(&mut self.control, &self.manifests, &update, &snapshot);
+        // Before anything is printed: nobody who does not read it may keep us from being ready.
         drop(first_snapshot);
+        self.announcer.start(&mut self.control, &self.manifests, &update, &snapshot);
         loop {
             tokio::select! {
                 Some(()) = ticks.recv() => {

@@ -1,0 +1,221 @@
+//! The quickstart as its text tells it: the program, its echo server, the requests, the edits, the metrics.
+//!
+//! Each test runs on a loopback address of its own, so that the ports of the example can stay as they are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[test]
+fn every_request_of_the_text_gets_its_answer() {
+    let portico = Quickstart::start(1);
+    // Host, path and a header to send; status; then parts of the answer: of the echo server's JSON, or header fields.
+    type Case = (&'static str, &'static str, Option<&'static str>, u16, &'static [(&'static str, &'static str)]);
+    let cases: &[Case] = &[
+        ("localhost", "/", None, 200, &[("/path", "/"), ("/method", "GET"), ("/host", "localhost")]),
+        ("localhost", "/cart/items", None, 200, &[("/path", "/cart/items"), ("/headers/x-shop-part/0", "cart")]),
+        ("localhost", "/cart", Some("x-canary: yes"), 200, &[("/headers/x-version/0", "next")]),
+        ("localhost", "/old/page?id=7", None, 301, &[("location", "http://localhost:8080/new/page?id=7")]),
+        (
+            "localhost",
+            "/api/v1/users?id=7",
+            None,
+            200,
+            &[("/path", "/users"), ("/query", "id=7"), ("/host", "users.internal")],
+        ),
+        ("localhost", "/headers", None, 200, &[("/headers/x-from/0", "portico"), ("x-served-by", "portico")]),
+        ("admin.example.com", "/", None, 200, &[("/host", "admin.example.com")]),
+        ("red.apps.example.com", "/", None, 200, &[("x-route", "any-app")]),
+        ("blue.apps.example.com", "/", None, 200, &[("x-route", "blue-app")]),
+    ];
+    for (host, path, header, status, expected) in cases {
+        let answer = portico.get(8080, host, path, *header);
+        assert_eq!(answer.status, *status, "{host}{path}: {answer:?}");
+        for (part, value) in *expected {
+            assert_eq!(answer.part(part).as_deref(), Some(*value), "{host}{path} {part}: {answer:?}");
+        }
+    }
+    for _ in 0..20 {
+        let version = portico.get(8080, "localhost", "/checkout", None).part("/headers/x-version/0");
+        assert!(matches!(version.as_deref(), Some("current" | "next")), "{version:?}");
+    }
+}
+
+#[test]
+fn the_first_thing_a_newcomer_reads_has_no_complaint() {
+    let portico = Quickstart::start(2);
+    let text = portico.announced.join("\n");
+    for word in ["error", "warning", "Problems", "panicked"] {
+        assert!(!text.contains(word), "{word:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn an_edit_is_live_and_a_slip_is_shown_while_the_old_version_serves() {
+    let portico = Quickstart::start(3);
+    portico.edit("edits.yaml", "replacePrefixMatch: /new", "replacePrefixMatch: /newer");
+    portico.read_until("live after");
+    let answer = portico.get(8080, "localhost", "/old/page", None);
+    assert_eq!(answer.part("location").as_deref(), Some("http://localhost:8080/newer/page"));
+
+    portico.edit("edits.yaml", "statusCode: 301", "statusCod: 301");
+    let told = portico.read_until("edits.yaml:").join("\n");
+    assert_eq!(portico.get(8080, "localhost", "/old/page", None).status, 301, "{told}");
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let portico = Quickstart::start(4);
+    assert_eq!(portico.get(8080, "localhost", "/", None).status, 200);
+    let metrics = portico.get(8100, "localhost", "/metrics", None).body;
+    let served: BTreeSet<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| name.starts_with("portico_"))
+        .collect();
+    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md can be read");
+    let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
+    let names = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
+    assert_eq!(names.collect::<BTreeSet<_>>(), served, "left: docs/metrics.md; right: what is served");
+}
+
+#[test]
+fn it_says_ready_and_ends_when_told() {
+    let mut portico = Quickstart::start(5);
+    assert_eq!(portico.get(8100, "localhost", "/readyz", None).status, 200);
+    let kill = Command::new("kill").args(["-s", "TERM", &portico.child.id().to_string()]).status();
+    assert!(kill.expect("kill is there").success());
+    assert!(portico.child.wait().expect("it is our child").success());
+}
+
+/// `portico run` as `make run` starts it, but on another address and with a copy of the files.
+struct Quickstart {
+    child: Child,
+    address: Ipv4Addr,
+    folder: TempDir,
+    lines: Receiver<String>,
+    /// What was printed up to the summary at the start.
+    announced: Vec<String>,
+}
+
+impl Quickstart {
+    fn start(number: u8) -> Quickstart {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, 128 + number, high, low.clamp(1, 254));
+        let folder = tempfile::tempdir().expect("the system has room for temporary files");
+        for entry in fs::read_dir(root().join("examples/quickstart")).expect("the example exists") {
+            let path = entry.expect("the folder was opened").path();
+            let text = fs::read_to_string(&path).expect("the example can be read");
+            let name = path.file_name().expect("it came from a folder");
+            fs::write(folder.path().join(name), text.replace("127.0.0.1", &address.to_string()))
+                .expect("there is room");
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+        command.arg("run").arg("--manifests").arg(folder.path());
+        command.args([
+            "--gateway-address-pool",
+            &address.to_string(),
+            "--workers",
+            "2",
+            "--access-log",
+            "off",
+            "--log-format",
+            "text",
+        ]);
+        for (flag, port) in [("--echo", 9000), ("--status-listen", 8100), ("--admin-listen", 8101)] {
+            command.arg(flag).arg(SocketAddr::from((address, port)).to_string());
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PORTICO_")) {
+            command.env_remove(name);
+        }
+        command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cargo built the program");
+        let stderr = child.stderr.take().expect("it is piped");
+        let (sender, lines) = sync_channel(4096);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut portico = Quickstart { child, address, folder, lines, announced: Vec::new() };
+        portico.announced = portico.read_until("Try it");
+        portico.announced.extend(portico.read_until("objects"));
+        portico
+    }
+
+    /// Reads what is printed up to a line that contains `word`.
+    fn read_until(&self, word: &str) -> Vec<String> {
+        let mut read = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(10)) {
+                Ok(line) => read.push(line),
+                Err(_) => panic!("no line with {word:?} came, only:\n{}", read.join("\n")),
+            }
+            if read.last().is_some_and(|line| line.contains(word)) {
+                return read;
+            }
+        }
+    }
+
+    fn get(&self, port: u16, host: &str, path: &str, header: Option<&str>) -> Answer {
+        let mut stream = TcpStream::connect((self.address, port)).expect("it listens");
+        let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\n{header}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it answers text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a head has a status");
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.folder.path().join(file);
+        let text = fs::read_to_string(&path).expect("the copy can be read");
+        assert!(text.contains(from), "{file} has no {from:?}");
+        fs::write(&path, text.replace(from, to)).expect("the copy can be written");
+    }
+}
+
+impl Drop for Quickstart {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    /// A JSON pointer into the body, or the name of a header field in lower case.
+    fn part(&self, name: &str) -> Option<String> {
+        if name.starts_with('/') {
+            let body: Value = serde_json::from_str(&self.body).ok()?;
+            let value = body.pointer(name)?.as_str()?;
+            // The port is of no interest.
+            return Some(if name == "/host" { value.trim_end_matches(":8080").to_owned() } else { value.to_owned() });
+        }
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
