@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fault::Fault;
+use super::guard::Refusal;
 use super::limits::Limits;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub(crate) struct Activity {
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
     pub(crate) overdue: Cell<bool>,
+    /// What the guard has found.
+    pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
     pub(crate) reset: Cell<bool>,
 }
@@ -54,6 +58,7 @@ impl Activity {
             uploading: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
+            refusal: Cell::new(None),
             reset: Cell::new(false),
         }
     }
@@ -96,6 +101,12 @@ impl Activity {
         self.unread.set(false);
         self.overdue.set(false);
         self.enter(Phase::Waiting, now);
+    }
+
+    /// Why the present request is not to be trusted, if it is not.
+    pub(crate) fn refused(&self) -> Option<Fault> {
+        let refusal = self.refusal.get()?;
+        (refusal.from <= self.requests.get()).then_some(refusal.fault)
     }
 
     /// When patience with the present phase ends.

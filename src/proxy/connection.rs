@@ -24,6 +24,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 use super::activity::{Activity, Phase};
 use super::exchange;
 use super::group::{Group, Membership};
+use super::guard::Guard;
 use super::headers::Client;
 use super::request;
 use super::worker::Worker;
@@ -68,7 +69,7 @@ impl Peer {
 
 /// Serves all requests of a connection.
 pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
-    let stream = ClientStream { stream, peer: Rc::clone(&peer) };
+    let stream = ClientStream { stream, guard: Guard::default(), peer: Rc::clone(&peer) };
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
@@ -223,9 +224,10 @@ const LEAVE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// The client's socket; it notes when bytes move.
+/// The client's socket; it notes when bytes move, and lets none by unseen.
 struct ClientStream {
     stream: TcpStream,
+    guard: Guard,
     peer: Rc<Peer>,
 }
 
@@ -233,8 +235,12 @@ impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
             self.peer.activity.heard();
+            if let Some(refusal) = self.guard.read(read) {
+                self.peer.activity.refusal.set(Some(refusal));
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -297,7 +303,7 @@ mod tests {
         let connection = size(serve);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
-            connection <= 1400 && request <= 3300,
+            connection <= 1600 && request <= 3300,
             "a connection takes {connection} bytes, a request in it {request}"
         );
     }

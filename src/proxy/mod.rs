@@ -15,6 +15,7 @@ mod fault;
 mod forward;
 mod framing;
 mod group;
+mod guard;
 mod headers;
 mod limits;
 mod request;
