@@ -36,6 +36,8 @@ pub(crate) struct Activity {
     pub(crate) bytes_in: Cell<u64>,
     /// The body of the request has not come to its end.
     pub(crate) uploading: Cell<bool>,
+    /// The body of the request ended before its end, or is not one.
+    pub(crate) broken: Cell<bool>,
     /// A body was left unread, so the client may still be writing when we close.
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
@@ -56,6 +58,7 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             uploading: Cell::new(false),
+            broken: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
             refusal: Cell::new(None),
@@ -98,6 +101,7 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.uploading.set(false);
+        self.broken.set(false);
         self.unread.set(false);
         self.overdue.set(false);
         self.enter(Phase::Waiting, now);

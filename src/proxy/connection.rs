@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -17,14 +16,14 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
+use super::client_stream::ClientStream;
 use super::exchange;
 use super::group::{Group, Membership};
-use super::guard::Guard;
 use super::headers::Client;
 use super::request;
 use super::worker::Worker;
@@ -69,7 +68,7 @@ impl Peer {
 
 /// Serves all requests of a connection.
 pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
-    let stream = ClientStream { stream, guard: Guard::default(), peer: Rc::clone(&peer) };
+    let stream = ClientStream::new(stream, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
@@ -223,70 +222,6 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 const LEAVE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
-
-/// The client's socket; it notes when bytes move, and lets none by unseen.
-struct ClientStream {
-    stream: TcpStream,
-    guard: Guard,
-    peer: Rc<Peer>,
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let read = &buffer.filled()[before..];
-        if !read.is_empty() {
-            self.peer.activity.heard();
-            if let Some(refusal) = self.guard.read(read) {
-                self.peer.activity.refusal.set(Some(refusal));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.peer.activity.told();
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.peer.activity.told();
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.peer.activity.reset.get() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Drop for ClientStream {
-    fn drop(&mut self) {
-        if self.peer.activity.reset.get() {
-            // If the system refuses, the connection ends in the ordinary way, which is all there is to do then.
-            drop(self.stream.set_zero_linger());
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ pub mod access_log;
 mod activity;
 mod bind;
 mod body;
+mod client_stream;
 mod connection;
 mod exchange;
 mod fault;

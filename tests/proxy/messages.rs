@@ -339,3 +339,26 @@ async fn a_rule_that_cannot_be_honored_answers_for_itself() {
         assert_eq!(endpoint.log.requests().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn whether_a_connection_stays_is_the_clients_choice() {
+    // (request; the answer's Connection; whether it stays)
+    let cases = [
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", None, true),
+        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", Some("close"), false),
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", None, false),
+        ("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n", Some("keep-alive"), true),
+    ];
+    for (request, connection, stays) in cases {
+        let endpoint = Endpoint::ok().await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let mut client = gate.client().await;
+        client.send(request).await;
+        assert_eq!(client.answer(false).await.header("connection"), connection, "{request}");
+        if stays {
+            assert_eq!(client.get("/").await.text(), "ok", "{request}");
+        } else {
+            assert_eq!(client.rest().await.unwrap(), b"", "{request}");
+        }
+    }
+}
