@@ -5,12 +5,22 @@
 
 pub mod admin;
 pub mod api;
+pub mod app;
+pub mod args;
 pub mod compile;
+pub mod drain;
+pub mod echo;
+mod http_server;
 pub mod manifests;
+pub mod metrics;
 pub mod proxy;
+mod quantity;
+pub mod ready;
 pub mod report;
 pub mod schema;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 pub mod upstream;
+pub mod version;

@@ -1,1 +1,23 @@
-//! The status and admin listeners: health, readiness, metrics and read-only views of the inside.
+//! The two listeners for people and machines that look after us. Both only show, and change nothing.
+//!
+//! ```text
+//!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready    nothing secret; may be reachable
+//!   admin listener    /debug/…                                                       names of things; loopback
+//! ```
+//!
+//! What they show comes through traits that the application implements.
+
+mod answer;
+mod debug;
+mod status;
+
+pub use debug::{View, Views, serve_admin};
+pub use status::{Vitals, serve_status};
+
+use std::time::Duration;
+
+use crate::http_server::Limits;
+
+/// Of each of the two listeners. Enough for every probe, scrape and person there is.
+const LIMITS: Limits =
+    Limits { connections: 256, idle: Duration::from_secs(10), header_bytes: 16 << 10, header_count: 100 };

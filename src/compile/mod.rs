@@ -1,3 +1,320 @@
-//! Store in, snapshot and verdicts out.
+//! Store in, snapshot and verdicts out: a total function without clock, I/O or randomness.
+//!
+//! ```text
+//!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
+//!                         gateway.rs             http_route.rs        routers.rs
+//!                           listener.rs            attach.rs
+//!                           certificates.rs        matches.rs  filters.rs  backends.rs
+//! ```
+//!
+//! Bad input becomes a verdict about the object that is bad; everything else is compiled as if it were not there. The
+//! [`Compiler`] remembers what it made of each object and makes again only what a change can have touched; that is an
+//! optimization, and a fresh one gives the same bytes.
 
+pub mod addresses;
 pub mod verdict;
+
+mod attach;
+mod backends;
+mod certificates;
+mod endpoints;
+mod filters;
+mod gateway;
+mod grants;
+mod hostname;
+mod http_route;
+mod listener;
+mod matches;
+mod notes;
+mod routers;
+mod selector;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::api::gateway::GatewaySpec;
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::snapshot::Snapshot;
+use crate::store::{Changes, Store};
+use crate::upstream::{Endpoints, Registry, UpstreamKey};
+use addresses::Addresses;
+use gateway::{GatewayPlan, PortOwners};
+use http_route::RoutePlan;
+use routers::Routers;
+use verdict::{Verdict, Verdicts};
+
+/// What compiling needs besides the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Controller names of the GatewayClasses that are ours.
+    pub controllers: &'a [String],
+    pub addresses: &'a Addresses,
+    /// Where upstreams are found by identity, so that the same one outlives every snapshot that uses it.
+    pub upstreams: &'a Registry,
+}
+
+/// What one compile gave.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The same `Arc` as last time if nothing in it had to be built.
+    pub snapshot: Arc<Snapshot>,
+    /// Endpoints to set before the snapshot is swapped, so that nothing new is served without them.
+    pub endpoints: BTreeMap<UpstreamKey, Endpoints>,
+    /// Every upstream of the snapshot: the others may be forgotten after the swap. None if they are as they were.
+    pub used: Option<BTreeSet<UpstreamKey>>,
+    /// Objects whose verdict is new, different or gone.
+    pub verdicts_changed: BTreeSet<ObjectId>,
+    /// How many host routers had to be built.
+    pub routers_built: usize,
+}
+
+type Plans<T> = BTreeMap<ObjectKey, Arc<T>>;
+
+/// Compiles, and remembers what it needs to do less the next time.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    owners: PortOwners,
+    gateways: Plans<GatewayPlan>,
+    routes: Plans<RoutePlan>,
+    routers: Routers,
+    /// Upstreams by how many routes use them.
+    users: BTreeMap<UpstreamKey, usize>,
+    /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
+    about: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+    verdicts: Verdicts,
+}
+
+impl Compiler {
+    /// All verdicts as of the last compile.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
+    /// `inputs` changed, `changes` names the Gateways.
+    pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
+        let services = self.services_behind(store, changes);
+        let touched = touched(store, changes, &services);
+        let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
+
+        let routes = self.plan_gateways(store, inputs, &touched, &mut run);
+        let upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
+        let routers_built = self.routers.build(&self.gateways, &self.routes);
+        self.judge_gateways(&mut run);
+        self.judge_others(store, inputs, &touched, &mut run);
+        let endpoints = self.endpoints(store, &touched, &upstreams);
+
+        Compiled {
+            snapshot: self.routers.snapshot(),
+            endpoints,
+            used: (!upstreams.is_empty()).then(|| self.users.keys().cloned().collect()),
+            verdicts_changed: run.verdicts_changed,
+            routers_built,
+        }
+    }
+
+    /// The Services that changed EndpointSlices and policies are about, or were.
+    fn services_behind(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, Behind> {
+        let mut services: BTreeMap<ObjectKey, Behind> = BTreeMap::new();
+        for id in changes {
+            let behind = match id.kind {
+                Kind::EndpointSlice => Behind::Endpoints,
+                Kind::BackendTlsPolicy => Behind::Policy,
+                _ => continue,
+            };
+            let now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            let before = self.about.remove(id).unwrap_or_default();
+            for service in now.iter().chain(&before) {
+                let strongest = services.entry(service.clone()).or_insert(behind);
+                *strongest = (*strongest).max(behind);
+            }
+            if !now.is_empty() {
+                self.about.insert(id.clone(), now);
+            }
+        }
+        services
+    }
+
+    /// Plans the Gateways that were touched; gives the routes that have to look at them again.
+    fn plan_gateways(
+        &mut self,
+        store: &Store,
+        inputs: &Inputs<'_>,
+        touched: &Changes,
+        run: &mut Run,
+    ) -> BTreeSet<ObjectKey> {
+        let mut gateways: BTreeSet<ObjectKey> = keys(touched, Kind::Gateway).cloned().collect();
+        if !gateways.is_empty() {
+            let owners = gateway::port_owners(store, inputs);
+            if owners != self.owners {
+                // Who lost or won a port may be a Gateway that did not change at all.
+                gateways.extend(self.owners.values().chain(owners.values()).cloned());
+                gateways.extend(self.gateways.keys().cloned());
+                self.owners = owners;
+            }
+        }
+        let mut routes = BTreeSet::new();
+        for key in gateways {
+            let object = store.gateways.get(&key);
+            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, object));
+            if plan.is_none() {
+                let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
+                self.judge(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
+            }
+            if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
+                // Routes may still be waiting for a Gateway that is not ours to exist at all.
+                if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
+                    continue;
+                }
+            }
+            let id = ObjectId::new(Kind::Gateway, key.clone());
+            routes
+                .extend(store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute).map(|id| id.key.clone()));
+            run.rerouted.insert(key.clone());
+            match plan {
+                Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
+                None => self.gateways.remove(&key),
+            };
+            self.routers.gateway_changed(&key, self.gateways.get(&key).map(|plan| &**plan));
+        }
+        routes
+    }
+
+    /// Plans the routes that were touched; gives the upstreams that came or went with them.
+    fn plan_routes(
+        &mut self,
+        store: &Store,
+        inputs: &Inputs<'_>,
+        touched: &Changes,
+        mut routes: BTreeSet<ObjectKey>,
+        run: &mut Run,
+    ) -> BTreeSet<UpstreamKey> {
+        let mut upstreams = BTreeSet::new();
+        routes.extend(keys(touched, Kind::HttpRoute).cloned());
+        for key in routes {
+            let object = store.http_routes.get(&key);
+            let plan = object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, object)));
+            let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
+            self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
+            let before = match &plan {
+                Some(plan) => self.routes.insert(key.clone(), plan.clone()),
+                None => self.routes.remove(&key),
+            };
+            for upstream in plan.iter().flat_map(|plan| &plan.upstreams) {
+                let users = self.users.entry(upstream.clone()).or_insert_with(|| {
+                    upstreams.insert(upstream.clone());
+                    0
+                });
+                *users += 1;
+            }
+            for upstream in before.iter().flat_map(|plan| &plan.upstreams) {
+                if let Some(users) = self.users.get_mut(upstream) {
+                    *users -= 1;
+                    if *users == 0 {
+                        self.users.remove(upstream);
+                        upstreams.insert(upstream.clone());
+                    }
+                }
+            }
+            run.rerouted.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
+        }
+        upstreams
+    }
+
+    /// Gateways whose plan changed or that gained or lost routes.
+    fn judge_gateways(&mut self, run: &mut Run) {
+        for key in std::mem::take(&mut run.rerouted) {
+            let Some(plan) = self.gateways.get(&key) else { continue };
+            let verdict = plan.verdict(|listener| self.routers.attached(&key, listener));
+            self.judge(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
+        }
+    }
+
+    /// Everything that is neither Gateway nor route.
+    fn judge_others(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes, run: &mut Run) {
+        for id in touched {
+            let verdict = match id.kind {
+                Kind::Gateway | Kind::HttpRoute => continue,
+                Kind::GatewayClass => {
+                    store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
+                }
+                _ => notes::verdict(store, id),
+            };
+            self.judge(id.clone(), verdict, run);
+        }
+    }
+
+    fn judge(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut Run) {
+        if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
+            return;
+        }
+        match verdict {
+            Some(verdict) => self.verdicts.insert(id.clone(), Arc::new(verdict)),
+            None => self.verdicts.remove(&id),
+        };
+        run.verdicts_changed.insert(id);
+    }
+
+    /// Endpoints of the upstreams in use that are new or whose Service or slices were touched.
+    fn endpoints(
+        &self,
+        store: &Store,
+        touched: &Changes,
+        upstreams: &BTreeSet<UpstreamKey>,
+    ) -> BTreeMap<UpstreamKey, Endpoints> {
+        let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
+        for service in keys(touched, Kind::Service) {
+            let first = UpstreamKey { namespace: service.namespace.clone(), service: service.name.clone(), port: 0 };
+            let of_service = self
+                .users
+                .range(first..)
+                .map(|(key, _)| key)
+                .take_while(|key| key.namespace == service.namespace && key.service == service.name);
+            wanted.extend(of_service);
+        }
+        wanted.into_iter().map(|key| (key.clone(), endpoints::of(store, key))).collect()
+    }
+}
+
+/// Why a Service is looked at again: the stronger reason also concerns the routes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Behind {
+    Endpoints,
+    Policy,
+}
+
+/// What one run collects on its way.
+struct Run {
+    verdicts_changed: BTreeSet<ObjectId>,
+    /// Gateways whose own verdict has to be given again.
+    rerouted: BTreeSet<ObjectKey>,
+}
+
+/// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan
+/// changed; and an endpoint that comes or goes touches its Service, not the routes to it.
+fn touched(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, Behind>) -> Changes {
+    let mut touched = changes.clone();
+    for id in changes.iter().filter(|id| id.kind != Kind::Gateway) {
+        touched.extend(store.refs().dependents(id).cloned());
+    }
+    for (service, behind) in services {
+        let id = ObjectId::new(Kind::Service, service.clone());
+        if *behind == Behind::Policy {
+            touched.extend(store.refs().dependents(&id).cloned());
+        }
+        touched.insert(id);
+    }
+    touched
+}
+
+fn keys(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
+    ids.iter().filter(move |id| id.kind == kind).map(|id| &id.key)
+}
+
+/// The Gateways that get addresses, oldest first: those of our classes.
+pub fn addressed<'a>(
+    store: &'a Store,
+    controllers: &'a [String],
+) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
+    gateway::by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
+}

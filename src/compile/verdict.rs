@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::ObjectId;
@@ -32,6 +33,8 @@ pub struct ListenerVerdict {
     pub name: String,
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
+    /// Where it listens, if it can be served at all; whether the system lets us is for others to find out.
+    pub sockets: Vec<SocketAddr>,
     pub conditions: Vec<Condition>,
 }
 
@@ -76,6 +79,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many problems a message tells: the API caps messages at 32,768 characters, and nobody reads that many.
+const MOST_PROBLEMS: usize = 16;
+
 /// Which kind of thing carries a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bearer {
@@ -103,7 +109,7 @@ macro_rules! codes {
                 match self { $(Code::$name => $condition),* }
             }
 
-            /// `True`, `False` or `Unknown`.
+            /// True or False; we never say Unknown.
             pub fn status(self) -> bool {
                 match self { $(Code::$name => $status),* }
             }
@@ -121,17 +127,72 @@ macro_rules! codes {
 }
 
 codes! {
-    ClassAccepted = GatewayClass "Accepted" true "Accepted" "Gateways of this class are served by Portico.";
+    ClassAccepted = GatewayClass "Accepted" true "Accepted" "Portico serves the Gateways of this class.";
     ClassInvalidParameters = GatewayClass "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+
+    GatewayAccepted = Gateway "Accepted" true "Accepted" "The Gateway is valid.";
+    GatewaySomeListenersInvalid = Gateway "Accepted" true "ListenersNotValid" "Some listeners are not valid.";
+    GatewayNoListenerValid = Gateway "Accepted" false "ListenersNotValid" "No listener is valid.";
+    GatewayUnsupportedAddress = Gateway "Accepted" false "UnsupportedAddress" "An address is of a type that cannot be used.";
+    GatewayInvalidParameters = Gateway "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+    GatewayInvalid = Gateway "Accepted" false "Invalid" "The GatewayClass is not accepted.";
+    GatewayProgrammed = Gateway "Programmed" true "Programmed" "The Gateway is being served.";
+    GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
+    GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "No address is free.";
+    GatewayNotProgrammed = Gateway "Programmed" false "Invalid" "No listener can be served.";
+
+    ListenerAccepted = Listener "Accepted" true "Accepted" "The listener is valid.";
+    ListenerUnsupportedProtocol = Listener "Accepted" false "UnsupportedProtocol" "The protocol is not served.";
+    ListenerUnsupportedValue = Listener "Accepted" false "UnsupportedValue" "A field has a value that cannot be honored.";
+    ListenerHostnameConflictRefused = Listener "Accepted" false "HostnameConflict" "Another listener has this port and hostname.";
+    ListenerProtocolConflictRefused = Listener "Accepted" false "ProtocolConflict" "Another listener uses this port for another protocol.";
+    ListenerPortUnavailable = Listener "Accepted" false "PortUnavailable" "The port is taken.";
+    ListenerProgrammed = Listener "Programmed" true "Programmed" "The listener is being served.";
+    ListenerHostnameConflictUnserved = Listener "Programmed" false "HostnameConflict" "Another listener has this port and hostname.";
+    ListenerProtocolConflictUnserved = Listener "Programmed" false "ProtocolConflict" "Another listener uses this port for another protocol.";
+    ListenerNotProgrammed = Listener "Programmed" false "Invalid" "The listener cannot be served.";
+    ListenerResolvedRefs = Listener "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    ListenerInvalidRouteKinds = Listener "ResolvedRefs" false "InvalidRouteKinds" "A kind of route cannot attach here.";
+    ListenerInvalidCertificateRef = Listener "ResolvedRefs" false "InvalidCertificateRef" "A certificate cannot be used.";
+    ListenerRefNotPermitted = Listener "ResolvedRefs" false "RefNotPermitted" "A certificate may not be used from here.";
+    ListenerHostnameConflict = Listener "Conflicted" true "HostnameConflict" "Another listener has this port and hostname.";
+    ListenerProtocolConflict = Listener "Conflicted" true "ProtocolConflict" "Another listener uses this port for another protocol.";
+    ListenerOverlappingHostnames = Listener "OverlappingTLSConfig" true "OverlappingHostnames" "Another listener of this port has an overlapping hostname.";
+
+    RouteAccepted = RouteParent "Accepted" true "Accepted" "The route is attached.";
+    RouteNoMatchingParent = RouteParent "Accepted" false "NoMatchingParent" "The parent has no such listener.";
+    RouteNotAllowedByListeners = RouteParent "Accepted" false "NotAllowedByListeners" "No listener lets this route in.";
+    RouteNoMatchingListenerHostname = RouteParent "Accepted" false "NoMatchingListenerHostname" "No hostname is one of a listener.";
+    RouteUnsupportedValue = RouteParent "Accepted" false "UnsupportedValue" "No rule can be honored.";
+    RouteResolvedRefs = RouteParent "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    RouteRefNotPermitted = RouteParent "ResolvedRefs" false "RefNotPermitted" "A backend may not be used from here.";
+    RouteInvalidKind = RouteParent "ResolvedRefs" false "InvalidKind" "A reference is to a kind that cannot be used.";
+    RouteBackendNotFound = RouteParent "ResolvedRefs" false "BackendNotFound" "A backend does not exist.";
+    RouteUnsupportedProtocol = RouteParent "ResolvedRefs" false "UnsupportedProtocol" "A backend speaks a protocol that is not served.";
+    RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules cannot be honored.";
 }
 
 impl Condition {
+    pub fn new(code: Code, problems: Vec<Problem>) -> Self {
+        Condition { code, problems }
+    }
+
+    /// A condition without remarks.
+    pub fn plain(code: Code) -> Self {
+        Condition::new(code, Vec::new())
+    }
+
     /// The message of the condition: all problems, or the sentence of the code.
     pub fn message(&self) -> String {
         if self.problems.is_empty() {
             return self.code.sentence().to_owned();
         }
-        let parts: Vec<_> = self.problems.iter().map(Problem::to_string).collect();
-        parts.join(". ") + "."
+        let mut parts: Vec<_> = self.problems.iter().take(MOST_PROBLEMS).map(Problem::to_string).collect();
+        if let Some(more) = self.problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
+            parts.push(format!("And {more} more problems like these"));
+        }
+        // Gateway API wants this message to start so, since it says what became of the rules that are left.
+        let start = if self.code == Code::RoutePartiallyInvalid { "Dropped Rule: " } else { "" };
+        format!("{start}{}.", parts.join(". "))
     }
 }

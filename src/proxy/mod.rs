@@ -44,6 +44,8 @@ pub enum BindState {
     InUse,
     /// We may not bind it (ports below 1024).
     NotPermitted,
-    /// The address is not on this machine, or anything else the system said.
+    /// The address is none of this machine's.
+    NotOurs,
+    /// Anything else, in the system's words.
     Failed(String),
 }

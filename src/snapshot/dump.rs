@@ -144,7 +144,9 @@ impl Snapshot {
         for bind in self.dump().binds {
             for listener in bind.listeners {
                 for host in listener.hosts {
-                    let row = |entry| Row::new(bind.address, &listener.listener, &host.host, entry);
+                    // A route that names no host serves those of its listener.
+                    let name = if host.host == "*" { &listener.hostname } else { &host.host };
+                    let row = |entry| Row::new(bind.address, &listener.listener, name, entry);
                     rows.extend(host.matches.iter().map(row));
                 }
             }

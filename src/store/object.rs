@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
-use crate::api::gateway::{Gateway, GatewayClass, HttpRoute, ReferenceGrant};
+use crate::api::gateway::{BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, ReferenceGrant};
 use crate::api::{Kind, Meta, Object, ObjectId};
 
 /// An object of any kind that we keep.
@@ -14,6 +14,7 @@ pub enum AnyObject {
     GatewayClass(Arc<Object<GatewayClass>>),
     Gateway(Arc<Object<Gateway>>),
     HttpRoute(Arc<Object<HttpRoute>>),
+    BackendTlsPolicy(Arc<Object<BackendTlsPolicy>>),
     ReferenceGrant(Arc<Object<ReferenceGrant>>),
     Service(Arc<Object<Service>>),
     EndpointSlice(Arc<Object<EndpointSlice>>),
@@ -48,6 +49,7 @@ impl AnyObject {
             Kind::GatewayClass => AnyObject::GatewayClass(read(value)?),
             Kind::Gateway => AnyObject::Gateway(read(value)?),
             Kind::HttpRoute => AnyObject::HttpRoute(read(value)?),
+            Kind::BackendTlsPolicy => AnyObject::BackendTlsPolicy(read(value)?),
             Kind::ReferenceGrant => AnyObject::ReferenceGrant(read(value)?),
             Kind::Service => AnyObject::Service(read(value)?),
             Kind::EndpointSlice => AnyObject::EndpointSlice(read(value)?),
@@ -59,7 +61,6 @@ impl AnyObject {
             | Kind::TlsRoute
             | Kind::TcpRoute
             | Kind::UdpRoute
-            | Kind::BackendTlsPolicy
             | Kind::XBackend
             | Kind::XBackendTrafficPolicy
             | Kind::XMesh
@@ -75,6 +76,7 @@ impl AnyObject {
             AnyObject::GatewayClass(_) => Kind::GatewayClass,
             AnyObject::Gateway(_) => Kind::Gateway,
             AnyObject::HttpRoute(_) => Kind::HttpRoute,
+            AnyObject::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             AnyObject::ReferenceGrant(_) => Kind::ReferenceGrant,
             AnyObject::Service(_) => Kind::Service,
             AnyObject::EndpointSlice(_) => Kind::EndpointSlice,
@@ -90,6 +92,7 @@ impl AnyObject {
             AnyObject::GatewayClass(object) => &object.meta,
             AnyObject::Gateway(object) => &object.meta,
             AnyObject::HttpRoute(object) => &object.meta,
+            AnyObject::BackendTlsPolicy(object) => &object.meta,
             AnyObject::ReferenceGrant(object) => &object.meta,
             AnyObject::Service(object) => &object.meta,
             AnyObject::EndpointSlice(object) => &object.meta,
@@ -102,5 +105,23 @@ impl AnyObject {
 
     pub fn id(&self) -> ObjectId {
         ObjectId::new(self.kind(), self.meta().key.clone())
+    }
+
+    /// Counts the versions of an object that comes from a source which does not count them itself.
+    pub fn set_generation(&mut self, generation: i64) {
+        let meta = match self {
+            AnyObject::GatewayClass(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Gateway(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::HttpRoute(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::BackendTlsPolicy(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::ReferenceGrant(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Service(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::EndpointSlice(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Secret(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::ConfigMap(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Namespace(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
+        };
+        meta.generation = generation;
     }
 }

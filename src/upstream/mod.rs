@@ -7,6 +7,8 @@
 //!   Pools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect
 //! ```
 
+pub mod dns;
+
 mod connect;
 mod endpoints;
 mod pool;

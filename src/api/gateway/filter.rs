@@ -1,14 +1,22 @@
 //! Filters of route rules and of their backends: one type shared by HTTPRoute and GRPCRoute.
 
+use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::backend::BackendObjectReference;
+use super::cors::Cors;
+use super::external_auth::ExternalAuth;
 use super::reference::LocalObjectReference;
+use super::schema::form;
+use super::schema::rule::rule;
+use super::schema::shape::{each, experimental, integer, keyed_by, set};
+use super::schema::union::{Member, experimental_member, member, narrow, union};
 
 /// One step a request or its response takes. `kind` says which of the other fields is set.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = union("type", HTTP_FILTERS))]
 pub struct Filter {
     #[serde(rename = "type")]
     pub kind: String,
@@ -17,72 +25,146 @@ pub struct Filter {
     pub request_mirror: Option<RequestMirror>,
     pub request_redirect: Option<RequestRedirect>,
     pub url_rewrite: Option<UrlRewrite>,
-    pub cors: Option<Value>,
-    pub external_auth: Option<Value>,
+    pub cors: Option<Cors>,
+    #[schemars(transform = experimental)]
+    pub external_auth: Option<ExternalAuth>,
     pub extension_ref: Option<LocalObjectReference>,
 }
 
+const HTTP_FILTERS: [Member; 8] = [
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    MIRROR,
+    member("RequestRedirect", "requestRedirect"),
+    member("URLRewrite", "urlRewrite"),
+    EXTENSION,
+    member("CORS", "cors"),
+    experimental_member("ExternalAuth", "externalAuth"),
+];
+
+const GRPC_FILTERS: [Member; 4] = [REQUEST_HEADERS, RESPONSE_HEADERS, MIRROR, EXTENSION];
+
+const REQUEST_HEADERS: Member = member("RequestHeaderModifier", "requestHeaderModifier");
+const RESPONSE_HEADERS: Member = member("ResponseHeaderModifier", "responseHeaderModifier");
+const MIRROR: Member = member("RequestMirror", "requestMirror");
+const EXTENSION: Member = member("ExtensionRef", "extensionRef");
+
 /// Header fields to set, add and remove.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderModifier {
     #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]))]
     pub set: Vec<Header>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]))]
     pub add: Vec<Header>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = set)]
     pub remove: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
+    #[schemars(transform = form::token)]
     pub name: String,
+    #[schemars(transform = form::header_value)]
     pub value: String,
 }
 
 /// A copy of the request to another backend, whose answer nobody reads.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = rule(
+    "!has(self.percent) || !has(self.fraction)",
+    "percent and fraction are both set; keep one of them",
+))]
 pub struct RequestMirror {
     pub backend_ref: BackendObjectReference,
+    #[schemars(range(min = 0, max = 100))]
     pub percent: Option<i32>,
     pub fraction: Option<Fraction>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Part of a whole; the whole is 100 unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = rule(
+    "self.denominator >= self.numerator",
+    "numerator is greater than denominator; the fraction must be at most 1",
+))]
 pub struct Fraction {
+    #[schemars(range(min = 0))]
     pub numerator: i32,
+    #[schemars(range(min = 1), extend("default" = 100))]
     pub denominator: Option<i32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestRedirect {
+    #[schemars(transform = form::one_of(["http", "https"]))]
     pub scheme: Option<String>,
+    #[schemars(transform = form::precise_hostname)]
     pub hostname: Option<String>,
     pub path: Option<PathModifier>,
+    #[schemars(transform = form::port)]
     pub port: Option<i32>,
     #[serde(default = "found")]
+    #[schemars(with = "i32", transform = integer, transform = form::one_of([301, 302, 303, 307, 308]))]
     pub status_code: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UrlRewrite {
+    #[schemars(transform = form::precise_hostname)]
     pub hostname: Option<String>,
     pub path: Option<PathModifier>,
 }
 
 /// `ReplaceFullPath` or `ReplacePrefixMatch`, with the replacement in the field of that name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = union("type", [
+    member("ReplaceFullPath", "replaceFullPath"),
+    member("ReplacePrefixMatch", "replacePrefixMatch"),
+]))]
 pub struct PathModifier {
     #[serde(rename = "type")]
     pub kind: String,
+    #[schemars(length(max = 1024))]
     pub replace_full_path: Option<String>,
+    #[schemars(length(max = 1024))]
     pub replace_prefix_match: Option<String>,
+}
+
+/// What holds of a list of HTTP filters.
+pub(super) fn http_filters(schema: &mut Schema) {
+    rule(
+        "self.all(filter, filter.type != 'RequestRedirect') || self.all(filter, filter.type != 'URLRewrite')",
+        "RequestRedirect and URLRewrite are both in the list; a redirected request is not sent on, so keep one of them",
+    )
+    .transform(schema);
+    once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]);
+}
+
+/// What holds of a list of gRPC filters, which are fewer. Replaces what was said for HTTP.
+pub(super) fn grpc_filters(schema: &mut Schema) {
+    schema.remove("x-kubernetes-validations");
+    each(narrow("type", GRPC_FILTERS)).transform(schema);
+    once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier"]);
+}
+
+fn once(schema: &mut Schema, kinds: &[&str]) {
+    for kind in kinds {
+        rule(
+            format!("self.filter(filter, filter.type == '{kind}').size() < 2"),
+            format!("filter {kind} is in the list more than once; merge them into one"),
+        )
+        .transform(schema);
+    }
 }
 
 fn found() -> u16 {

@@ -2,13 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use schemars::transform::Transform;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::json;
 
-use super::reference::{LocalObjectReference, ObjectReference, SecretObjectReference};
+use super::Channel;
+use super::gateway_tls::GatewayTls;
+use super::listener::{self, AllowedNamespaces, Listener};
+use super::reference::LocalObjectReference;
+use super::schema::form;
+use super::schema::rule::{KEY, Rule, every, rule};
+use super::schema::shape::{each, experimental, keyed_by};
 use crate::api::kind::{Kind, Resource};
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct Gateway {
     pub spec: GatewaySpec,
 }
@@ -17,161 +25,139 @@ impl Resource for Gateway {
     const KIND: Kind = Kind::Gateway;
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewaySpec {
+    #[schemars(transform = form::object_name)]
     pub gateway_class_name: String,
+    #[schemars(
+        length(min = 1, max = 64),
+        transform = keyed_by(["name"]),
+        transform = listener::listeners,
+        transform = each(filters_need_http()),
+    )]
     pub listeners: Vec<Listener>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = addresses_differ("IPAddress"), transform = addresses_differ("Hostname"))]
     pub addresses: Vec<GatewayAddress>,
     pub infrastructure: Option<GatewayInfrastructure>,
     pub allowed_listeners: Option<AllowedListeners>,
     pub tls: Option<GatewayTls>,
+    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
     pub default_scope: Option<String>,
 }
 
-/// A port to listen on, for one hostname or all. Shared with ListenerSet.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Listener {
-    pub name: String,
-    pub hostname: Option<String>,
-    pub port: i32,
-    pub protocol: String,
-    pub tls: Option<ListenerTls>,
-    pub allowed_routes: Option<AllowedRoutes>,
-    pub filters: Option<Value>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListenerTls {
-    #[serde(default = "terminate")]
-    pub mode: String,
-    #[serde(default)]
-    pub certificate_refs: Vec<SecretObjectReference>,
-    #[serde(default)]
-    pub options: BTreeMap<String, String>,
-}
-
-/// Which routes may attach to a listener.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AllowedRoutes {
-    pub namespaces: Option<AllowedNamespaces>,
-    #[serde(default)]
-    pub kinds: Vec<RouteGroupKind>,
-}
-
-/// `All`, `Same`, `Selector` (with the selector beside it) or, for ListenerSets, `None`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AllowedNamespaces {
-    pub from: Option<String>,
-    pub selector: Option<LabelSelector>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteGroupKind {
-    #[serde(default = "gateway_group")]
-    pub group: String,
-    pub kind: String,
-}
-
-/// A Kubernetes label selector: all labels and all expressions must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LabelSelector {
-    #[serde(default)]
-    pub match_labels: BTreeMap<String, String>,
-    #[serde(default)]
-    pub match_expressions: Vec<LabelSelectorRequirement>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LabelSelectorRequirement {
-    pub key: String,
-    pub operator: String,
-    #[serde(default)]
-    pub values: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[schemars(transform = address_rules(true))]
 pub struct GatewayAddress {
     #[serde(rename = "type", default = "ip_address")]
+    #[schemars(transform = form::text(1, 253, ADDRESS_TYPE))]
     pub kind: String,
+    #[schemars(length(max = 253))]
     pub value: Option<String>,
+    /// From where the address can be reached: empty for our choice, `Cluster`, or a name with a domain before it.
+    #[schemars(transform = experimental, length(max = 253), transform = routability())]
     pub routability: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayInfrastructure {
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 8), transform = each(form::label_value), transform = keys("label"))]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
+    #[schemars(transform = listener::options, transform = keys("annotation"))]
     pub annotations: BTreeMap<String, String>,
     pub parameters_ref: Option<LocalObjectReference>,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedListeners {
+    #[schemars(transform = listener::from(["All", "Selector", "Same", "None"], "None"))]
     pub namespaces: Option<AllowedNamespaces>,
 }
 
-/// TLS of the whole Gateway: towards backends and towards clients.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayTls {
-    pub backend: Option<GatewayBackendTls>,
-    pub frontend: Option<GatewayFrontendTls>,
+pub(super) const ADDRESS_TYPE: &str =
+    concat!("^Hostname|IPAddress|NamedAddress|", form::dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$");
+
+/// An address must be what its type says. In a spec it may be without a value.
+pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Schema) {
+    move |schema| {
+        let absent = if may_be_absent { "!has(self.value) || " } else { "" };
+        rule(
+            format!("self.type != 'Hostname' || {absent}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
+            "the value is no hostname; write a DNS name in lower case, of which the first label may be *",
+        )
+        .transform(schema);
+        schema.insert(
+            "oneOf".to_owned(),
+            json!([
+                { "properties": {
+                    "type": { "enum": ["IPAddress"] },
+                    "value": { "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] },
+                } },
+                { "properties": { "type": { "not": { "enum": ["IPAddress"] } } } },
+            ]),
+        );
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayBackendTls {
-    pub client_certificate_ref: Option<SecretObjectReference>,
+/// Kubernetes keeps its own domain to itself.
+pub(super) fn routability() -> Rule {
+    rule(
+        "self in ['', 'Cluster'] || (self.matches('^[^/]+/.+$') \
+         && !format.dns1123Subdomain().validate(self.split('/')[0]).hasValue() \
+         && !('.' + self.split('/')[0]).endsWith('.k8s.io'))",
+        "not a routability; leave it empty, write Cluster, or a name of your own with your domain before it, \
+         as in example.com/internal",
+    )
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayFrontendTls {
-    pub default: FrontendTlsConfig,
-    #[serde(default)]
-    pub per_port: Vec<FrontendTlsPort>,
+fn addresses_differ(kind: &str) -> Rule {
+    every(
+        "address",
+        "address.value",
+        &format!(
+            "address.type != '{kind}' || !has(address.value) \
+             || self.filter(other, other.type == '{kind}' && has(other.value) \
+             && other.value == address.value).size() == 1"
+        ),
+        format!("another address of type {kind} has the same value; remove one of them"),
+    )
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FrontendTlsPort {
-    pub port: i32,
-    pub tls: FrontendTlsConfig,
+fn filters_need_http() -> Rule {
+    rule(
+        "self.protocol == 'HTTP' || self.protocol == 'HTTPS' || !has(self.filters)",
+        "filters is set but the protocol is neither HTTP nor HTTPS; remove filters, or use one of these",
+    )
+    .only(Channel::Experimental)
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FrontendTlsConfig {
-    pub validation: Option<FrontendValidation>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FrontendValidation {
-    #[serde(default)]
-    pub ca_certificate_refs: Vec<ObjectReference>,
-    pub mode: Option<String>,
-}
-
-fn terminate() -> String {
-    "Terminate".to_owned()
-}
-
-fn gateway_group() -> String {
-    crate::api::kind::GATEWAY_GROUP.to_owned()
+/// Keys of labels and annotations: a name, with an optional domain before it.
+fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
+    move |schema| {
+        every(
+            "key",
+            KEY,
+            &format!("key.matches(r'{}')", form::QUALIFIED_NAME),
+            format!(
+                "not the key of a {what}; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with \
+                 a domain and '/' before it"
+            ),
+        )
+        .transform(schema);
+        every(
+            "key",
+            KEY,
+            "key.split('/')[0].size() <= 252",
+            format!("its domain is too long for a {what}; use at most 252 characters before the '/'"),
+        )
+        .transform(schema);
+    }
 }
 
 fn ip_address() -> String {

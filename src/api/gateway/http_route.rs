@@ -1,14 +1,20 @@
 //! HTTPRoute: which requests go where.
 
+use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::json;
 
 use super::backend::BackendRef;
-use super::filter::Filter;
-use super::reference::ParentReference;
+use super::filter::{self, Filter};
+use super::reference::{self, ParentReference};
+use super::schema::form;
+use super::schema::rule::{Rule, names_differ, rule};
+use super::schema::shape::{each, experimental, field, integer, keyed_by, set};
+use super::session_persistence::SessionPersistence;
 use crate::api::kind::{Kind, Resource};
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct HttpRoute {
     pub spec: HttpRouteSpec,
 }
@@ -17,79 +23,194 @@ impl Resource for HttpRoute {
     const KIND: Kind = Kind::HttpRoute;
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteSpec {
     #[serde(default)]
+    #[schemars(length(max = 32), transform = reference::parents_differ)]
     pub parent_refs: Vec<ParentReference>,
+    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
     pub use_default_gateways: Option<String>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = each(form::hostname))]
     pub hostnames: Vec<String>,
     #[serde(default = "match_all")]
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("default" = [{ "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }] }]),
+        transform = names_differ,
+        transform = few_matches(),
+    )]
     pub rules: Vec<HttpRouteRule>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = prefix_replaced_needs_prefix_matched, transform = rule(
+    "!has(self.backendRefs) || self.backendRefs.size() == 0 || !has(self.filters) \
+     || !self.filters.exists(filter, has(filter.requestRedirect))",
+    "the rule redirects and has backendRefs, which would never be used; remove one of the two",
+))]
 pub struct HttpRouteRule {
+    #[schemars(transform = form::section_name)]
     pub name: Option<String>,
     /// Any of them suffices; none at all means every request.
     #[serde(default)]
+    #[schemars(length(max = 64), extend("default" = [{ "path": { "type": "PathPrefix", "value": "/" } }]))]
     pub matches: Vec<HttpRouteMatch>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = filter::http_filters)]
     pub filters: Vec<Filter>,
     #[serde(default)]
+    #[schemars(length(max = 16))]
     pub backend_refs: Vec<BackendRef>,
     pub timeouts: Option<HttpRouteTimeouts>,
     pub retry: Option<HttpRouteRetry>,
-    pub session_persistence: Option<Value>,
+    #[schemars(transform = experimental)]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// Everything in it must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteMatch {
+    #[schemars(extend("default" = { "type": "PathPrefix", "value": "/" }))]
     pub path: Option<HttpPathMatch>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]), transform = each(field("value", form::header_value)))]
     pub headers: Vec<HttpValueMatch>,
     #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]), transform = each(field("value", parameter_value)))]
     pub query_params: Vec<HttpValueMatch>,
+    #[schemars(transform = form::one_of(METHODS))]
     pub method: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = literal_paths)]
 pub struct HttpPathMatch {
     #[serde(rename = "type", default = "path_prefix")]
+    #[schemars(transform = form::one_of(["Exact", "PathPrefix", "RegularExpression"]))]
     pub kind: String,
     #[serde(default = "root")]
+    #[schemars(length(max = 1024))]
     pub value: String,
 }
 
 /// A header field or a query parameter, `Exact` or `RegularExpression`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpValueMatch {
     #[serde(rename = "type", default = "exact")]
+    #[schemars(transform = form::one_of(["Exact", "RegularExpression"]))]
     pub kind: String,
+    #[schemars(transform = form::token)]
     pub name: String,
     pub value: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = rule(
+    "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') \
+     || duration(self.request) >= duration(self.backendRequest)",
+    "backendRequest is longer than request, which would end it first; make it at most as long, or request 0s for no \
+     limit",
+))]
 pub struct HttpRouteTimeouts {
+    #[schemars(transform = form::duration)]
     pub request: Option<String>,
+    #[schemars(transform = form::duration)]
     pub backend_request: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteRetry {
     #[serde(default)]
+    #[schemars(with = "Vec<i32>", transform = set, transform = each(error_status))]
     pub codes: Vec<u16>,
+    /// Further tries after the first. 0 means none, not even after a failure to connect.
+    #[schemars(transform = integer, range(min = 0), extend("default" = 1))]
     pub attempts: Option<i32>,
+    #[schemars(transform = form::duration)]
     pub backoff: Option<String>,
+}
+
+/// Matches over all rules of a route, of HTTP and of gRPC.
+pub(super) fn few_matches() -> Rule {
+    rule(
+        "self.map(rule, has(rule.matches) ? rule.matches.size() : 0).sum() <= 128",
+        "the rules have more than 128 matches together; use fewer, or split the route",
+    )
+}
+
+/// A prefix can be replaced only where one was matched. As the API has it, this is asked of a rule in which exactly one
+/// filter, or exactly one backend, replaces a prefix; two of them are left to `compile`.
+fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
+    let one_prefix =
+        "self.matches.size() == 1 && has(self.matches[0].path) && self.matches[0].path.type == 'PathPrefix'";
+    for filter in ["requestRedirect", "urlRewrite"] {
+        let replaces = format!(
+            "has(filter.{filter}) && has(filter.{filter}.path) && filter.{filter}.path.type == 'ReplacePrefixMatch' \
+             && has(filter.{filter}.path.replacePrefixMatch)"
+        );
+        let here = format!("has(self.filters) && self.filters.exists_one(filter, {replaces})");
+        let backend = format!("has(backend.filters) && backend.filters.exists_one(filter, {replaces})");
+        let in_backends = format!("has(self.backendRefs) && self.backendRefs.exists_one(backend, {backend})");
+        for (replaced, place) in [(here, "a filter"), (in_backends, "a filter of a backend")] {
+            rule(
+                format!("!({replaced}) || ({one_prefix})"),
+                format!(
+                    "{place} replaces a path prefix ({filter}.path.replacePrefixMatch) but the rule does not match \
+                     exactly one; give the rule a single match of path type PathPrefix"
+                ),
+            )
+            .transform(schema);
+        }
+    }
+}
+
+/// Paths that are compared byte by byte must be in the form in which requests are compared.
+fn literal_paths(schema: &mut Schema) {
+    rule(
+        "self.type in ['Exact', 'PathPrefix', 'RegularExpression']",
+        "no such way to match a path; use Exact, PathPrefix or RegularExpression",
+    )
+    .transform(schema);
+    for (holds, message) in LITERAL_PATH {
+        rule(format!("!(self.type in ['Exact', 'PathPrefix']) || {holds}"), *message).transform(schema);
+    }
+}
+
+const LITERAL_PATH: &[(&str, &str)] = &[
+    ("self.value.startsWith('/')", "the path is not absolute; begin it with '/'"),
+    ("!self.value.contains('//')", "the path has an empty segment; write '/' in place of '//'"),
+    ("!self.value.contains('/./')", "the path has a segment '.'; leave it out"),
+    ("!self.value.contains('/../')", "the path has a segment '..'; write the path that is meant"),
+    ("!self.value.endsWith('/.')", "the path ends with a segment '.'; leave it out"),
+    ("!self.value.endsWith('/..')", "the path ends with a segment '..'; write the path that is meant"),
+    ("!self.value.contains('%2f')", "the path has an escaped '/'; match it with type RegularExpression"),
+    ("!self.value.contains('%2F')", "the path has an escaped '/'; match it with type RegularExpression"),
+    ("!self.value.contains('#')", "the path has a '#', which no request has; write %23 for the character"),
+    (
+        "self.value.matches(r'^([-A-Za-z0-9/._~!$&()*+,;=:@\\x27]|%[0-9a-fA-F]{2})+$')",
+        "the path is empty or has characters that a URL has only escaped; write them as % and two hexadecimal digits",
+    ),
+];
+
+fn parameter_value(schema: &mut Schema) {
+    schema.insert("minLength".to_owned(), json!(1));
+    schema.insert("maxLength".to_owned(), json!(1024));
+}
+
+fn error_status(schema: &mut Schema) {
+    integer(schema);
+    schema.insert("minimum".to_owned(), json!(400));
+    schema.insert("maximum".to_owned(), json!(599));
 }
 
 fn match_all() -> Vec<HttpRouteRule> {

@@ -1,29 +1,73 @@
 //! Gateway API v1.7.0, both channels, as types of our own.
 //!
 //! Strings that the API closes by an enum stay open here, so that an object of a newer release is read rather than
-//! lost; `compile` closes them with a verdict that names the value. References, backends and filters are one type each,
-//! shared by all kinds of route.
+//! lost; `schema` closes them for what people write, and `compile` with a verdict that names the value. References,
+//! backends and filters are one type each, shared by all kinds of route; where a kind has less, its field says so to
+//! the schema. What the API asks of a value stands at the value, as attributes.
 
 mod backend;
+mod backend_tls_policy;
+mod channel;
+mod cors;
+mod external_auth;
 mod filter;
 #[expect(clippy::module_inception, reason = "the kind Gateway of the group gateway: each kind has a file of its name")]
 mod gateway;
 mod gateway_class;
+mod gateway_tls;
+mod grpc_route;
 mod http_route;
+mod label_selector;
+mod listener;
+mod listener_set;
 mod reference;
 mod reference_grant;
+pub mod schema;
+mod session_persistence;
+mod stream_route;
+mod tcp_route;
+mod tls_route;
+mod udp_route;
+mod x_backend;
+mod x_backend_traffic_policy;
+mod x_mesh;
+mod x_telemetry_policy;
 
 pub use backend::{BackendObjectReference, BackendRef};
+pub use backend_tls_policy::{BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsValidation, SubjectAltName};
+pub use channel::Channel;
+pub use cors::Cors;
+pub use external_auth::{ExternalAuth, ForwardBody, GrpcAuth, HttpAuth};
 pub use filter::{Filter, Fraction, Header, HeaderModifier, PathModifier, RequestMirror, RequestRedirect, UrlRewrite};
-pub use gateway::{
-    AllowedListeners, AllowedNamespaces, AllowedRoutes, FrontendTlsConfig, FrontendTlsPort, FrontendValidation,
-    Gateway, GatewayAddress, GatewayBackendTls, GatewayFrontendTls, GatewayInfrastructure, GatewaySpec, GatewayTls,
-    LabelSelector, LabelSelectorRequirement, Listener, ListenerTls, RouteGroupKind,
-};
+pub use gateway::{AllowedListeners, Gateway, GatewayAddress, GatewayInfrastructure, GatewaySpec};
 pub use gateway_class::{GatewayClass, GatewayClassSpec};
+pub use gateway_tls::{
+    FrontendTlsConfig, FrontendTlsPort, FrontendValidation, GatewayBackendTls, GatewayFrontendTls, GatewayTls,
+};
+pub use grpc_route::{GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
     HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
     HttpValueMatch,
 };
-pub use reference::{LocalObjectReference, ObjectReference, ParentReference, SecretObjectReference};
+pub use label_selector::{LabelSelector, LabelSelectorRequirement};
+pub use listener::{
+    AllowedNamespaces, AllowedRoutes, Listener, ListenerFilter, ListenerFilters, ListenerTls, RouteGroupKind,
+};
+pub use listener_set::{ListenerSet, ListenerSetSpec};
+pub use reference::{
+    LocalObjectReference, ObjectReference, ParentReference, PolicyTargetReference, SecretObjectReference,
+};
 pub use reference_grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
+pub use session_persistence::{SessionCookie, SessionHeader, SessionPersistence};
+pub use stream_route::{StreamRouteRule, StreamRouteSpec};
+pub use tcp_route::TcpRoute;
+pub use tls_route::{TlsRoute, TlsRouteSpec};
+pub use udp_route::UdpRoute;
+pub use x_backend::{EndpointSelector, ExternalHostname, XBackend, XBackendPort, XBackendSpec, XBackendTls};
+pub use x_backend_traffic_policy::{
+    RetryBudget, RetryConstraint, RetryRate, XBackendTrafficPolicy, XBackendTrafficPolicySpec,
+};
+pub use x_mesh::{XMesh, XMeshSpec};
+pub use x_telemetry_policy::{
+    ParentBasedSampling, Tracing, TracingAttribute, TracingProvider, XTelemetryPolicy, XTelemetryPolicySpec,
+};

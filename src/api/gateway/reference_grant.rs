@@ -1,10 +1,12 @@
 //! ReferenceGrant: the owner of a namespace allows others to refer to objects in it.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::schema::form;
 use crate::api::kind::{Kind, Resource};
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ReferenceGrant {
     pub spec: ReferenceGrantSpec,
 }
@@ -14,23 +16,31 @@ impl Resource for ReferenceGrant {
 }
 
 /// Every `from` may refer to every `to`; several grants add up.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ReferenceGrantSpec {
+    #[schemars(length(min = 1, max = 16))]
     pub from: Vec<ReferenceGrantFrom>,
+    #[schemars(length(min = 1, max = 16))]
     pub to: Vec<ReferenceGrantTo>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ReferenceGrantFrom {
+    #[schemars(transform = form::group)]
     pub group: String,
+    #[schemars(transform = form::kind)]
     pub kind: String,
+    #[schemars(transform = form::namespace)]
     pub namespace: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ReferenceGrantTo {
+    #[schemars(transform = form::group)]
     pub group: String,
+    #[schemars(transform = form::kind)]
     pub kind: String,
     /// Without a name every object of the kind in this namespace.
+    #[schemars(transform = form::object_name)]
     pub name: Option<String>,
 }

@@ -144,6 +144,12 @@ impl Labels {
 }
 
 impl Stats {
+    /// Requests answered since the start.
+    pub fn requests(&self) -> u64 {
+        let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
+        counted + self.forgotten.load(Relaxed)
+    }
+
     fn merged(&self) -> BTreeMap<Arc<Labels>, Merged> {
         let mut merged: BTreeMap<Arc<Labels>, Merged> = BTreeMap::new();
         for ledger in &self.ledgers {

@@ -94,6 +94,8 @@ pub struct Stats {
     max_series: usize,
     known: Mutex<Known>,
     folded: AtomicU64,
+    /// Requests of series that made room for others.
+    forgotten: AtomicU64,
     /// Log records that were dropped because the writer did not keep up.
     pub(crate) log_dropped: Arc<AtomicU64>,
 }
@@ -113,6 +115,7 @@ impl Stats {
             max_series,
             known: Mutex::default(),
             folded: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
             log_dropped,
         }
     }
@@ -169,13 +172,24 @@ impl Stats {
         }
         known.retain(|labels| used.contains(labels));
         for ledger in &self.ledgers {
-            ledger.series.lock().retain(|labels, series| is_used(series) || used.contains(labels));
+            ledger.series.lock().retain(|labels, series| {
+                let stays = is_used(series) || used.contains(labels);
+                if !stays {
+                    self.forgotten.fetch_add(series.classes.iter().map(Count::value).sum(), Relaxed);
+                }
+                stays
+            });
         }
     }
 
     /// Connections of clients that are open now.
     pub fn connections(&self) -> u64 {
         self.sum(|ledger| ledger.accepted.value().saturating_sub(ledger.closed.value()))
+    }
+
+    /// Connections of clients since the start.
+    pub fn accepted(&self) -> u64 {
+        self.sum(|ledger| ledger.accepted.value())
     }
 
     fn sum(&self, part: impl Fn(&Ledger) -> u64) -> u64 {
@@ -216,7 +230,7 @@ mod tests {
         let stats = Arc::new(Stats::new(1, 2, Arc::default()));
         let ask = |route| stats.series(stats.ledger(0), labels(route));
         let kept = ask("kept");
-        drop(ask("gone"));
+        ask("gone").add(StatusCode::OK, Duration::ZERO, 0, 0);
         let new = ask("new");
         assert_eq!(&*new.labels.route, "new");
         assert_eq!(&*ask("too much").labels.route, "other");
@@ -225,5 +239,6 @@ mod tests {
         tokio::time::advance(CLEAR_EVERY * 2).await;
         assert_eq!(&*ask("later").labels.route, "later");
         assert!(Arc::ptr_eq(&kept, &ask("kept")), "what is used is counted on");
+        assert_eq!(stats.requests(), 1, "a request that was answered stays answered");
     }
 }

@@ -1,0 +1,48 @@
+# Portico's developer manual. `make help` prints it: the text after ## says what a target does, ##@ starts a group.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+# rustup's folder, for shells whose profile has not been read.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+# What `make run` hands to `portico run`; for example: make run ARGS="--manifests my-folder --echo 127.0.0.1:9000"
+ARGS ?= --manifests examples/quickstart --echo 127.0.0.1:9000
+
+##@ Try
+
+.PHONY: run
+run: setup ## Build and start the quickstart in the foreground (Ctrl-C ends it; other flags with ARGS="...")
+	@cargo build --locked
+	@exec target/debug/portico run $(ARGS)
+
+##@ Develop
+
+.PHONY: setup
+setup: ## Install what is missing on a fresh Debian (run, check and test do this themselves)
+	@bash scripts/setup.sh
+
+.PHONY: check
+check: setup ## Format, lints, documentation, house rules and dependencies: what a change must pass first
+	@bash scripts/test.sh check
+
+.PHONY: test
+test: setup ## Everything: check, then every test; ends with a table and "N passed, N failed"
+	@bash scripts/test.sh all
+
+.PHONY: audit
+audit: setup ## Compare the dependencies with the advisory database (needs the network)
+	@bash scripts/audit.sh
+
+##@ Release
+
+.PHONY: image-root
+image-root: setup ## Build target/image-root, the image's root folder: static binary, CA roots, non-root user
+	@bash scripts/image-root.sh
+
+##@ Manual
+
+.PHONY: help
+help: ## Show this manual
+	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET" } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

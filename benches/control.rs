@@ -1,0 +1,206 @@
+//! How long a changed file takes to change answers, and what memory that needs, at several numbers of routes.
+//!
+//! `make bench` runs it: the release binary, a folder of one route per file, an edit of one of them by rename, and a client
+//! that asks until the answer is another one. Figures of one machine compare only with figures of the same run.
+
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "wall time is what is measured here")]
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const EDITS: usize = 50;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() {
+    println!("routes  start ms   idle MiB  edit to answer ms: median     p90     max   compile ms");
+    for routes in [0, 100, 3_000, 5_000] {
+        measure(routes);
+    }
+}
+
+fn measure(routes: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let status = free_port();
+    fs::write(folder.path().join("gateway.yaml"), gateway(port)).unwrap();
+    for index in 0..routes.max(1) {
+        write_route(folder.path(), index, 0);
+    }
+    let begin = Instant::now();
+    let portico = Portico::start(folder.path(), status);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut client = Client::connect(address);
+    client.wait_for("/route-0", "/revision-0");
+    let started = begin.elapsed();
+    let idle = portico.resident();
+    let before = portico.compile_seconds(status);
+
+    let edited = routes / 2;
+    let mut times = Vec::new();
+    for revision in 1..=EDITS {
+        let begin = Instant::now();
+        write_route(folder.path(), edited.min(routes.saturating_sub(1)), revision);
+        client.wait_for(&format!("/route-{}", edited.min(routes.saturating_sub(1))), &format!("/revision-{revision}"));
+        times.push(begin.elapsed());
+    }
+    let compile = (portico.compile_seconds(status) - before) / EDITS as f64 * 1000.0;
+    times.sort();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!(
+        "{routes:>6}  {:>8.1}  {idle:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {compile:>10.3}",
+        ms(started),
+        ms(times[EDITS / 2]),
+        ms(times[EDITS * 9 / 10]),
+        ms(times[EDITS - 1]),
+    );
+}
+
+/// A route whose redirect tells its revision. Every tenth has a hostname of its own.
+fn write_route(folder: &Path, index: usize, revision: usize) {
+    let mut text = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: route-{index}\nspec:\n  parentRefs:\n  \
+         - name: web\n"
+    );
+    if index % 10 == 9 {
+        writeln!(text, "  hostnames: [host-{index}.example.com]").unwrap();
+    }
+    write!(
+        text,
+        "  rules:\n  - matches:\n    - path:\n        type: PathPrefix\n        value: /route-{index}\n    filters:\n    - type: \
+         RequestRedirect\n      requestRedirect:\n        path:\n          type: ReplaceFullPath\n          \
+         replaceFullPath: /revision-{revision}\n"
+    )
+    .unwrap();
+    let target = folder.join(format!("route-{index}.yaml"));
+    let temporary = folder.join(format!(".route-{index}.new"));
+    fs::write(&temporary, text).unwrap();
+    fs::rename(temporary, target).unwrap();
+}
+
+fn gateway(port: u16) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: portico\nspec:\n  controllerName: \
+         portico.dev/gateway-controller\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: web\n\
+         spec:\n  gatewayClassName: portico\n  listeners:\n  - name: http\n    port: {port}\n    protocol: HTTP\n"
+    )
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+struct Portico(Child);
+
+impl Portico {
+    fn start(folder: &Path, status: u16) -> Self {
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_portico"));
+        let child = Command::new(binary)
+            .args(["run", "--admin-listen", "off", "--access-log", "off", "--workers", "1", "--manifests"])
+            .arg(folder)
+            .arg("--status-listen")
+            .arg(format!("127.0.0.1:{status}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Portico(child)
+    }
+
+    /// Resident memory in MiB.
+    fn resident(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    }
+
+    fn compile_seconds(&self, status: u16) -> f64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", status)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("portico_compile_duration_seconds_sum "));
+        line.map_or(f64::NAN, |value| value.trim().parse().unwrap())
+    }
+}
+
+impl Drop for Portico {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// One connection, kept alive.
+struct Client {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        Client { address, stream: None }
+    }
+
+    /// Asks until the answer redirects to `wanted`.
+    fn wait_for(&mut self, path: &str, wanted: &str) {
+        let begin = Instant::now();
+        loop {
+            if self.location(path).is_some_and(|location| location.ends_with(wanted)) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{path} never led to {wanted}");
+        }
+    }
+
+    fn location(&mut self, path: &str) -> Option<String> {
+        if self.stream.is_none() {
+            match TcpStream::connect(self.address) {
+                Ok(stream) => self.stream = Some(BufReader::new(stream)),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        let stream = self.stream.as_mut()?;
+        let number = path.trim_start_matches("/route-").parse::<usize>().unwrap();
+        let host = if number % 10 == 9 { format!("host-{number}.example.com") } else { "localhost".to_owned() };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = stream.get_mut().write_all(request.as_bytes()).ok().and_then(|()| read_answer(stream));
+        if answer.is_none() {
+            self.stream = None;
+        }
+        answer?
+    }
+}
+
+/// The Location of an answer; None inside if it has none, None outside if the connection is over.
+#[expect(clippy::option_option, reason = "the two absences differ")]
+fn read_answer(stream: &mut BufReader<TcpStream>) -> Option<Option<String>> {
+    let mut location = None;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        let Some((name, value)) = line.split_once(": ") else { continue };
+        if name.eq_ignore_ascii_case("location") {
+            location = Some(value.to_owned());
+        } else if name.eq_ignore_ascii_case("content-length") {
+            length = value.parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(location)
+}

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian lacks to build and test Portico. Does nothing, quickly, where nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+main() {
+    install_packages
+    require_rust
+}
+
+# Pairs of "what must be there" and "the Debian package that brings it".
+missing_packages() {
+    command -v cc >/dev/null || echo gcc
+    [ -e /usr/include/stdlib.h ] || echo libc6-dev
+    command -v make >/dev/null || echo make
+    command -v git >/dev/null || echo git
+    command -v curl >/dev/null || echo curl
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+}
+
+install_packages() {
+    local missing
+    missing=$(missing_packages | tr '\n' ' ')
+    missing=${missing% }
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        fail "these Debian packages, or what they are called on this system, are needed: $missing"
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        fail "these packages are missing and only root can install them: sudo apt-get install $missing"
+    fi
+    say "Installing $missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null
+    # shellcheck disable=SC2086 # One word per package.
+    apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
+}
+
+# rustup reads rust-toolchain.toml and fetches that toolchain at its first use.
+require_rust() {
+    local wanted found
+    if ! command -v cargo >/dev/null; then
+        fail "Rust is missing: install rustup (https://rustup.rs), then run this again"
+    fi
+    wanted=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+    # Where this toolchain is not there yet, rustup may fetch it now or ask for it.
+    if ! found=$(rustc --version); then
+        say "Fetching the Rust toolchain $wanted"
+        rustup toolchain install "$wanted" --profile default --no-self-update </dev/null
+        found=$(rustc --version)
+    fi
+    case "$found" in
+        "rustc $wanted "*) ;;
+        *) fail "Rust $wanted is needed and this is $found: run \`rustup toolchain install $wanted\`" ;;
+    esac
+    for tool in rustfmt clippy; do
+        cargo "${tool/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
+        say "Adding $tool to the Rust toolchain"
+        rustup component add "$tool" </dev/null
+    done
+}
+
+say() {
+    echo "setup: $*"
+}
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+main

@@ -1,0 +1,277 @@
+//! The admin listener: views of the inside, as JSON or YAML. Read-only, for people on this machine.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_SECURITY_POLICY, HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use super::LIMITS;
+use super::answer::{Answer, JSON, answer, aside, not_found, refusal_of_method, text};
+use crate::http_server;
+
+/// What the application shows of itself.
+pub trait Views: Send + Sync + 'static {
+    /// What there is to see now, without secrets. `None` when whoever knows it has gone, as it does when we stop.
+    fn view(&self, view: View) -> BoxFuture<'_, Option<Value>>;
+}
+
+/// What can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    Snapshot,
+    Store,
+    Verdicts,
+}
+
+impl View {
+    pub const ALL: [View; 3] = [View::Snapshot, View::Store, View::Verdicts];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            View::Snapshot => "snapshot",
+            View::Store => "store",
+            View::Verdicts => "verdicts",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            View::Snapshot => "what requests are routed by: listeners, hosts, rules, backends",
+            View::Store => "the objects that it was compiled from",
+            View::Verdicts => "what is thought of each object: its conditions",
+        }
+    }
+}
+
+/// Answers on `listener` until `shutdown` is over.
+pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown: impl Future<Output = ()>) {
+    if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
+        warn!(%address, "The admin listener can be reached from other machines and asks nobody who they are; use --admin-listen 127.0.0.1:8101");
+    }
+    let handler = move |request: Request<Incoming>, _| {
+        let views = views.clone();
+        async move { respond(&request, &*views).await }
+    };
+    http_server::serve(listener, LIMITS, handler, shutdown).await;
+}
+
+async fn respond<B>(request: &Request<B>, views: &dyn Views) -> Answer {
+    if !is_asked_by_address(request) {
+        let message = "refused: the Host is not an address or localhost; ask for example http://127.0.0.1:8101/";
+        return text(StatusCode::FORBIDDEN, message);
+    }
+    if let Some(refusal) = refusal_of_method(request) {
+        return refusal;
+    }
+    let path = request.uri().path();
+    if ["/", "/debug", "/debug/"].contains(&path) {
+        return index();
+    }
+    let view = path.strip_prefix("/debug/").and_then(|name| View::ALL.into_iter().find(|view| view.name() == name));
+    let Some(view) = view else { return not_found("/debug/") };
+    match tokio::time::timeout(PATIENCE, views.view(view)).await {
+        Ok(Some(mut value)) => {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            aside(move || {
+                hide_secrets(&mut value);
+                show(&query, &value)
+            })
+            .await
+        }
+        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
+        Err(_) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the control loop is busy and did not answer within 10s; try again")
+        }
+    }
+}
+
+/// A page of another site can make its name resolve to this machine and then read what we answer to its scripts. Its
+/// requests still carry its name as Host, so names other than localhost are refused.
+fn is_asked_by_address<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
+    let is_of_this_machine = |authority: &Authority| {
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    };
+    is_of_this_machine(&host) && request.uri().authority().is_none_or(is_of_this_machine)
+}
+
+/// A second fence: views are made without secrets, but what looks like a Secret loses its values here in any case.
+fn hide_secrets(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::Object(fields) => {
+            if fields.get("kind").and_then(Value::as_str) == Some("Secret") {
+                for field in ["data", "stringData"] {
+                    if let Some(Value::Object(entries)) = fields.get_mut(field) {
+                        entries.values_mut().for_each(|entry| *entry = Value::from("<hidden>"));
+                    }
+                }
+            }
+            fields.values_mut().for_each(hide_secrets);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn show(query: &str, value: &Value) -> Answer {
+    match query {
+        "" | "o=json" => answer(StatusCode::OK, JSON, format!("{value:#}\n")),
+        "o=yaml" => match serde_saphyr::to_string(value) {
+            Ok(yaml) => answer(StatusCode::OK, "application/yaml", yaml),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("it could not be written as YAML: {error}")),
+        },
+        _ => text(StatusCode::BAD_REQUEST, "the query is not understood; write ?o=json or ?o=yaml"),
+    }
+}
+
+fn index() -> Answer {
+    let items: String = View::ALL
+        .iter()
+        .map(|view| {
+            let (name, about) = (view.name(), view.about());
+            format!(
+                "<li><a href=\"/debug/{name}\">{name}</a> (<a href=\"/debug/{name}?o=yaml\">YAML</a>): {about}</li>\n"
+            )
+        })
+        .collect();
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Portico</title>\n\
+         <h1>Portico</h1>\n<ul>\n{items}</ul>\n</html>\n"
+    );
+    let mut answer = answer(StatusCode::OK, "text/html; charset=utf-8", page);
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    answer
+}
+
+/// The control loop answers between two pieces of work, the longest of which is a compile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use serde_json::json;
+
+    use super::*;
+    use crate::http_server::testing;
+
+    /// Shows the store, has no snapshot, and never finishes the verdicts.
+    struct Inside;
+
+    impl Views for Inside {
+        fn view(&self, view: View) -> BoxFuture<'_, Option<Value>> {
+            let secret = json!({ "kind": "Secret", "data": { "tls.key": "cHJpdmF0ZQ==" }, "stringData": { "a": "b" } });
+            match view {
+                View::Store => {
+                    let map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
+                    std::future::ready(Some(json!({ "objects": [secret, map] }))).boxed()
+                }
+                View::Snapshot => std::future::ready(None).boxed(),
+                View::Verdicts => std::future::pending().boxed(),
+            }
+        }
+    }
+
+    async fn ask(request: String) -> (u16, String) {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve_admin(listener, Arc::new(Inside), std::future::pending()));
+        let answer = testing::exchange(address, &request).await;
+        server.abort();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn get(target: &str) -> (u16, String) {
+        ask(format!("GET {target} HTTP/1.1\r\nhost: localhost:8101\r\nconnection: close\r\n\r\n")).await
+    }
+
+    #[tokio::test]
+    async fn a_view_comes_as_json_or_yaml_without_secrets() {
+        let expected = json!({ "objects": [
+            { "kind": "Secret", "data": { "tls.key": "<hidden>" }, "stringData": { "a": "<hidden>" } },
+            { "kind": "ConfigMap", "data": { "ca.crt": "public" } },
+        ] });
+        for target in ["/debug/store", "/debug/store?o=json"] {
+            let (status, body) = get(target).await;
+            assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, expected.clone()), "{target}");
+        }
+        let (status, body) = get("/debug/store?o=yaml").await;
+        assert_eq!((status, serde_saphyr::from_str::<Value>(&body).unwrap()), (200, expected));
+        assert!(body.starts_with("objects:\n"), "{body}");
+        let message = "the query is not understood; write ?o=json or ?o=yaml\n";
+        assert_eq!(get("/debug/store?o=xml").await, (400, message.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_seen_is_said() {
+        let (status, body) = get("/debug/snapshot").await;
+        assert_eq!((status, body.as_str()), (503, "stopping; there is nothing to see any more\n"));
+        assert_eq!(get("/debug/secrets").await, (404, "nothing is here; try /debug/\n".to_owned()));
+        assert_eq!(get("/healthz").await.0, 404);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_control_loop_that_does_not_answer_is_not_waited_for() {
+        let request = Request::get("/debug/verdicts").header("host", "localhost").body(()).unwrap();
+        let answer = respond(&request, &Inside).await;
+        assert_eq!(answer.status(), 503);
+        let body = http_body_util::Limited::new(answer.into_body(), 1000);
+        #[expect(clippy::disallowed_methods, reason = "it is limited")]
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        assert!(body.starts_with(b"the control loop is busy"), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn the_index_links_every_view() {
+        for target in ["/", "/debug", "/debug/"] {
+            let (status, body) = get(target).await;
+            assert_eq!(status, 200);
+            for view in View::ALL {
+                assert!(body.contains(&format!("href=\"/debug/{}\"", view.name())), "{body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn names_of_other_sites_are_refused() {
+        let cases = [
+            ("host: 127.0.0.1:8101", 200),
+            ("host: 127.0.0.1", 200),
+            ("host: [::1]:8101", 200),
+            ("host: LOCALHOST", 200),
+            ("host: 10.0.0.1:80", 200),
+            ("host: evil.example", 403),
+            ("host: localhost.evil.example", 403),
+            ("host: 127.0.0.1.evil.example:8101", 403),
+            ("host: 127.0.0.1\r\nhost: evil.example", 403),
+            ("host: a b", 403),
+            ("host:", 403),
+            ("x: y", 403),
+        ];
+        for (host, status) in cases {
+            let request = format!("GET / HTTP/1.1\r\n{host}\r\nconnection: close\r\n\r\n");
+            assert_eq!(ask(request).await.0, status, "{host}");
+        }
+        let absolute = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        assert_eq!(ask(absolute.to_owned()).await.0, 403);
+    }
+
+    #[tokio::test]
+    async fn only_reading_is_allowed() {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let request = format!("{method} /debug/store HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            assert_eq!(ask(request).await, (405, "only for reading; use GET or HEAD\n".to_owned()), "{method}");
+        }
+    }
+}

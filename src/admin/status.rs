@@ -1,0 +1,230 @@
+//! The status listener: are we alive, are we ready, and how are we doing.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::header::ACCEPT;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::LIMITS;
+use super::answer::{Answer, answer, aside, json, not_found, refusal_of_method, text};
+use crate::http_server;
+use crate::metrics::Exposition;
+
+/// What the application tells the status listener. All of it is at hand: nothing here waits.
+pub trait Vitals: Send + Sync + 'static {
+    /// What has to happen before requests may come, in words; empty when ready.
+    fn waiting_for(&self) -> Vec<String>;
+
+    /// All metrics, in the exposition asked for.
+    fn metrics(&self, exposition: Exposition) -> Result<String, std::fmt::Error>;
+
+    /// Client connections that are open now.
+    fn open_connections(&self) -> u64;
+
+    /// Client connections since the start.
+    fn accepted_connections(&self) -> u64;
+
+    /// Requests since the start.
+    fn total_requests(&self) -> u64;
+
+    /// Identifies what is being served: the same configuration has the same.
+    fn configuration_hash(&self) -> String;
+}
+
+/// Answers on `listener` until `shutdown` is over.
+pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
+    let handler = move |request: Request<Incoming>, _| {
+        let vitals = vitals.clone();
+        async move { respond(&request, vitals).await }
+    };
+    http_server::serve(listener, LIMITS, handler, shutdown).await;
+}
+
+async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
+    if let Some(refusal) = refusal_of_method(request) {
+        return refusal;
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok"),
+        "/readyz" => readiness(&*vitals),
+        "/metrics" => metrics(request, vitals).await,
+        "/status" => kong_status(&*vitals),
+        "/status/ready" => kong_readiness(&*vitals),
+        _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
+    }
+}
+
+/// One line per thing that is waited for, as the API server writes them.
+fn readiness(vitals: &dyn Vitals) -> Answer {
+    let waiting_for = vitals.waiting_for();
+    if waiting_for.is_empty() {
+        return text(StatusCode::OK, "ok");
+    }
+    let lines: Vec<_> = waiting_for.iter().map(|name| format!("[-] {name}")).collect();
+    text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
+}
+
+async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let exposition = Exposition::accepted_by(accept);
+    aside(move || match vitals.metrics(exposition) {
+        Ok(metrics) => answer(StatusCode::OK, exposition.content_type(), metrics),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
+    })
+    .await
+}
+
+/// What scripts and dashboards made for Kong read of its `/status`, as far as we know it. Its memory of Lua workers and its
+/// database do not exist here.
+fn kong_status(vitals: &dyn Vitals) -> Answer {
+    let status = json!({
+        "configuration_hash": vitals.configuration_hash(),
+        "server": {
+            "connections_active": vitals.open_connections(),
+            "connections_accepted": vitals.accepted_connections(),
+            "connections_handled": vitals.accepted_connections(),
+            "total_requests": vitals.total_requests(),
+        },
+    });
+    json(StatusCode::OK, &status)
+}
+
+fn kong_readiness(vitals: &dyn Vitals) -> Answer {
+    let waiting_for = vitals.waiting_for();
+    if waiting_for.is_empty() {
+        return json(StatusCode::OK, &json!({ "message": "ready" }));
+    }
+    let message = format!("not ready, waiting for: {}", waiting_for.join(", "));
+    json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "message": message }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+    use crate::http_server::testing;
+
+    struct Patient {
+        waiting_for: &'static [&'static str],
+    }
+
+    impl Vitals for Patient {
+        fn waiting_for(&self) -> Vec<String> {
+            self.waiting_for.iter().map(ToString::to_string).collect()
+        }
+
+        fn metrics(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+            Ok(format!("{exposition:?}\n"))
+        }
+
+        fn open_connections(&self) -> u64 {
+            1
+        }
+
+        fn accepted_connections(&self) -> u64 {
+            2
+        }
+
+        fn total_requests(&self) -> u64 {
+            3
+        }
+
+        fn configuration_hash(&self) -> String {
+            "abc".to_owned()
+        }
+    }
+
+    /// The answer to raw bytes, without the date.
+    async fn ask(waiting_for: &'static [&'static str], request: &str) -> String {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve_status(listener, Arc::new(Patient { waiting_for }), std::future::pending()));
+        let answer = testing::exchange(address, request).await;
+        server.abort();
+        answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+    }
+
+    async fn get(waiting_for: &'static [&'static str], path: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: portico.example\r\nconnection: close\r\n\r\n");
+        let answer = ask(waiting_for, &request).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn ready_or_what_is_waited_for() {
+        let waiting: &[&str] = &["first snapshot", "listeners"];
+        let cases: [(&'static [&str], &str, u16, &str); 6] = [
+            (&[], "/healthz", 200, "ok\n"),
+            (waiting, "/healthz", 200, "ok\n"),
+            (&[], "/readyz", 200, "ok\n"),
+            (waiting, "/readyz", 503, "not ready, waiting for:\n[-] first snapshot\n[-] listeners\n"),
+            (&[], "/status/ready", 200, "{\n  \"message\": \"ready\"\n}\n"),
+            (
+                waiting,
+                "/status/ready",
+                503,
+                "{\n  \"message\": \"not ready, waiting for: first snapshot, listeners\"\n}\n",
+            ),
+        ];
+        for (waiting_for, path, status, body) in cases {
+            assert_eq!(get(waiting_for, path).await, (status, body.to_owned()), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn kongs_status_says_what_is_true_of_us() {
+        let (status, body) = get(&[], "/status").await;
+        let expected = json!({
+            "configuration_hash": "abc",
+            "server": {
+                "connections_active": 1, "connections_accepted": 2, "connections_handled": 2, "total_requests": 3,
+            },
+        });
+        assert_eq!((status, serde_json::from_str(&body).unwrap()), (200, expected));
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_exposition_asked_for() {
+        for (accept, content_type, body) in [
+            ("*/*", "text/plain; version=0.0.4; charset=utf-8", "Text\n"),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                "OpenMetrics\n",
+            ),
+        ] {
+            let request = format!("GET /metrics HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+            let answer = ask(&[], &request).await;
+            assert!(answer.contains(&format!("content-type: {content_type}\r\n")), "{answer}");
+            assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_reading_is_allowed() {
+        let request = "POST /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
+        let expected = "HTTP/1.1 405 Method Not Allowed\r\ncontent-type: text/plain; charset=utf-8\r\n\
+                        cache-control: no-store\r\nx-content-type-options: nosniff\r\nallow: GET, HEAD\r\n\
+                        content-length: 34\r\nconnection: close\r\n\r\nonly for reading; use GET or HEAD\n";
+        let answer = ask(&[], request).await;
+        let mut lines: Vec<_> = answer.split("\r\n").collect();
+        let mut expected: Vec<_> = expected.split("\r\n").collect();
+        lines.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+        let head = ask(&[], "HEAD /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_names_the_known_ones() {
+        let (status, body) = get(&[], "/debug/store").await;
+        let expected = "nothing is here; try /healthz, /readyz, /metrics, /status or /status/ready\n";
+        assert_eq!((status, body.as_str()), (404, expected));
+    }
+}

@@ -1,0 +1,114 @@
+//! GRPCRoute: which calls go where.
+
+use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::backend::{self, BackendRef};
+use super::filter::{self, Filter};
+use super::http_route::{HttpValueMatch, few_matches};
+use super::reference::{self, ParentReference};
+use super::schema::form;
+use super::schema::rule::{names_differ, rule};
+use super::schema::shape::{each, experimental, field, keyed_by};
+use super::session_persistence::SessionPersistence;
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct GrpcRoute {
+    pub spec: GrpcRouteSpec,
+}
+
+impl Resource for GrpcRoute {
+    const KIND: Kind = Kind::GrpcRoute;
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcRouteSpec {
+    #[serde(default)]
+    #[schemars(length(max = 32), transform = reference::parents_differ)]
+    pub parent_refs: Vec<ParentReference>,
+    #[schemars(transform = experimental, transform = form::one_of(["All", "None"]))]
+    pub use_default_gateways: Option<String>,
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = each(form::hostname))]
+    pub hostnames: Vec<String>,
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = names_differ, transform = few_matches())]
+    pub rules: Vec<GrpcRouteRule>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcRouteRule {
+    #[schemars(transform = form::section_name)]
+    pub name: Option<String>,
+    /// Any of them suffices; none at all means every call.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub matches: Vec<GrpcRouteMatch>,
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = filter::grpc_filters)]
+    pub filters: Vec<Filter>,
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = backend::grpc_backends)]
+    pub backend_refs: Vec<BackendRef>,
+    #[schemars(transform = experimental)]
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+/// Everything in it must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcRouteMatch {
+    pub method: Option<GrpcMethodMatch>,
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]), transform = each(field("value", any_header_value)))]
+    pub headers: Vec<HttpValueMatch>,
+}
+
+/// A service, a method or both, `Exact` or `RegularExpression`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = method_rules)]
+pub struct GrpcMethodMatch {
+    #[serde(rename = "type", default = "exact")]
+    #[schemars(transform = form::one_of(["Exact", "RegularExpression"]))]
+    pub kind: String,
+    #[schemars(length(max = 1024))]
+    pub service: Option<String>,
+    #[schemars(length(max = 1024))]
+    pub method: Option<String>,
+}
+
+fn method_rules(schema: &mut Schema) {
+    rule(
+        "!has(self.type) || has(self.method) || has(self.service)",
+        "neither service nor method is named; add one, or leave the match out to match every call",
+    )
+    .transform(schema);
+    rule(
+        "(has(self.type) && self.type != 'Exact') || !has(self.service) \
+         || self.service.matches('^[.]?[A-Za-z_][A-Za-z_0-9]*([.][A-Za-z_][A-Za-z_0-9]*)*$')",
+        "service is no protobuf name; write it with its package, as in helloworld.Greeter",
+    )
+    .transform(schema);
+    rule(
+        "(has(self.type) && self.type != 'Exact') || !has(self.method) \
+         || self.method.matches('^[A-Za-z_][A-Za-z_0-9]*$')",
+        "method is no protobuf name; write letters, digits and '_', as in SayHello",
+    )
+    .transform(schema);
+}
+
+/// Unlike HTTPRoute, the API puts no bounds on the characters here in either channel.
+fn any_header_value(schema: &mut Schema) {
+    schema.insert("minLength".to_owned(), json!(1));
+    schema.insert("maxLength".to_owned(), json!(4096));
+}
+
+fn exact() -> String {
+    "Exact".to_owned()
+}

@@ -1,0 +1,28 @@
+//! ListenerSet: more listeners for a Gateway, kept by someone else.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::listener::{self, Listener};
+use super::reference::ParentReference;
+use super::schema::shape::{keyed_by, without};
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct ListenerSet {
+    pub spec: ListenerSetSpec,
+}
+
+impl Resource for ListenerSet {
+    const KIND: Kind = Kind::ListenerSet;
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSetSpec {
+    /// The whole Gateway: neither a section nor a port of it.
+    #[schemars(transform = without(["sectionName", "port"]))]
+    pub parent_ref: ParentReference,
+    #[schemars(length(min = 1, max = 64), transform = keyed_by(["name"]), transform = listener::listeners)]
+    pub listeners: Vec<Listener>,
+}

@@ -1,0 +1,125 @@
+//! From what derive wrote to a structural schema of one channel.
+
+use serde_json::{Map, Value, json};
+
+use super::channel_mark::{EXPERIMENTAL_ONLY, IN_EXPERIMENTAL, RULE_CHANNEL, RULE_MEMBER};
+use super::rule::{VALIDATIONS, retain};
+use crate::api::gateway::Channel;
+
+/// Chooses the channel and drops what a structural schema does not have.
+pub(super) fn settle(node: &mut Value, channel: Channel) {
+    let Some(node) = node.as_object_mut() else { return };
+    choose(node, channel);
+    plain(node);
+    if let Some(properties) = node.get_mut("properties").and_then(Value::as_object_mut) {
+        for property in properties.values_mut() {
+            settle(property, channel);
+        }
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(entries) = node.get_mut(key) {
+            settle(entries, channel);
+        }
+    }
+}
+
+/// Leaves what holds in this channel, and no mark of the other.
+fn choose(node: &mut Map<String, Value>, channel: Channel) {
+    let more = node.remove(IN_EXPERIMENTAL);
+    if let (Channel::Experimental, Some(Value::Object(more))) = (channel, more) {
+        node.extend(more);
+    }
+    let mut gone = Vec::new();
+    if let Some(properties) = node.get_mut("properties").and_then(Value::as_object_mut) {
+        for (name, property) in properties.iter_mut() {
+            let marked = property.as_object_mut().and_then(|property| property.remove(EXPERIMENTAL_ONLY)).is_some();
+            if marked && channel == Channel::Standard {
+                gone.push(name.clone());
+            }
+        }
+        properties.retain(|name, _| !gone.contains(name));
+    }
+    if let Some(required) = node.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !gone.iter().any(|gone| name == gone));
+    }
+    retain(node, |rule| rule.get(RULE_CHANNEL).is_none_or(|only| only == channel.name()));
+    for rule in node.get_mut(VALIDATIONS).and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(rule) = rule.as_object_mut() {
+            rule.remove(RULE_CHANNEL);
+            rule.remove(RULE_MEMBER);
+        }
+    }
+}
+
+/// Drops words of JSON Schema that a structural schema does without, and descriptions, which cost memory unread.
+fn plain(node: &mut Map<String, Value>) {
+    for key in ["title", "description", "$schema"] {
+        node.remove(key);
+    }
+    // Absent and null are one to us, but the API server takes null for absent by itself.
+    if let Some(kinds) = node.get_mut("type").and_then(Value::as_array_mut) {
+        kinds.retain(|kind| kind != "null");
+        if kinds.len() == 1 {
+            let kind = kinds.remove(0);
+            node.insert("type".to_owned(), kind);
+        }
+    }
+    let empty = json!({});
+    let nothing = |default: &Value| default.is_null() || *default == json!([]) || *default == empty;
+    if node.get("default").is_some_and(nothing) {
+        node.remove("default");
+    }
+    // A list is one value unless the type says how its entries are told apart.
+    if node.get("type").is_some_and(|kind| kind == "array") {
+        node.entry("x-kubernetes-list-type").or_insert_with(|| json!("atomic"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_standard_channel_has_nothing_of_the_experimental_one() {
+        let marked = json!({
+            "type": ["object", "null"],
+            "description": "words",
+            "required": ["old", "new"],
+            "properties": {
+                "old": { "type": "array", "default": [], "items": { "type": "string" } },
+                "new": { "type": "string", EXPERIMENTAL_ONLY: true },
+            },
+            IN_EXPERIMENTAL: { "minProperties": 1 },
+            VALIDATIONS: [
+                { "rule": "a", RULE_CHANNEL: "standard" },
+                { "rule": "b", RULE_CHANNEL: "experimental" },
+            ],
+        });
+        let old = json!({ "type": "array", "items": { "type": "string" }, "x-kubernetes-list-type": "atomic" });
+        let cases = [
+            (
+                Channel::Standard,
+                json!({
+                    "type": "object", "required": ["old"], "properties": { "old": old }, VALIDATIONS: [{ "rule": "a" }],
+                }),
+            ),
+            (
+                Channel::Experimental,
+                json!({
+                    "type": "object",
+                    "required": ["old", "new"],
+                    "properties": { "old": old, "new": { "type": "string" } },
+                    "minProperties": 1,
+                    VALIDATIONS: [{ "rule": "b" }],
+                }),
+            ),
+        ];
+        for (channel, expected) in cases {
+            let mut schema = marked.clone();
+            settle(&mut schema, channel);
+            assert_eq!(schema, expected, "{channel:?}");
+        }
+    }
+}

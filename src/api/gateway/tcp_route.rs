@@ -1,0 +1,16 @@
+//! TCPRoute: connections to a listener go to backends as they are.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::stream_route::StreamRouteSpec;
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct TcpRoute {
+    pub spec: StreamRouteSpec,
+}
+
+impl Resource for TcpRoute {
+    const KIND: Kind = Kind::TcpRoute;
+}

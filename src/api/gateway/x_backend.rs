@@ -1,0 +1,123 @@
+//! XBackend: Pods chosen by labels, or a host outside the cluster, with protocol and TLS of their own. Experimental.
+
+use std::collections::BTreeMap;
+
+use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+
+use super::backend_tls_policy::BackendTlsValidation;
+use super::reference::SecretObjectReference;
+use super::schema::form;
+use super::schema::rule::{KEY, every, rule};
+use super::schema::shape::each;
+use super::schema::union::{member, union};
+use super::session_persistence::SessionPersistence;
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct XBackend {
+    pub spec: XBackendSpec,
+}
+
+impl Resource for XBackend {
+    const KIND: Kind = Kind::XBackend;
+}
+
+/// `kind` says which of `endpoint_selector` and `external_hostname` is set.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = protocol_and_tls, transform = union("type", [
+    member("ExternalHostname", "externalHostname"),
+    member("EndpointSelector", "endpointSelector"),
+]))]
+#[schemars(transform = rule(
+    "!has(self.sessionPersistence) || self.type == 'EndpointSelector'",
+    "sessionPersistence is set but the endpoints are not ours to choose; remove it, or set type to EndpointSelector",
+))]
+pub struct XBackendSpec {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub endpoint_selector: Option<EndpointSelector>,
+    pub external_hostname: Option<ExternalHostname>,
+    pub port: XBackendPort,
+    #[schemars(transform = form::one_of(PROTOCOLS))]
+    pub protocol: Option<String>,
+    #[schemars(extend("default" = { "mode": "None" }))]
+    pub tls: Option<XBackendTls>,
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+const PROTOCOLS: [&str; 8] = ["TCP", "HTTP", "HTTP2", "HTTP11", "H2C", "MCP", "GRPC", "WSS"];
+
+/// Pods of the namespace that carry all these labels.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSelector {
+    #[schemars(
+        extend("minProperties" = 1, "maxProperties" = 64),
+        transform = each(form::label_value),
+        transform = every(
+            "key",
+            KEY,
+            "!format.qualifiedName().validate(key).hasValue()",
+            "not the key of a label; write a name of at most 63 letters, digits, '-', '_' or '.', if need be with a \
+             domain and '/' before it",
+        ),
+    )]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalHostname {
+    #[schemars(transform = form::precise_hostname, transform = rule(
+        "!self.matches('[.]cluster[.]local$')",
+        "the name is one of this cluster; name its Service in place of an XBackend",
+    ))]
+    pub hostname: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
+pub struct XBackendPort {
+    #[schemars(transform = form::port)]
+    pub number: Option<i32>,
+}
+
+/// `ServerOnly` verifies the backend, `ClientAndServer` shows it a certificate too.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = rule(
+    "has(self.clientCertificateRef) == (self.mode == 'ClientAndServer')",
+    "clientCertificateRef and mode ClientAndServer go together; set both, or remove the one and change the other",
+))]
+#[schemars(transform = rule(
+    "has(self.validation) == (self.mode != 'None')",
+    "validation and a mode other than None go together; set both, or remove validation and set mode to None",
+))]
+pub struct XBackendTls {
+    #[schemars(transform = form::one_of(["None", "ServerOnly", "ClientAndServer"]))]
+    pub mode: String,
+    pub validation: Option<BackendTlsValidation>,
+    pub client_certificate_ref: Option<SecretObjectReference>,
+}
+
+fn protocol_and_tls(schema: &mut Schema) {
+    rule(
+        "!has(self.protocol) || self.protocol != 'H2C' || !has(self.tls) || self.tls.mode == 'None'",
+        "protocol H2C is HTTP/2 without TLS but tls is on; set tls.mode to None, or protocol to HTTP2",
+    )
+    .transform(schema);
+    for (protocol, remedy) in
+        [("HTTP2", "set tls.mode to ServerOnly, or protocol to H2C"), ("WSS", "set tls.mode to ServerOnly")]
+    {
+        rule(
+            format!(
+                "!has(self.protocol) || self.protocol != '{protocol}' || (has(self.tls) && self.tls.mode != 'None')"
+            ),
+            format!("protocol {protocol} needs TLS but tls is off; {remedy}"),
+        )
+        .transform(schema);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed. Where the log is
+//! JSON a program reads it, and gets the same as events.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::control::{Control, News};
+use crate::api::ObjectId;
+use crate::compile::verdict::Verdict;
+use crate::manifests::{Manifests, Refusal, Severity, Update};
+use crate::report::{self, Counts, Diagnostic, RouteRow};
+use crate::snapshot::Snapshot;
+use crate::snapshot::dump::{MatchDump, Row};
+use crate::telemetry::LogFormat;
+
+/// Writes to stderr, so that the access log has stdout for itself.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    format: LogFormat,
+    color: bool,
+    /// Refusals that were told, so that an edit elsewhere does not repeat them.
+    told: Vec<Refusal>,
+}
+
+/// More routes than fit on a few screens are counted, not listed.
+const MOST_ROWS: usize = 60;
+/// `curl` lines to paste; a few show how, more would be noise.
+const MOST_CURL_LINES: usize = 8;
+
+impl Announcer {
+    pub(super) fn new(format: LogFormat, color: bool) -> Self {
+        Announcer { format, color, told: Vec::new() }
+    }
+
+    /// Everything there is, once at the start.
+    pub(super) fn start(&mut self, control: &mut Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
+        control.take_news();
+        let verdicts = control.verdicts();
+        let diagnostics = diagnostics(update.refusals.iter(), verdicts.iter(), manifests);
+        let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
+        let summary = report::summary(counts, &diagnostics);
+        self.told = update.refusals.clone();
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            info!(summary = summary.trim_end(), "Serving");
+            return;
+        }
+        let mut text = String::new();
+        let mut section = |title: &str, body: &str| {
+            if !body.is_empty() {
+                text += &format!("\n{title}\n{body}");
+            }
+        };
+        if verdicts.len() <= MOST_ROWS {
+            section("Objects", &report::verdicts(verdicts));
+        }
+        let rows = snapshot.rows();
+        if rows.len() <= MOST_ROWS {
+            let rows: Vec<_> = rows.iter().map(route_row).collect();
+            section("Routes", &report::routes(&rows));
+        } else {
+            section(
+                "Routes",
+                &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()),
+            );
+        }
+        section("Try it", &curl_lines(snapshot));
+        section("Problems", &report::terminal(&diagnostics, self.color));
+        text += &format!("\n{summary}");
+        write(&text);
+    }
+
+    /// What an edit changed: objects, conditions that flipped, problems that are new, and that old ones are gone.
+    pub(super) fn edit(&mut self, control: &mut Control, manifests: &Manifests, update: &Update, took: Duration) {
+        let News { before, after } = control.take_news();
+        let changes = report::changes(&before, &after);
+        let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
+        let mended = self.told.iter().any(|refusal| !update.refusals.contains(refusal));
+        let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
+        if changes.is_empty() && diagnostics.is_empty() && !mended {
+            return;
+        }
+        self.told = update.refusals.clone();
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            changes.lines().for_each(|change| info!(change, "Changed"));
+            return;
+        }
+        let mut text = if changes.is_empty() {
+            "\nNothing changed\n".to_owned()
+        } else {
+            format!("\nChanged, live after {}\n{changes}", milliseconds(took))
+        };
+        if !diagnostics.is_empty() {
+            text += &report::terminal(&diagnostics, self.color);
+        } else if mended && update.refusals.is_empty() {
+            text += "All files are fine again\n";
+        }
+        write(&text);
+    }
+
+    /// Verdicts that changed without an edit: a port became free, or was taken.
+    pub(super) fn verdicts(&mut self, control: &mut Control, manifests: &Manifests) {
+        let News { before, after } = control.take_news();
+        let changes = report::changes(&before, &after);
+        if changes.is_empty() {
+            return;
+        }
+        let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
+        if self.format == LogFormat::Json {
+            log(&diagnostics);
+            changes.lines().for_each(|change| info!(change, "Changed"));
+            return;
+        }
+        write(&format!("\nChanged\n{changes}{}", report::terminal(&diagnostics, self.color)));
+    }
+}
+
+fn diagnostics<'a>(
+    refusals: impl Iterator<Item = &'a Refusal>,
+    verdicts: impl Iterator<Item = (&'a ObjectId, &'a Arc<Verdict>)>,
+    manifests: &Manifests,
+) -> Vec<Diagnostic> {
+    let mut diagnostics: Vec<_> = refusals.map(report::of_refusal).collect();
+    diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
+    report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    diagnostics
+}
+
+/// One event per problem, for programs.
+fn log(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        let place = diagnostic.place.as_ref().map(ToString::to_string).unwrap_or_default();
+        let object = diagnostic.object.as_deref().unwrap_or_default();
+        let Diagnostic { field, reason, message, remedy, .. } = diagnostic;
+        match diagnostic.severity {
+            Severity::Error => error!(place, object, field, reason, remedy, "{message}"),
+            Severity::Warning => warn!(place, object, field, reason, remedy, "{message}"),
+        }
+    }
+}
+
+fn route_row(row: &Row) -> RouteRow {
+    RouteRow {
+        host: row.host.clone(),
+        path: row.matches.clone(),
+        route: format!("{} {}", row.route.replacen('/', " ", 1), row.rule),
+        backends: if row.backends.is_empty() { row.action.clone() } else { row.backends.clone() },
+        address: row.address.to_string(),
+    }
+}
+
+/// A line per route that can be pasted into a shell and is answered by that route.
+fn curl_lines(snapshot: &Snapshot) -> String {
+    let mut lines = String::new();
+    let mut shown = BTreeSet::new();
+    for bind in snapshot.dump().binds {
+        for listener in &bind.listeners {
+            for host in &listener.hosts {
+                for entry in &host.matches {
+                    let Some(line) = curl_line(bind.address, &listener.hostname, &host.host, entry) else { continue };
+                    if shown.len() < MOST_CURL_LINES && shown.insert(entry.route.clone()) {
+                        lines += &format!("  {line}\n");
+                    }
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// None for what no single line is sure to reach: regular expressions.
+fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Option<String> {
+    let path = entry.path.strip_prefix("PathPrefix ").or_else(|| entry.path.strip_prefix("Exact "))?;
+    let mut line = "curl".to_owned();
+    if let Some(method) = entry.method.as_deref().filter(|method| *method != "GET") {
+        line += &format!(" -X {method}");
+    }
+    // The narrower of the two hosts is the one that both take.
+    let name = match (host, listener) {
+        ("*", "*") => None,
+        ("*", listener) => Some(listener),
+        (host, _) => Some(host),
+    };
+    if let Some(name) = name {
+        line += &format!(" -H 'Host: {}'", name.replacen('*', "any", 1));
+    }
+    for header in &entry.headers {
+        line += &format!(" -H {}", quoted(header.split_once(": ").map(|_| header.as_str())?));
+    }
+    let mut query = String::new();
+    for parameter in &entry.query {
+        query += if query.is_empty() { "?" } else { "&" };
+        query += parameter.split_once('=').map(|_| parameter.as_str())?;
+    }
+    let ip = if address.ip().is_unspecified() { loopback_of(address.ip()) } else { address.ip() };
+    let url = format!("http://{}{path}{query}", SocketAddr::new(ip, address.port()));
+    let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
+    Some(format!("{line} {}", if plain { url } else { quoted(&url) }))
+}
+
+fn loopback_of(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]) }
+}
+
+/// For a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn milliseconds(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1000.0)
+}
+
+fn write(text: &str) {
+    // Nobody is left to be told when stderr is closed.
+    io::stderr().lock().write_all(text.as_bytes()).ok();
+}

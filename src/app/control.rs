@@ -1,0 +1,163 @@
+//! The control loop's state: everything between a file that changed and a snapshot that is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::host_addresses::host_addresses;
+use crate::api::{Kind, ObjectId};
+use crate::args::GatewayOptions;
+use crate::compile::addresses::{Addresses, Pool};
+use crate::compile::verdict::{Verdict, Verdicts};
+use crate::compile::{Compiler, Inputs, addressed};
+use crate::snapshot::Snapshot;
+use crate::status::{self, Bind};
+use crate::store::{Batch, Changes, Store};
+use crate::upstream::Registry;
+
+/// Store, compiler and what they need. Owned by one task: whoever wants to know something asks that task.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) store: Store,
+    compiler: Compiler,
+    addresses: Addresses,
+    pool: Pool,
+    controllers: Vec<String>,
+    upstreams: Arc<Registry>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    /// What became of each address the snapshot asks for.
+    binds: BTreeMap<SocketAddr, Bind>,
+    /// The verdicts of the compiler, joined with `binds`.
+    verdicts: Verdicts,
+    /// What was thought of objects before their verdict changed, since the last `take_news`.
+    before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
+}
+
+/// Verdicts that changed, as they were and as they are.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) before: Verdicts,
+    pub(super) after: Verdicts,
+}
+
+/// What one batch led to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Applied {
+    pub(super) changes: usize,
+    /// There is another snapshot than before.
+    pub(super) swapped: bool,
+    pub(super) routers_built: usize,
+}
+
+impl Control {
+    pub(super) fn new(gateways: GatewayOptions, upstreams: Arc<Registry>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
+        let pool = if gateways.pool.explicit {
+            Pool::explicit(gateways.pool.networks, host_addresses())
+        } else {
+            Pool::loopback()
+        };
+        Control {
+            store: Store::default(),
+            compiler: Compiler::default(),
+            addresses: Addresses::default(),
+            pool,
+            controllers: gateways.controller_names.into_iter().collect(),
+            upstreams,
+            snapshots,
+            binds: BTreeMap::new(),
+            verdicts: Verdicts::new(),
+            before: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a batch all the way to the snapshot that is served from now on.
+    pub(super) fn apply(&mut self, batch: Batch) -> Applied {
+        let mut changes = self.store.apply(batch);
+        let count = changes.len();
+        self.assign_addresses(&mut changes);
+        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+
+        // Endpoints before the swap: nothing new is served without them.
+        for (key, endpoints) in compiled.endpoints {
+            self.upstreams.upstream(&key).set_endpoints(endpoints);
+        }
+        let swapped = !Arc::ptr_eq(&compiled.snapshot, &self.snapshots.load());
+        if swapped {
+            self.snapshots.store(compiled.snapshot);
+        }
+        // Forgetting after the swap: until then requests still come to the old ones.
+        if let Some(used) = &compiled.used {
+            self.upstreams.retain(used);
+        }
+        for id in compiled.verdicts_changed {
+            self.join(id);
+        }
+        Applied { changes: count, swapped, routers_built: compiled.routers_built }
+    }
+
+    /// Takes over what could be bound, and what could not.
+    pub(super) fn bound(&mut self, binds: BTreeMap<SocketAddr, Bind>) {
+        if self.binds == binds {
+            return;
+        }
+        self.binds = binds;
+        let gateways: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::Gateway).cloned().collect();
+        for id in gateways {
+            self.join(id);
+        }
+    }
+
+    /// Every verdict as of now.
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// The controller name to sign status with.
+    pub(super) fn controller(&self) -> &str {
+        self.controllers.first().map_or("", String::as_str)
+    }
+
+    /// What changed since this was last asked.
+    pub(super) fn take_news(&mut self) -> News {
+        let mut news = News::default();
+        for (id, before) in std::mem::take(&mut self.before) {
+            let after = self.verdicts.get(&id).cloned();
+            if before == after {
+                continue;
+            }
+            if let Some(after) = after {
+                news.after.insert(id.clone(), after);
+            }
+            if let Some(before) = before {
+                news.before.insert(id, before);
+            }
+        }
+        news
+    }
+
+    fn join(&mut self, id: ObjectId) {
+        let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
+            let bind = |address: SocketAddr| self.binds.get(&address).cloned();
+            status::join(verdict, &bind).map_or_else(|| verdict.clone(), Arc::new)
+        });
+        let before = match verdict {
+            Some(verdict) => self.verdicts.insert(id.clone(), verdict),
+            None => self.verdicts.remove(&id),
+        };
+        self.before.entry(id).or_insert(before);
+    }
+
+    /// Gives Gateways their addresses; if that changed anything, all of them have to be looked at again.
+    fn assign_addresses(&mut self, changes: &mut Changes) {
+        let concerned: BTreeSet<Kind> = changes.iter().map(|id| id.kind).collect();
+        if !concerned.contains(&Kind::Gateway) && !concerned.contains(&Kind::GatewayClass) {
+            return;
+        }
+        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
+        }
+    }
+}

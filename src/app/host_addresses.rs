@@ -1,0 +1,62 @@
+//! The addresses of this machine, to report for Gateways that listen on all interfaces.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Addresses by which others may reach this machine, without loopback and link-local ones; loopback if there is none.
+/// Reads what the kernel shows under `/proc`, so that no name service is asked.
+pub(super) fn host_addresses() -> Vec<IpAddr> {
+    let trie = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let interfaces = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let mut addresses = local_v4(&trie);
+    addresses.extend(global_v6(&interfaces));
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    addresses
+}
+
+/// In the routing trie a line `|-- ADDRESS` is followed by `/32 host LOCAL` if the address is ours.
+fn local_v4(trie: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let mut last: Option<Ipv4Addr> = None;
+    for line in trie.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line == "/32 host LOCAL"
+            && let Some(address) = last.filter(|address| !address.is_loopback() && !address.is_link_local())
+        {
+            found.push(IpAddr::V4(address));
+        }
+    }
+    found
+}
+
+/// Each line: address in hex, index, prefix length, scope (00 is global), flags, name.
+fn global_v6(interfaces: &str) -> Vec<IpAddr> {
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok()?;
+        let scope = words.nth(2)?;
+        (scope == "00").then_some(IpAddr::V6(Ipv6Addr::from(address)))
+    };
+    interfaces.lines().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 127.0.0.1\n        \
+                    /32 host LOCAL\n     |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
+        assert_eq!(local_v4(trie), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        let interfaces = "20010db8000000000000000000000001 02 40 00 80 eth0\nfe800000000000000000000000000001 02 40 20 80 eth0\n\
+                          00000000000000000000000000000001 01 80 10 80 lo\n";
+        assert_eq!(global_v6(interfaces), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!((local_v4(""), global_v6("nonsense")), (vec![], vec![]));
+    }
+}

@@ -1,0 +1,147 @@
+//! What the status and admin listeners show, gathered from the parts that know it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::Control;
+use crate::admin::{View, Views, Vitals};
+use crate::api::ObjectId;
+use crate::metrics::{Exposition, Metrics};
+use crate::proxy::Stats;
+use crate::ready::Ready;
+use crate::snapshot::Snapshot;
+use crate::status;
+
+/// A question to the control loop, and where the answer goes.
+pub(super) struct Question {
+    view: View,
+    answer: oneshot::Sender<Value>,
+}
+
+/// Answers the admin listener: from the snapshot directly, else by asking the control loop.
+pub(super) struct Inside {
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    questions: mpsc::Sender<Question>,
+}
+
+impl Inside {
+    /// Gives the questions to whoever owns the control state.
+    pub(super) fn new(snapshots: Arc<ArcSwap<Snapshot>>) -> (Self, mpsc::Receiver<Question>) {
+        let (questions, receiver) = mpsc::channel(16);
+        (Inside { snapshots, questions }, receiver)
+    }
+}
+
+impl Views for Inside {
+    fn view(&self, view: View) -> BoxFuture<'_, Option<Value>> {
+        async move {
+            if view == View::Snapshot {
+                return serde_json::to_value(self.snapshots.load().dump()).ok();
+            }
+            let (answer, answered) = oneshot::channel();
+            self.questions.send(Question { view, answer }).await.ok()?;
+            answered.await.ok()
+        }
+        .boxed()
+    }
+}
+
+impl Question {
+    pub(super) fn answer(self, control: &Control) {
+        let value = match self.view {
+            View::Store => store(control),
+            View::Verdicts => verdicts(control),
+            View::Snapshot => Value::Null,
+        };
+        // Whoever asked may have gone.
+        drop(self.answer.send(value));
+    }
+}
+
+/// Answers the status listener: everything it shows is at hand.
+pub(super) struct Outside {
+    metrics: Metrics,
+    ready: Ready,
+    stats: Arc<Stats>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Outside {
+    pub(super) fn new(metrics: Metrics, ready: Ready, stats: Arc<Stats>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
+        Outside { metrics, ready, stats, snapshots }
+    }
+}
+
+impl Vitals for Outside {
+    fn waiting_for(&self) -> Vec<String> {
+        self.ready.waiting_for()
+    }
+
+    fn metrics(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        self.metrics.encode(exposition)
+    }
+
+    fn open_connections(&self) -> u64 {
+        self.stats.connections()
+    }
+
+    fn accepted_connections(&self) -> u64 {
+        self.stats.accepted()
+    }
+
+    fn total_requests(&self) -> u64 {
+        self.stats.requests()
+    }
+
+    /// Of everything a request can see. Made when asked for, since hardly anybody asks.
+    fn configuration_hash(&self) -> String {
+        let text = serde_json::to_string(&self.snapshots.load().dump()).unwrap_or_default();
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, &text).hash(&mut hasher);
+            hasher.finish()
+        };
+        format!("{:016x}{:016x}", half(0), half(1))
+    }
+}
+
+/// Every object by kind: who it is and how old, never what is in it.
+fn store(control: &Control) -> Value {
+    let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for id in control.store.everything() {
+        let Some(meta) = control.store.meta(&id) else { continue };
+        let mut object = json!({"name": &*id.key.name, "generation": meta.generation});
+        if !id.key.namespace.is_empty() {
+            object["namespace"] = json!(&*id.key.namespace);
+        }
+        if !meta.labels.is_empty() {
+            object["labels"] = json!(meta.labels);
+        }
+        let mentioned_by: Vec<_> = control.store.refs().dependents(&id).map(ObjectId::to_string).collect();
+        if !mentioned_by.is_empty() {
+            object["mentionedBy"] = json!(mentioned_by);
+        }
+        kinds.entry(id.kind.name()).or_default().push(object);
+    }
+    json!(kinds)
+}
+
+fn verdicts(control: &Control) -> Value {
+    let describe = |(id, verdict): (&ObjectId, &Arc<_>)| {
+        let mut object = json!({"kind": id.kind.name(), "name": &*id.key.name});
+        if !id.key.namespace.is_empty() {
+            object["namespace"] = json!(&*id.key.namespace);
+        }
+        object["status"] = status::to_json(verdict, control.controller());
+        object
+    };
+    control.verdicts().iter().map(describe).collect()
+}

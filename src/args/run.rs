@@ -1,0 +1,294 @@
+//! `portico run`: its flags, and what they come to.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use ipnet::IpNet;
+
+use super::gateways::GatewayArgs;
+use super::network::{self, Listen};
+use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
+use crate::quantity;
+use crate::schema;
+use crate::telemetry::{LogFormat, LogOptions};
+
+/// Serve the Gateways and routes of some manifests, and follow their changes
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    gateways: GatewayArgs,
+    #[command(flatten)]
+    listening: ListeningArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    stopping: StoppingArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sources")]
+struct SourceArgs {
+    /// Files and folders of YAML to serve and watch, or - for standard input (repeatable); no cluster is contacted
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
+    manifests: Vec<PathBuf>,
+
+    /// Release channel of the Gateway API that decides which kinds and fields exist
+    #[arg(long, value_enum, default_value_t = Channel::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
+    channel: Channel,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listening")]
+struct ListeningArgs {
+    /// Address for /healthz, /readyz and /metrics, or off
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8100", env = "PORTICO_STATUS_LISTEN")]
+    status_listen: Listen,
+
+    /// Address for the read-only views under /debug, or off
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
+    admin_listen: Listen,
+
+    /// Start a backend here that answers with what it received
+    #[arg(long, value_name = "ADDR", env = "PORTICO_ECHO", value_parser = network::address)]
+    echo: Option<SocketAddr>,
+
+    /// Let another Portico listen on the same ports, for handing over from one process to the next
+    #[arg(long, env = "PORTICO_ALLOW_PORT_SHARING", value_parser = BoolishValueParser::new())]
+    allow_port_sharing: bool,
+
+    /// Peers whose X-Forwarded headers are believed: addresses or CIDRs (repeatable); without it none
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_TRUSTED_IPS")]
+    #[arg(value_parser = network::network)]
+    trusted_ips: Vec<IpNet>,
+
+    /// Threads that serve requests; without it one per core
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = count::<1024>)]
+    workers: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Client connections in all; more wait until one closes
+    #[arg(long, value_name = "NUMBER", default_value = "65536", env = "PORTICO_MAX_CONNECTIONS")]
+    #[arg(value_parser = count::<10_000_000>)]
+    max_connections: NonZeroUsize,
+
+    /// How long a client may take to send the header of a request
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "PORTICO_CLIENT_HEADER_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    client_header_timeout: Duration,
+
+    /// Largest request header, request line included (8KiB to 1MiB)
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", env = "PORTICO_CLIENT_HEADER_BYTES")]
+    #[arg(value_parser = quantity::header_size)]
+    client_header_bytes: usize,
+
+    /// Most fields in a request header
+    #[arg(long, value_name = "NUMBER", default_value = "100", env = "PORTICO_CLIENT_HEADER_COUNT")]
+    #[arg(value_parser = count::<10_000>)]
+    client_header_count: NonZeroUsize,
+
+    /// How long an idle client connection is kept
+    #[arg(long, value_name = "DURATION", default_value = "75s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    client_idle_timeout: Duration,
+
+    /// How long connecting to a backend may take
+    #[arg(long, value_name = "DURATION", default_value = "5s", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    upstream_connect_timeout: Duration,
+
+    /// How long an idle connection to a backend is kept for reuse
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    upstream_idle_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stopping")]
+struct StoppingArgs {
+    /// How long to go on serving after SIGTERM while /readyz already says no
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "PORTICO_DRAIN_DELAY")]
+    #[arg(value_parser = quantity::duration)]
+    drain_delay: Duration,
+
+    /// How long requests may then take to finish; a second signal ends at once
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
+    #[arg(value_parser = quantity::duration)]
+    drain_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs and metrics")]
+struct RecordArgs {
+    /// Where requests are logged: a file (reopened on SIGHUP), - for standard output, or off
+    #[arg(long, value_name = "FILE", default_value = "-", env = "PORTICO_ACCESS_LOG")]
+    access_log: PathBuf,
+
+    /// Most series of request metrics; further ones are folded into one
+    #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
+    #[arg(value_parser = count::<10_000_000>)]
+    metrics_max_series: NonZeroUsize,
+}
+
+/// `portico run`, resolved.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// At least one; `-` is standard input and there at most once.
+    pub manifests: Vec<PathBuf>,
+    pub channel: schema::Channel,
+    pub gateways: GatewayOptions,
+    /// `None` is off, for the three of them.
+    pub status_listen: Option<SocketAddr>,
+    pub admin_listen: Option<SocketAddr>,
+    pub echo: Option<SocketAddr>,
+    pub allow_port_sharing: bool,
+    /// Peers whose `X-Forwarded-…` fields are believed.
+    pub trusted_ips: Vec<IpNet>,
+    pub workers: NonZeroUsize,
+    pub limits: Limits,
+    pub drain: DrainOptions,
+    pub access_log: AccessLog,
+    pub metrics_max_series: NonZeroUsize,
+    pub log: LogOptions,
+    /// Whether what is printed to stdout, verdicts above all, is colored.
+    pub color_stdout: bool,
+}
+
+/// What one client or backend may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// In all workers together.
+    pub max_connections: NonZeroUsize,
+    pub client_header_timeout: Duration,
+    pub client_header_bytes: usize,
+    pub client_header_count: NonZeroUsize,
+    pub client_idle_timeout: Duration,
+    pub upstream_connect_timeout: Duration,
+    pub upstream_idle_timeout: Duration,
+}
+
+/// How the process stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainOptions {
+    /// Not ready, but still serving like before.
+    pub delay: Duration,
+    /// After that: requests may finish, nothing new begins.
+    pub timeout: Duration,
+}
+
+/// Where a line per request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout(LogFormat),
+    File(PathBuf, LogFormat),
+}
+
+impl RunArgs {
+    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Surroundings) -> Result<RunOptions, UsageError> {
+        let manifests = self.sources.manifests;
+        if manifests.is_empty() {
+            return Err(UsageError::NoSource);
+        }
+        standard_input_once("--manifests", &manifests)?;
+        let listening = self.listening;
+        let status_listen = listening.status_listen.address();
+        let admin_listen = listening.admin_listen.address();
+        distinct(&[("--status-listen", status_listen), ("--admin-listen", admin_listen), ("--echo", listening.echo)])?;
+        Ok(RunOptions {
+            manifests,
+            channel: self.sources.channel.into(),
+            gateways: self.gateways.resolve(),
+            status_listen,
+            admin_listen,
+            echo: listening.echo,
+            allow_port_sharing: listening.allow_port_sharing,
+            trusted_ips: listening.trusted_ips,
+            workers: listening.workers.unwrap_or(surroundings.cores),
+            limits: self.limits.resolve(),
+            drain: DrainOptions { delay: self.stopping.drain_delay, timeout: self.stopping.drain_timeout },
+            access_log: access_log(self.record.access_log, self.log.log_format, surroundings),
+            metrics_max_series: self.record.metrics_max_series,
+            log: self.log.resolve(color, surroundings),
+            color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
+        })
+    }
+}
+
+impl LimitArgs {
+    fn resolve(self) -> Limits {
+        Limits {
+            max_connections: self.max_connections,
+            client_header_timeout: self.client_header_timeout,
+            client_header_bytes: self.client_header_bytes,
+            client_header_count: self.client_header_count,
+            client_idle_timeout: self.client_idle_timeout,
+            upstream_connect_timeout: self.upstream_connect_timeout,
+            upstream_idle_timeout: self.upstream_idle_timeout,
+        }
+    }
+}
+
+fn access_log(path: PathBuf, format: Option<LogFormat>, surroundings: &Surroundings) -> AccessLog {
+    if path == Path::new("off") {
+        AccessLog::Off
+    } else if path == Path::new("-") {
+        let fitting = if surroundings.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
+        AccessLog::Stdout(format.unwrap_or(fitting))
+    } else {
+        AccessLog::File(path, format.unwrap_or(LogFormat::Json))
+    }
+}
+
+pub(super) fn standard_input_once(flag: &'static str, paths: &[PathBuf]) -> Result<(), UsageError> {
+    let times = paths.iter().filter(|path| *path == Path::new("-")).count();
+    if times > 1 { Err(UsageError::StandardInputTwice { flag }) } else { Ok(()) }
+}
+
+/// Port 0 is a new port each time and so never the same.
+fn distinct(listens: &[(&'static str, Option<SocketAddr>)]) -> Result<(), UsageError> {
+    for (index, (second, address)) in listens.iter().enumerate() {
+        let Some(address) = address.filter(|address| address.port() != 0) else { continue };
+        if let Some((first, _)) = listens[..index].iter().find(|(_, other)| *other == Some(address)) {
+            return Err(UsageError::SameAddress { first, second, address });
+        }
+    }
+    Ok(())
+}
+
+/// A number from 1 to `MOST`.
+fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse::<NonZeroUsize>()
+        .ok()
+        .filter(|number| number.get() <= MOST)
+        .ok_or_else(|| format!("not in range; write a whole number from 1 to {MOST}"))
+}
+
+const EXAMPLES: &str = "\
+Every flag can be given as an environment variable too: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
+Lists are separated by commas there; PORTICO_MANIFESTS is a single path.
+Durations are written like 10s, 500ms or 1m30s, sizes like 64KiB.
+
+Examples:
+  # Serve a folder of manifests; edits are live as soon as they are saved
+  portico run --manifests ./manifests
+
+  # Try a route without any backend of your own
+  portico run --manifests gateway.yaml route.yaml --echo 127.0.0.1:9000
+
+  # On a server of its own: listen on all interfaces, log requests to a file
+  portico run --manifests /etc/portico --gateway-address-pool 0.0.0.0 \\
+    --access-log /var/log/portico.log";

@@ -1,0 +1,170 @@
+//! What the whole command line does; single values are tested beside their parsers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+const DULL: Surroundings =
+    Surroundings { stdout_is_terminal: false, stderr_is_terminal: false, no_color: false, cores: NonZeroUsize::MIN };
+
+fn request(line: &str) -> Result<Request, String> {
+    let argv = std::iter::once("portico").chain(line.split_whitespace()).map(OsString::from);
+    try_parse(argv, &DULL).map_err(|error| error.to_string())
+}
+
+fn run(line: &str) -> RunOptions {
+    match request(&format!("run {line}")) {
+        Ok(Request::Run(options)) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn defaults_of_run() {
+    let options = run("--manifests a b --manifests c");
+    assert_eq!(options.manifests, ["a", "b", "c"].map(PathBuf::from));
+    assert_eq!(options.channel, schema::Channel::Experimental);
+    assert_eq!(options.status_listen, Some("127.0.0.1:8100".parse().unwrap()));
+    assert_eq!(options.admin_listen, Some("127.0.0.1:8101".parse().unwrap()));
+    assert_eq!(options.echo, None);
+    assert!(!options.allow_port_sharing);
+    assert!(options.trusted_ips.is_empty());
+    assert_eq!(options.workers, DULL.cores);
+    assert_eq!(options.drain, DrainOptions { delay: Duration::ZERO, timeout: Duration::from_secs(60) });
+    assert_eq!(options.access_log, AccessLog::Stdout(LogFormat::Json));
+    assert_eq!(options.log.format, LogFormat::Json);
+    assert!(!options.log.color);
+    assert_eq!(options.metrics_max_series.get(), 10_000);
+    let second = Duration::from_secs(1);
+    let limits = Limits {
+        max_connections: NonZeroUsize::new(65_536).unwrap(),
+        client_header_timeout: 10 * second,
+        client_header_bytes: 65_536,
+        client_header_count: NonZeroUsize::new(100).unwrap(),
+        client_idle_timeout: 75 * second,
+        upstream_connect_timeout: 5 * second,
+        upstream_idle_timeout: 60 * second,
+    };
+    assert_eq!(options.limits, limits);
+}
+
+#[test]
+fn lists_are_separated_by_commas_or_repeated() {
+    let options = run("--manifests a --trusted-ips 10.0.0.0/8,::1 --trusted-ips 192.0.2.1 \
+                       --gateway-address-pool 10.1.0.0/30,10.2.0.1");
+    let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    assert_eq!(options.gateways.pool.networks.len(), 2);
+}
+
+#[test]
+fn listeners_can_be_off() {
+    let options = run("--manifests a --status-listen off --admin-listen off");
+    assert_eq!((options.status_listen, options.admin_listen), (None, None));
+}
+
+#[test]
+fn logs_follow_the_terminal_unless_told() {
+    let argv = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
+    let terminal = Surroundings { stdout_is_terminal: true, stderr_is_terminal: true, ..DULL };
+    let cases = [
+        ("portico run --manifests a", AccessLog::Stdout(LogFormat::Text), LogFormat::Text, true),
+        ("portico run --manifests a --log-format json", AccessLog::Stdout(LogFormat::Json), LogFormat::Json, true),
+        ("portico run --manifests a --color never --access-log off", AccessLog::Off, LogFormat::Text, false),
+        (
+            "portico run --manifests a --access-log x.log",
+            AccessLog::File("x.log".into(), LogFormat::Json),
+            LogFormat::Text,
+            true,
+        ),
+    ];
+    for (line, access_log, format, color) in cases {
+        let Ok(Request::Run(options)) = try_parse(argv(line), &terminal) else { panic!("{line}") };
+        assert_eq!(
+            (&options.access_log, options.log.format, options.log.color),
+            (&access_log, format, color),
+            "{line}"
+        );
+    }
+    let no_color = Surroundings { no_color: true, ..terminal };
+    for (line, color) in [("portico run --manifests a", false), ("portico run --manifests a --color always", true)] {
+        let Ok(Request::Run(options)) = try_parse(argv(line), &no_color) else { panic!("{line}") };
+        assert_eq!((options.log.color, options.color_stdout), (color, color), "{line}");
+    }
+}
+
+#[test]
+fn contradictions_name_the_flags_and_what_would_be_right() {
+    let cases = [
+        ("run", "there is nothing to read objects from; give --manifests PATH"),
+        ("run --manifests - -", "--manifests names standard input (-) twice"),
+        ("check - -", "PATH names standard input (-) twice"),
+        (
+            "run --manifests a --echo 127.0.0.1:8101",
+            "--admin-listen and --echo both want 127.0.0.1:8101, and only one can have it; give one of them another port",
+        ),
+        ("run --manifests a --workers 0", "invalid value '0' for '--workers <NUMBER>': not in range; write a whole"),
+        ("run --manifests a --drain-timeout 10", "'--drain-timeout <DURATION>': has no unit; write 10s or 10ms"),
+        ("run --manifests a --kubernetes", "unexpected argument '--kubernetes'"),
+        ("run --manifests a --kubeconfig x", "unexpected argument '--kubeconfig'"),
+        ("run --manifests a --context x", "unexpected argument '--context'"),
+        ("check", "required arguments were not provided"),
+    ];
+    for (line, expected) in cases {
+        let message = request(line).unwrap_err();
+        assert!(message.contains(expected), "portico {line}\n{message}");
+        assert!(message.contains("try '--help'"), "portico {line}\n{message}");
+    }
+}
+
+#[test]
+fn port_zero_never_collides() {
+    run("--manifests a --status-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --echo 127.0.0.1:0");
+}
+
+#[test]
+fn clap_finds_no_fault_with_it() {
+    command().debug_assert();
+}
+
+/// Every flag of every command, with what the person sees of it.
+fn flags() -> Vec<(String, clap::Arg)> {
+    let root = command();
+    let mut flags: Vec<_> = root.get_arguments().map(|arg| ("portico".to_owned(), arg.clone())).collect();
+    for subcommand in root.get_subcommands() {
+        flags.extend(subcommand.get_arguments().map(|arg| (subcommand.get_name().to_owned(), arg.clone())));
+    }
+    flags
+}
+
+#[test]
+fn every_flag_is_an_environment_variable_too() {
+    let mut seen = BTreeSet::new();
+    for (command, flag) in flags() {
+        let Some(long) = flag.get_long() else {
+            assert!(flag.is_positional(), "{command}: every flag has a long name");
+            continue;
+        };
+        let variable = flag.get_env().unwrap_or_else(|| panic!("{command} --{long} has no variable")).to_str().unwrap();
+        assert_eq!(variable, format!("PORTICO_{}", long.to_uppercase().replace('-', "_")), "{command} --{long}");
+        assert!(flag.is_hide_env_set(), "{command} --{long} repeats the rule for its variable");
+        seen.insert(variable.to_owned());
+    }
+    assert!(seen.len() > 25, "the walk found only {seen:?}");
+    // A Service named portico, or portico-anything, puts such variables into every Pod of its namespace.
+    for variable in seen {
+        let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| variable.ends_with(end));
+        assert!(!injected && !variable.starts_with("PORTICO_PORT_"), "{variable} may be set by Kubernetes");
+    }
+}
+
+#[test]
+fn every_flag_is_explained() {
+    for (command, flag) in flags() {
+        let help = flag.get_help().unwrap_or_else(|| panic!("{command} {} has no help", flag.get_id())).to_string();
+        assert!(!help.ends_with('.'), "{command} {}: {help}", flag.get_id());
+        assert!(help.starts_with(|first: char| first.is_uppercase()), "{command} {}: {help}", flag.get_id());
+    }
+}

@@ -1,0 +1,180 @@
+//! Filters of rules and backends: from what the API says to what the proxy does.
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::verdict::Problem;
+use crate::api::gateway::{Filter, HeaderModifier, PathModifier, RequestRedirect, UrlRewrite};
+use crate::snapshot::rule::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Scheme};
+
+/// All filters of one rule or backend.
+#[derive(Debug, Default)]
+pub(super) struct Translated {
+    pub filters: Filters,
+    pub redirect: Option<Redirect>,
+    /// Valid filters that we cannot honor, and values that no API server should have let pass. Whatever has one of these
+    /// must not be served without the filter.
+    pub unsupported: Vec<Problem>,
+    /// References of filters that lead nowhere.
+    pub unresolved: Vec<Problem>,
+}
+
+/// Where filters stand decides which there can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Rule,
+    Backend,
+}
+
+/// `prefix` is the path prefix that the rule matches, if that is one and the same for all of its matches.
+pub(super) fn translate(filters: &[Filter], level: Level, prefix: Option<&str>, field: &str) -> Translated {
+    let mut result = Translated::default();
+    for (index, filter) in filters.iter().enumerate() {
+        let mut one = One { field: format!("{field}.filters[{index}]"), prefix, result: &mut result };
+        match &*filter.kind {
+            "RequestHeaderModifier" => {
+                let edits =
+                    filter.request_header_modifier.as_ref().map(|edits| one.edits(edits, "requestHeaderModifier"));
+                one.result.filters.request_headers = edits;
+            }
+            "ResponseHeaderModifier" => {
+                let edits =
+                    filter.response_header_modifier.as_ref().map(|edits| one.edits(edits, "responseHeaderModifier"));
+                one.result.filters.response_headers = edits;
+            }
+            "URLRewrite" => {
+                let rewrite = filter.url_rewrite.as_ref().map(|rewrite| one.rewrite(rewrite));
+                one.result.filters.rewrite = rewrite;
+            }
+            "RequestRedirect" if level == Level::Rule => {
+                let redirect = filter.request_redirect.as_ref().map(|redirect| one.redirect(redirect));
+                one.result.redirect = redirect;
+            }
+            "ExtensionRef" => {
+                let (message, remedy) = match &filter.extension_ref {
+                    Some(reference) => (
+                        format!("no extension of kind {} of group {} is known", reference.kind, reference.group),
+                        "remove the filter, if requests may be served without it",
+                    ),
+                    None => ("the extension is not named".to_owned(), "name it under extensionRef"),
+                };
+                one.result.unresolved.push(Problem::new(format!("{}.extensionRef", one.field), message, remedy));
+            }
+            kind => {
+                let message = format!("filter {kind} is not served by this version");
+                one.unsupported("type", message, "remove the filter, if requests may be served without it");
+            }
+        }
+    }
+    result
+}
+
+struct One<'a> {
+    field: String,
+    prefix: Option<&'a str>,
+    result: &'a mut Translated,
+}
+
+impl One<'_> {
+    fn unsupported(&mut self, part: &str, message: String, remedy: &str) {
+        let field = format!("{}.{part}", self.field);
+        self.result.unsupported.push(Problem::new(field, message, remedy));
+    }
+
+    fn edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {
+        let mut edits = HeaderEdits::default();
+        for (list, from, to) in [("set", &modifier.set, &mut edits.set), ("add", &modifier.add, &mut edits.add)] {
+            for (index, header) in from.iter().enumerate() {
+                let field = format!("{part}.{list}[{index}]");
+                let name = self.header_name(&header.name, &format!("{field}.name"));
+                let value = self.header_value(&header.value, &format!("{field}.value"));
+                if let (Some(name), Some(value)) = (name, value)
+                    // One action per name: the first entry counts, as it does in the API.
+                    && !to.iter().any(|(known, _)| *known == name)
+                {
+                    to.push((name, value));
+                }
+            }
+        }
+        for (index, name) in modifier.remove.iter().enumerate() {
+            edits.remove.extend(self.header_name(name, &format!("{part}.remove[{index}]")));
+        }
+        edits
+    }
+
+    fn header_name(&mut self, name: &str, part: &str) -> Option<HeaderName> {
+        let parsed = HeaderName::try_from(name).ok();
+        match &parsed {
+            None => self.unsupported(part, format!("{name:?} is not a header name"), "use letters, digits and hyphens"),
+            // The proxy frames messages itself; a length or coding from outside would contradict it.
+            Some(name) if is_framing(name) => {
+                self.unsupported(part, format!("{name} frames the message and cannot be changed"), "remove the entry");
+                return None;
+            }
+            Some(_) => {}
+        }
+        parsed
+    }
+
+    fn header_value(&mut self, value: &str, part: &str) -> Option<HeaderValue> {
+        let parsed = HeaderValue::from_str(value).ok();
+        if parsed.is_none() {
+            self.unsupported(part, "the value has control characters".to_owned(), "remove them");
+        }
+        parsed
+    }
+
+    fn rewrite(&mut self, rewrite: &UrlRewrite) -> Rewrite {
+        let host = rewrite.hostname.as_deref().and_then(|name| self.header_value(name, "urlRewrite.hostname"));
+        let path = rewrite.path.as_ref().and_then(|path| self.path(path, "urlRewrite.path"));
+        Rewrite { host, path }
+    }
+
+    fn redirect(&mut self, redirect: &RequestRedirect) -> Redirect {
+        let scheme = redirect.scheme.as_deref().and_then(|scheme| match scheme {
+            "http" => Some(Scheme::Http),
+            "https" => Some(Scheme::Https),
+            other => {
+                self.unsupported("requestRedirect.scheme", format!("{other} is not a scheme"), "use http or https");
+                None
+            }
+        });
+        let path = redirect.path.as_ref().and_then(|path| self.path(path, "requestRedirect.path"));
+        let port = redirect.port.and_then(|port| u16::try_from(port).ok());
+        let status = match redirect.status_code {
+            301 | 302 | 303 | 307 | 308 => StatusCode::from_u16(redirect.status_code).unwrap_or(StatusCode::FOUND),
+            other => {
+                let remedy = "use 301, 302, 303, 307 or 308";
+                self.unsupported("requestRedirect.statusCode", format!("{other} is not a redirect"), remedy);
+                StatusCode::FOUND
+            }
+        };
+        Redirect { scheme, host: redirect.hostname.as_deref().map(Box::from), path, port, status }
+    }
+
+    fn path(&mut self, modifier: &PathModifier, part: &str) -> Option<PathEdit> {
+        match &*modifier.kind {
+            "ReplaceFullPath" => Some(PathEdit::full(modifier.replace_full_path.as_deref().unwrap_or_default())),
+            "ReplacePrefixMatch" => match self.prefix {
+                Some(prefix) => {
+                    Some(PathEdit::prefix(prefix, modifier.replace_prefix_match.as_deref().unwrap_or_default()))
+                }
+                None => {
+                    let message =
+                        "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix".to_owned();
+                    self.unsupported(&format!("{part}.type"), message, "use ReplaceFullPath, or split the rule");
+                    None
+                }
+            },
+            other => {
+                let message = format!("{other} is not a way to change a path");
+                self.unsupported(&format!("{part}.type"), message, "use ReplaceFullPath or ReplacePrefixMatch");
+                None
+            }
+        }
+    }
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+}

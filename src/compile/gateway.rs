@@ -1,0 +1,277 @@
+//! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::Inputs;
+use super::listener::{self, ListenerPlan};
+use super::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
+use crate::api::gateway::{Gateway, GatewayClass};
+use crate::api::{Kind, Object, ObjectKey};
+use crate::store::Store;
+
+/// A Gateway of ours with all its questions answered, but for the routes that attach to it.
+#[derive(Debug, PartialEq)]
+pub(super) struct GatewayPlan {
+    pub key: ObjectKey,
+    pub generation: i64,
+    pub listeners: Vec<ListenerPlan>,
+    /// Addresses to listen on.
+    pub bind: Vec<IpAddr>,
+    reported: Vec<IpAddr>,
+    conditions: Vec<Condition>,
+}
+
+/// Who owns which port: of several Gateways with the same address the oldest wins, then the first by name.
+pub(super) type PortOwners = BTreeMap<(IpAddr, u16), ObjectKey>;
+
+/// What a Gateway's class means to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Missing,
+    /// Another controller's: not a word about it.
+    Foreign,
+    Accepted,
+    /// Ours, but with something in it that we cannot honor.
+    Refused,
+}
+
+pub(super) fn class(store: &Store, inputs: &Inputs<'_>, name: &str) -> Class {
+    match store.gateway_classes.get(&ObjectKey::cluster(name)) {
+        None => Class::Missing,
+        Some(class) => class_of(class, inputs),
+    }
+}
+
+fn class_of(class: &GatewayClass, inputs: &Inputs<'_>) -> Class {
+    if !inputs.controllers.contains(&class.spec.controller_name) {
+        Class::Foreign
+    } else if class.spec.parameters_ref.is_some() {
+        Class::Refused
+    } else {
+        Class::Accepted
+    }
+}
+
+/// The verdict on a GatewayClass; without conditions if it is not ours.
+pub(super) fn class_verdict(class: &Object<GatewayClass>, inputs: &Inputs<'_>) -> Verdict {
+    let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
+    match class_of(class, inputs) {
+        Class::Foreign | Class::Missing => {
+            let ours = inputs.controllers.join(" or ");
+            verdict.notes.push(Problem::new(
+                "spec.controllerName",
+                format!("{} is another controller", class.spec.controller_name),
+                format!("this Portico serves {ours}"),
+            ));
+        }
+        Class::Accepted => verdict.conditions.push(Condition::plain(Code::ClassAccepted)),
+        Class::Refused => {
+            let problem = Problem::new(
+                "spec.parametersRef",
+                "parameters of a GatewayClass are not served",
+                "remove parametersRef; command line flags set what holds for all Gateways",
+            );
+            verdict.conditions.push(Condition::new(Code::ClassInvalidParameters, vec![problem]));
+        }
+    }
+    verdict
+}
+
+/// The Gateways whose class is ours, oldest first.
+pub(super) fn ours<'a>(store: &'a Store, inputs: &Inputs<'_>) -> Vec<&'a Arc<Object<Gateway>>> {
+    by_age(store, inputs.controllers)
+}
+
+/// The Gateways of the classes of these controllers, oldest first, then by name: whoever comes first keeps what two want.
+pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
+    let mut gateways: Vec<_> = store
+        .gateways
+        .values()
+        .filter(|gateway| {
+            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
+        })
+        .collect();
+    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
+    gateways
+}
+
+/// Hands every (address, port) that some Gateway listens on to the first that wants it.
+pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
+    let mut owners = PortOwners::new();
+    for gateway in ours(store, inputs) {
+        let Some(assigned) = inputs.addresses.of(&gateway.meta.key) else { continue };
+        for listener in &gateway.spec.listeners {
+            let Ok(port) = u16::try_from(listener.port) else { continue };
+            for address in &assigned.bind {
+                owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+            }
+        }
+    }
+    owners
+}
+
+/// Answers everything about a Gateway that routes do not change. None if its class is not ours; then `foreign_verdict`
+/// has what there is to say.
+pub(super) fn plan(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    owners: &PortOwners,
+    gateway: &Object<Gateway>,
+) -> Option<GatewayPlan> {
+    let class = class(store, inputs, &gateway.spec.gateway_class_name);
+    if matches!(class, Class::Missing | Class::Foreign) {
+        return None;
+    }
+    let nothing = Default::default();
+    let assigned = inputs.addresses.of(&gateway.meta.key).unwrap_or(&nothing);
+    let refusal = refusal(gateway, class, &assigned.unsupported);
+    let refused = refusal.is_some();
+    let usable = !refused && !assigned.bind.is_empty();
+    let mut listeners = listener::plan_all(store, gateway, &|port| {
+        let taken = |address: &IpAddr| owners.get(&(*address, port)).filter(|owner| **owner != gateway.meta.key);
+        assigned.bind.iter().find_map(|address| Some((*address, taken(address)?.clone())))
+    });
+    if !usable {
+        for listener in &mut listeners {
+            listener.not_served(Problem::new("", "its Gateway is not served", "see the conditions of the Gateway"));
+        }
+    }
+
+    let remarks = remarks(gateway);
+    let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
+    let listed = |code: Code, more: Vec<Problem>| {
+        let mut problems: Vec<_> = listeners
+            .iter()
+            .filter(|listener| !listener.accepted())
+            .map(|listener| listener.summary("accepted"))
+            .collect();
+        problems.extend(more);
+        Condition::new(code, problems)
+    };
+    let accepted = match refusal {
+        Some(condition) => condition,
+        None if bad == 0 => Condition::new(Code::GatewayAccepted, remarks),
+        None if bad < listeners.len() => listed(Code::GatewaySomeListenersInvalid, remarks),
+        None => listed(Code::GatewayNoListenerValid, remarks),
+    };
+    let programmed = if refused {
+        let problem = Problem::new("", "the Gateway is not accepted", "see its condition Accepted");
+        Condition::new(Code::GatewayNotProgrammed, vec![problem])
+    } else if !assigned.unusable.is_empty() {
+        Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
+    } else if !assigned.exhausted.is_empty() {
+        Condition::new(Code::GatewayAddressNotAssigned, assigned.exhausted.clone())
+    } else if listeners.iter().any(|listener| listener.served) {
+        Condition::plain(Code::GatewayProgrammed)
+    } else {
+        let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
+        Condition::new(Code::GatewayNotProgrammed, problems)
+    };
+    Some(GatewayPlan {
+        key: gateway.meta.key.clone(),
+        generation: gateway.meta.generation,
+        bind: if usable { assigned.bind.clone() } else { Vec::new() },
+        reported: if usable { assigned.reported.clone() } else { Vec::new() },
+        conditions: vec![accepted, programmed],
+        listeners,
+    })
+}
+
+impl GatewayPlan {
+    /// The verdict, now that it is known how many routes each listener has.
+    pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
+        Verdict {
+            generation: self.generation,
+            conditions: self.conditions.clone(),
+            addresses: self.reported.iter().map(IpAddr::to_string).collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| ListenerVerdict {
+                    name: listener.name.to_string(),
+                    attached_routes: attached(&listener.name),
+                    supported_kinds: listener.supported_kinds.clone(),
+                    sockets: if listener.served {
+                        self.bind.iter().map(|address| SocketAddr::new(*address, listener.port)).collect()
+                    } else {
+                        Vec::new()
+                    },
+                    conditions: listener.conditions.clone(),
+                })
+                .collect(),
+            ..Verdict::default()
+        }
+    }
+}
+
+/// The verdict on a Gateway that is not ours: nothing to write, but something to tell whoever looks.
+pub(super) fn foreign_verdict(store: &Store, inputs: &Inputs<'_>, gateway: &Object<Gateway>) -> Verdict {
+    let name = &gateway.spec.gateway_class_name;
+    let (message, remedy) = match class(store, inputs, name) {
+        Class::Missing => (
+            format!("GatewayClass {name} does not exist"),
+            format!("create it with controllerName {}, or correct the name", inputs.controllers.join(" or ")),
+        ),
+        _ => (
+            format!("GatewayClass {name} belongs to another controller"),
+            "name a GatewayClass of Portico to be served by it".to_owned(),
+        ),
+    };
+    Verdict {
+        generation: gateway.meta.generation,
+        notes: vec![Problem::new("spec.gatewayClassName", message, remedy)],
+        ..Verdict::default()
+    }
+}
+
+/// Why nothing of the Gateway can be accepted, if so.
+fn refusal(gateway: &Object<Gateway>, class: Class, unsupported: &[Problem]) -> Option<Condition> {
+    if class == Class::Refused {
+        let name = &gateway.spec.gateway_class_name;
+        let message = format!("GatewayClass {name} is not accepted");
+        let problem = Problem::new("spec.gatewayClassName", message, "see its conditions");
+        return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
+    }
+    if let Some(reference) = gateway.spec.infrastructure.iter().find_map(|parts| parts.parameters_ref.as_ref()) {
+        let message = format!("parameters of kind {} are not served", reference.kind);
+        let problem = Problem::new("spec.infrastructure.parametersRef", message, "remove parametersRef");
+        return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
+    }
+    (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
+}
+
+/// Fields that are valid and have no effect: said, so that nobody relies on them.
+fn remarks(gateway: &Object<Gateway>) -> Vec<Problem> {
+    let mut remarks = Vec::new();
+    let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
+        if present {
+            remarks.push(Problem::new(field, message, remedy));
+        }
+    };
+    let spec = &gateway.spec;
+    remark(
+        spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
+        "spec.tls.backend",
+        "no certificate is shown to backends, since TLS towards backends is not served",
+        "remove it until it is",
+    );
+    remark(
+        spec.allowed_listeners
+            .as_ref()
+            .and_then(|allowed| allowed.namespaces.as_ref())
+            .is_some_and(|namespaces| namespaces.from.as_deref().is_some_and(|from| from != "None")),
+        "spec.allowedListeners",
+        format!("{}s are not served", Kind::ListenerSet).as_str(),
+        "write their listeners into the Gateway",
+    );
+    remark(
+        spec.default_scope.as_deref().is_some_and(|scope| scope != "None"),
+        "spec.defaultScope",
+        "routes attach only to the Gateways they name",
+        "name this Gateway in the parentRefs of the routes",
+    );
+    remarks
+}

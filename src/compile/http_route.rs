@@ -1,0 +1,238 @@
+//! An HTTPRoute: where it attaches, and its rules as the proxy will follow them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::attach::{self, Attachment, Parent};
+use super::backends;
+use super::filters::{self, Level};
+use super::gateway::GatewayPlan;
+use super::matches;
+use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
+use super::{Inputs, Plans};
+use crate::api::gateway::{HttpRoute, HttpRouteRule};
+use crate::api::{Kind, Object, ObjectKey};
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::{Age, Candidate, PathMatch};
+use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split};
+use crate::store::Store;
+use crate::upstream::UpstreamKey;
+
+/// A route with all its questions answered: what it contributes to which listeners, and what to say about it.
+#[derive(Debug)]
+pub(super) struct RoutePlan {
+    pub attachments: Vec<Attachment>,
+    /// Its own hostnames; `Any` if it names none.
+    pub hosts: Vec<HostPattern>,
+    pub candidates: Vec<Candidate>,
+    pub upstreams: BTreeSet<UpstreamKey>,
+    pub verdict: Verdict,
+}
+
+pub(super) fn plan(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    gateways: &Plans<GatewayPlan>,
+    route: &Object<HttpRoute>,
+) -> RoutePlan {
+    let rules = translate(store, inputs, route);
+    let hosts: Vec<_> = match &route.spec.hostnames[..] {
+        [] => vec![HostPattern::Any],
+        names => names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
+    };
+    let origin = attach::Route { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
+
+    let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
+    let mut attachments = Vec::new();
+    for (index, reference) in route.spec.parent_refs.iter().enumerate() {
+        let field = format!("spec.parentRefs[{index}]");
+        match attach::parent(store, gateways, &origin, reference, &field) {
+            Parent::NotOurs(note) => verdict.notes.extend(note),
+            Parent::Refused(condition) => {
+                verdict.parents.push(ParentVerdict {
+                    index,
+                    parent: reference.clone(),
+                    conditions: vec![condition, rules.resolved.clone()],
+                });
+            }
+            Parent::Attached(mut attachment) => {
+                let mut conditions = Vec::new();
+                if rules.dropped.is_empty() {
+                    conditions.push(Condition::plain(Code::RouteAccepted));
+                } else if rules.any_served {
+                    conditions.push(Condition::plain(Code::RouteAccepted));
+                    conditions.push(Condition::new(Code::RoutePartiallyInvalid, rules.dropped.clone()));
+                } else {
+                    conditions.push(Condition::new(Code::RouteUnsupportedValue, rules.dropped.clone()));
+                    // Its matches still answer an error, so that a less specific route does not get what this one guards.
+                    attachment.accepted = false;
+                }
+                conditions.insert(1, rules.resolved.clone());
+                verdict.parents.push(ParentVerdict { index, parent: reference.clone(), conditions });
+                attachments.push(attachment);
+            }
+        }
+    }
+    if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
+        verdict.notes.push(Problem::new(
+            "spec.useDefaultGateways",
+            "routes attach only to the Gateways they name",
+            "name the Gateway in parentRefs",
+        ));
+    }
+    if verdict.parents.is_empty() && verdict.notes.is_empty() {
+        verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
+    }
+    RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
+}
+
+/// The rules of a route, the same for every parent.
+struct Rules {
+    candidates: Vec<Candidate>,
+    upstreams: BTreeSet<UpstreamKey>,
+    resolved: Condition,
+    /// Why rules are not served.
+    dropped: Vec<Problem>,
+    any_served: bool,
+}
+
+fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> Rules {
+    let mut rules = Rules {
+        candidates: Vec::new(),
+        upstreams: BTreeSet::new(),
+        resolved: Condition::plain(Code::RouteResolvedRefs),
+        dropped: Vec::new(),
+        any_served: false,
+    };
+    let name: Arc<str> = Arc::from(route.meta.key.to_string());
+    let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
+    for (index, raw) in route.spec.rules.iter().enumerate() {
+        let rule_name = raw.name.clone().unwrap_or_else(|| index.to_string());
+        let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
+        let translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
+        rules.any_served |= translated.dropped.is_empty();
+        rules.dropped.extend(translated.dropped);
+        rules.upstreams.extend(translated.upstreams);
+        for (code, problem) in translated.unresolved {
+            // The first reason stands; the message tells all of them.
+            if rules.resolved.problems.is_empty() {
+                rules.resolved.code = code;
+            }
+            rules.resolved.problems.push(problem);
+        }
+        let rule = Arc::new(translated.rule);
+        for (match_index, parsed) in translated.matches.into_iter().enumerate() {
+            rules.candidates.push(Candidate {
+                path: parsed.path,
+                method: parsed.method,
+                headers: parsed.headers,
+                query: parsed.query,
+                age: Age {
+                    created: route.meta.created,
+                    route: name.clone(),
+                    rule: u16::try_from(index).unwrap_or(u16::MAX),
+                    index: u16::try_from(match_index).unwrap_or(u16::MAX),
+                },
+                rule: rule.clone(),
+            });
+        }
+    }
+    rules
+}
+
+struct TranslatedRule {
+    rule: Rule,
+    matches: Vec<matches::Parsed>,
+    upstreams: BTreeSet<UpstreamKey>,
+    dropped: Vec<Problem>,
+    unresolved: Vec<(Code, Problem)>,
+}
+
+fn translate_rule(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    route: &ObjectKey,
+    raw: &HttpRouteRule,
+    field: &str,
+    id: RuleId,
+) -> TranslatedRule {
+    let mut dropped = Vec::new();
+    let mut unresolved = Vec::new();
+    let mut upstreams = BTreeSet::new();
+
+    let parsed: Vec<_> = match &raw.matches[..] {
+        [] => vec![matches::all()],
+        all => all
+            .iter()
+            .enumerate()
+            .filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), &mut dropped))
+            .collect(),
+    };
+    // The API wants exactly one match, by prefix, for a filter that replaces the prefix.
+    let prefix = match &parsed[..] {
+        [matches::Parsed { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(&**prefix),
+        _ => None,
+    };
+
+    unsupported_fields(raw, field, &mut dropped);
+    let own = filters::translate(&raw.filters, Level::Rule, prefix, field);
+    let unresolved_filter = !own.unresolved.is_empty();
+    dropped.extend(own.unsupported);
+    unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
+
+    let mut backends = Vec::new();
+    for (index, backend) in raw.backend_refs.iter().enumerate() {
+        let field = format!("{field}.backendRefs[{index}]");
+        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field);
+        dropped.extend(own.unsupported);
+        let mut target =
+            match backends::resolve(store, inputs, (Kind::HttpRoute, &route.namespace), &backend.target, &field) {
+                Ok((key, target)) => {
+                    upstreams.insert(key);
+                    target
+                }
+                Err((code, problem, target)) => {
+                    unresolved.push((code, problem));
+                    target
+                }
+            };
+        if !own.unresolved.is_empty() {
+            target = crate::snapshot::rule::Target::Fail(Failure::Unsupported);
+            unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
+        }
+        let weight = u32::try_from(backend.weight).unwrap_or(0);
+        backends.push(Backend { weight, filters: own.filters, target });
+    }
+
+    let action = if !dropped.is_empty() || unresolved_filter {
+        Action::Fail(Failure::Unsupported)
+    } else if let Some(redirect) = own.redirect {
+        Action::Redirect(redirect)
+    } else {
+        Split::new(backends).map_or(Action::Fail(Failure::NoBackends), Action::Forward)
+    };
+    let rule = Rule { id, filters: own.filters, action };
+    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved }
+}
+
+/// Valid fields that this version does not honor: the rule is not served without them.
+fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Problem>) {
+    let mut refuse = |part: &str, message: &str| {
+        let remedy = "remove it, if requests may be served without it";
+        problems.push(Problem::new(format!("{field}.{part}"), format!("{message} not served by this version"), remedy));
+    };
+    if let Some(timeouts) = &raw.timeouts {
+        for (part, value) in [("request", &timeouts.request), ("backendRequest", &timeouts.backend_request)] {
+            // A duration of zero switches the timeout off, and there is none.
+            if value.as_deref().is_some_and(|value| value.bytes().any(|byte| (b'1'..=b'9').contains(&byte))) {
+                refuse(&format!("timeouts.{part}"), "timeouts are");
+            }
+        }
+    }
+    if raw.retry.is_some() {
+        refuse("retry", "retries are");
+    }
+    if raw.session_persistence.is_some() {
+        refuse("sessionPersistence", "session persistence is");
+    }
+}

@@ -1,0 +1,49 @@
+//! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
+
+use super::endpoints;
+use super::verdict::{Problem, Verdict};
+use crate::api::names::SERVICE_NAME_LABEL;
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::store::Store;
+
+/// None if there is no such object.
+pub(super) fn verdict(store: &Store, id: &ObjectId) -> Option<Verdict> {
+    let generation = store.meta(id)?.generation;
+    let notes = match id.kind {
+        Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service)),
+        Kind::EndpointSlice => Some(slice(store, &id.key)),
+        Kind::BackendTlsPolicy => Some(vec![Problem::new(
+            "spec.targetRefs",
+            "TLS towards backends is not served by this version",
+            "routes to the targets answer 500 rather than send requests in plain text",
+        )]),
+        kind if store.unserved.contains_key(id) => Some(vec![Problem::new(
+            "kind",
+            format!("{kind}s are checked but not served by this version"),
+            "nothing is routed by it",
+        )]),
+        _ => None,
+    };
+    Some(Verdict { generation, notes: notes.unwrap_or_default(), ..Verdict::default() })
+}
+
+fn slice(store: &Store, key: &ObjectKey) -> Vec<Problem> {
+    let Some(slice) = store.endpoint_slices.get(key) else { return Vec::new() };
+    let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
+    match slice.meta.labels.get(SERVICE_NAME_LABEL) {
+        None => vec![Problem::new(
+            "metadata.labels",
+            format!("label {SERVICE_NAME_LABEL} is missing, so the endpoints belong to no Service"),
+            "set it to the name of the Service",
+        )],
+        Some(name) => {
+            let service = ObjectKey { namespace: key.namespace.clone(), name: name.clone() };
+            if store.services.contains_key(&service) {
+                Vec::new()
+            } else {
+                let message = format!("Service {service} does not exist");
+                vec![Problem::new(field, message, "create it or correct the label")]
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Routers of listeners, rebuilt only where a route came, went or changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Plans;
+use super::gateway::GatewayPlan;
+use super::hostname::intersects;
+use super::http_route::RoutePlan;
+use crate::api::ObjectKey;
+use crate::snapshot::host::{HostMap, HostPattern};
+use crate::snapshot::router::HostRouter;
+use crate::snapshot::{Bind, Listener, Snapshot};
+
+/// A listener of a Gateway.
+type ListenerKey = (ObjectKey, Arc<str>);
+
+/// Every listener with what is attached to it, and the snapshot made of them.
+#[derive(Debug, Default)]
+pub(super) struct Routers {
+    listeners: BTreeMap<ListenerKey, Attached>,
+    /// Addresses of each Gateway in the snapshot.
+    bound: BTreeMap<ObjectKey, BTreeSet<SocketAddr>>,
+    /// Gateways whose binds have to be made again.
+    dirty: BTreeSet<ObjectKey>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// The routes of one listener.
+#[derive(Debug, Default)]
+struct Attached {
+    /// Those that count as attached.
+    counted: BTreeSet<ObjectKey>,
+    hosts: BTreeMap<HostPattern, Host>,
+    dirty: BTreeSet<HostPattern>,
+}
+
+/// The routes that name one host pattern.
+#[derive(Debug, Default)]
+struct Host {
+    routes: BTreeSet<ObjectKey>,
+    router: Option<Arc<HostRouter>>,
+}
+
+impl Routers {
+    /// How many routes are attached to a listener.
+    pub(super) fn attached(&self, gateway: &ObjectKey, listener: &str) -> u32 {
+        let key = (gateway.clone(), Arc::from(listener));
+        let count = self.listeners.get(&key).map_or(0, |attached| attached.counted.len());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// A Gateway was planned anew, or is gone. Its routes are planned anew too, so they are not looked at here.
+    pub(super) fn gateway_changed(&mut self, key: &ObjectKey, plan: Option<&GatewayPlan>) {
+        self.dirty.insert(key.clone());
+        let keep = |name: &str| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| &*listener.name == name));
+        self.listeners.retain(|(gateway, name), _| gateway != key || keep(name));
+        for listener in plan.iter().flat_map(|plan| &plan.listeners) {
+            self.listeners.entry((key.clone(), listener.name.clone())).or_default();
+        }
+    }
+
+    /// A route was planned anew, came or went. Gives the Gateways that gained or lost it.
+    pub(super) fn route_changed(
+        &mut self,
+        key: &ObjectKey,
+        before: Option<&RoutePlan>,
+        after: Option<&RoutePlan>,
+    ) -> BTreeSet<ObjectKey> {
+        let mut gateways = BTreeSet::new();
+        for (plan, is_after) in [(before, false), (after, true)] {
+            let Some(plan) = plan else { continue };
+            for attachment in &plan.attachments {
+                gateways.insert(attachment.gateway.clone());
+                self.dirty.insert(attachment.gateway.clone());
+                for name in &attachment.listeners {
+                    let listener = (attachment.gateway.clone(), name.clone());
+                    // Listeners that are gone took their routes with them.
+                    let Some(attached) = self.listeners.get_mut(&listener) else { continue };
+                    if is_after {
+                        attached.add(key, plan, attachment.accepted);
+                    } else {
+                        attached.remove(key, plan);
+                    }
+                }
+            }
+        }
+        gateways
+    }
+
+    /// Brings routers and snapshot up to date; gives the number of routers built.
+    pub(super) fn build(&mut self, gateways: &Plans<GatewayPlan>, routes: &Plans<RoutePlan>) -> usize {
+        if self.dirty.is_empty() {
+            return 0;
+        }
+        let mut built = 0;
+        let mut binds = self.snapshot.binds.clone();
+        let dirty = std::mem::take(&mut self.dirty);
+        // All of the old ones first: a port may pass from one Gateway to another.
+        for address in dirty.iter().filter_map(|key| self.bound.remove(key)).flatten() {
+            binds.remove(&address);
+        }
+        for key in dirty {
+            let Some(plan) = gateways.get(&key) else { continue };
+            let mut ports: BTreeMap<u16, Vec<(HostPattern, Arc<Listener>)>> = BTreeMap::new();
+            let gateway: Arc<str> = Arc::from(key.to_string());
+            for listener in plan.listeners.iter().filter(|listener| listener.served) {
+                let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
+                let (hosts, new) = attached.build(&listener.hostname, routes);
+                built += new;
+                let made = Listener {
+                    gateway: gateway.clone(),
+                    name: listener.name.clone(),
+                    port: listener.port,
+                    hosts: HostMap::new(hosts),
+                };
+                ports.entry(listener.port).or_default().push((listener.hostname.clone(), Arc::new(made)));
+            }
+            for (port, listeners) in ports {
+                let bind = Arc::new(Bind { listeners: HostMap::new(listeners) });
+                for address in &plan.bind {
+                    let address = SocketAddr::new(*address, port);
+                    binds.insert(address, bind.clone());
+                    self.bound.entry(key.clone()).or_default().insert(address);
+                }
+            }
+        }
+        self.snapshot = Arc::new(Snapshot { binds });
+        built
+    }
+}
+
+impl Attached {
+    fn add(&mut self, key: &ObjectKey, plan: &RoutePlan, counted: bool) {
+        if counted {
+            self.counted.insert(key.clone());
+        }
+        for host in &plan.hosts {
+            self.hosts.entry(host.clone()).or_default().routes.insert(key.clone());
+            self.dirty.insert(host.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey, plan: &RoutePlan) {
+        self.counted.remove(key);
+        for host in &plan.hosts {
+            if let Some(entry) = self.hosts.get_mut(host) {
+                entry.routes.remove(key);
+            }
+            self.dirty.insert(host.clone());
+        }
+    }
+
+    /// The routers of the hosts that can be asked for on a listener of this hostname, and how many had to be built.
+    fn build(
+        &mut self,
+        hostname: &HostPattern,
+        routes: &Plans<RoutePlan>,
+    ) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
+        for host in std::mem::take(&mut self.dirty) {
+            match self.hosts.get_mut(&host) {
+                Some(entry) if entry.routes.is_empty() => drop(self.hosts.remove(&host)),
+                Some(entry) => entry.router = None,
+                None => {}
+            }
+        }
+        let mut built = 0;
+        let mut build = |entry: &mut Host| {
+            built += 1;
+            let plans = entry.routes.iter().filter_map(|key| routes.get(key));
+            let candidates = plans.flat_map(|plan| plan.candidates.iter().cloned()).collect();
+            Arc::new(HostRouter::build(candidates))
+        };
+        let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));
+        let routers = hosts.map(|(host, entry)| {
+            let router = entry.router.take().unwrap_or_else(|| build(entry));
+            entry.router = Some(router.clone());
+            (host.clone(), router)
+        });
+        (routers.collect(), built)
+    }
+}

@@ -1,0 +1,283 @@
+//! A backend for trying things out: it answers every request with what it received, as JSON.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::http_server::{self, Ends, Limits};
+use crate::quantity::duration;
+
+/// Answers on `listener` until `shutdown` is over.
+///
+/// The query may ask for another answer: `?status=503` for its status code, `?delay=500ms` to wait before it.
+pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    http_server::serve(listener, LIMITS, answer, shutdown).await;
+}
+
+/// What was received.
+#[derive(Serialize)]
+struct Echo<'a> {
+    method: &'a str,
+    path: &'a str,
+    query: &'a str,
+    host: String,
+    headers: BTreeMap<&'a str, Vec<String>>,
+    body: String,
+    /// Only when the body is not text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_encoding: Option<&'static str>,
+    /// Only when the body was longer than what is shown of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    body_truncated: bool,
+    body_bytes: u64,
+    client: String,
+    server: String,
+}
+
+async fn answer(request: Request<Incoming>, ends: Ends) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let wish = match Wish::read(head.uri.query().unwrap_or_default()) {
+        Ok(wish) => wish,
+        Err(message) => return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message })),
+    };
+    let Ok(received) = receive(body).await else {
+        let message = "the body of the request ended early";
+        return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message }));
+    };
+    tokio::time::sleep(wish.delay).await;
+    let body_truncated = (received.start.len() as u64) < received.bytes;
+    let (body, body_encoding) = match std::str::from_utf8(&received.start) {
+        Ok(text) => (text.to_owned(), None),
+        // The cut may have gone through the middle of a character; that alone does not make it binary.
+        Err(error) if body_truncated && error.error_len().is_none() => {
+            (String::from_utf8_lossy(&received.start[..error.valid_up_to()]).into_owned(), None)
+        }
+        Err(_) => (BASE64_STANDARD.encode(&received.start), Some("base64")),
+    };
+    let host = head.headers.get(HOST).map(text).or_else(|| head.uri.authority().map(ToString::to_string));
+    let echo = Echo {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        host: host.unwrap_or_default(),
+        headers: headers(&head.headers),
+        body,
+        body_encoding,
+        body_truncated,
+        body_bytes: received.bytes,
+        client: ends.client.to_string(),
+        server: ends.server.to_string(),
+    };
+    json(wish.status, &echo)
+}
+
+/// How the client wants to be answered.
+#[derive(Debug, PartialEq)]
+struct Wish {
+    status: StatusCode,
+    delay: Duration,
+}
+
+impl Wish {
+    fn read(query: &str) -> Result<Self, String> {
+        let mut wish = Wish { status: StatusCode::OK, delay: Duration::ZERO };
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match name {
+                "status" => {
+                    // An interim (1xx) answer would not be the answer, and hyper refuses to send one.
+                    let status = value.parse().ok().filter(|status| (200..=599).contains(status));
+                    wish.status = status
+                        .and_then(|status: u16| StatusCode::from_u16(status).ok())
+                        .ok_or_else(|| format!("status={value}: not a status code; write a number from 200 to 599"))?;
+                }
+                "delay" => {
+                    wish.delay = duration(value).map_err(|error| format!("delay={value}: {error}"))?;
+                    if wish.delay > LONGEST_DELAY {
+                        return Err(format!("delay={value}: too long; write at most 30s"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(wish)
+    }
+}
+
+struct Received {
+    start: BytesMut,
+    bytes: u64,
+}
+
+/// Reads the whole body, so that the client can send it all, and keeps the start of it.
+async fn receive(mut body: Incoming) -> Result<Received, hyper::Error> {
+    let mut received = Received { start: BytesMut::new(), bytes: 0 };
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            received.bytes += data.len() as u64;
+            let room = SHOWN_BODY - received.start.len();
+            received.start.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Ok(received)
+}
+
+fn headers(headers: &HeaderMap) -> BTreeMap<&str, Vec<String>> {
+    let mut values: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, value) in headers {
+        values.entry(name.as_str()).or_default().push(text(value));
+    }
+    values
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let mut body = serde_json::to_vec_pretty(value).expect("strings and numbers only");
+    body.push(b'\n');
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Wider than what a proxy in front lets through, so that an answer is the echo's and not a refusal of its own; idle for
+/// longer than a proxy keeps a connection for reuse, so that it is not us who close under a request on its way.
+const LIMITS: Limits =
+    Limits { connections: 4096, idle: Duration::from_secs(120), header_bytes: 2 << 20, header_count: 20_000 };
+const SHOWN_BODY: usize = 1 << 20;
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::http_server::testing;
+
+    /// The status code and the JSON that answer `request`.
+    async fn ask(request: &str) -> (u16, Value) {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, std::future::pending()));
+        let answer = testing::exchange(address, request).await;
+        server.abort();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut body: Value = serde_json::from_str(body).unwrap();
+        // Ports differ from run to run.
+        if let Some(client) = body.get_mut("client") {
+            assert!(client.as_str().unwrap().starts_with("127.0.0.1:"));
+            assert_eq!(body["server"].take(), json!(address.to_string()));
+            body["client"].take();
+        }
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    #[tokio::test]
+    async fn says_what_it_received() {
+        let request = "POST /a%2Fb?x=1&y HTTP/1.1\r\nHost: web.example:80\r\nX-Twice: 1\r\nx-twice: 2\r\n\
+                       Connection: close\r\nContent-Length: 5\r\n\r\nhello";
+        let expected = json!({
+            "method": "POST",
+            "path": "/a%2Fb",
+            "query": "x=1&y",
+            "host": "web.example:80",
+            "headers": {
+                "connection": ["close"],
+                "content-length": ["5"],
+                "host": ["web.example:80"],
+                "x-twice": ["1", "2"],
+            },
+            "body": "hello",
+            "body_bytes": 5,
+            "client": null,
+            "server": null,
+        });
+        assert_eq!(ask(request).await, (200, expected));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_text_come_as_base64() {
+        let head = "PUT / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+        // U+0080 is two bytes in UTF-8; cut after the first it is no text.
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, std::future::pending()));
+        let mut request = head.as_bytes().to_vec();
+        request.extend_from_slice(b"2\r\n\xc2a\r\n0\r\n\r\n");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        server.abort();
+        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!((&body["body"], &body["body_encoding"]), (&json!("wmE="), &json!("base64")));
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_read_to_its_end_and_shown_in_part() {
+        let length = SHOWN_BODY + 70_000;
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{}",
+            // Three bytes each, so that the cut goes through one of them.
+            "€".repeat(length / 3) + &"x".repeat(length % 3)
+        );
+        let (status, body) = ask(&request).await;
+        assert_eq!(status, 200);
+        assert_eq!(body["body_bytes"], json!(length));
+        assert_eq!(body["body_truncated"], json!(true));
+        assert_eq!(body["body"].as_str().unwrap().len(), SHOWN_BODY / 3 * 3);
+        assert_eq!(body.get("body_encoding"), None);
+    }
+
+    #[tokio::test]
+    async fn the_query_asks_for_another_status() {
+        let (status, body) = ask("GET /?status=503 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!((status, &body["query"]), (503, &json!("status=503")));
+        let (status, body) = ask("GET /?status=9000 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let message = "status=9000: not a status code; write a number from 200 to 599";
+        assert_eq!((status, body), (400, json!({ "message": message })));
+    }
+
+    #[tokio::test]
+    async fn statuses_that_have_no_body_have_none() {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, std::future::pending()));
+        for (status, has_body) in [(204, false), (304, false), (205, true), (200, true), (599, true)] {
+            let request = format!("GET /?status={status} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            let answer = testing::exchange(address, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert_eq!(!answer.ends_with("\r\n\r\n"), has_body, "{answer}");
+        }
+        server.abort();
+    }
+
+    #[test]
+    fn wishes() {
+        let wish = |status: u16, delay| {
+            Ok(Wish { status: StatusCode::from_u16(status).unwrap(), delay: Duration::from_millis(delay) })
+        };
+        let cases = [
+            ("", wish(200, 0)),
+            ("a=b&status=404", wish(404, 0)),
+            ("delay=500ms&status=201", wish(201, 500)),
+            ("delay=30s", wish(200, 30_000)),
+            ("delay=31s", Err("delay=31s: too long; write at most 30s".to_owned())),
+            ("delay=5", Err("delay=5: has no unit; write 5s or 5ms".to_owned())),
+            ("status=101", Err("status=101: not a status code; write a number from 200 to 599".to_owned())),
+            ("status=", Err("status=: not a status code; write a number from 200 to 599".to_owned())),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(Wish::read(query), expected, "{query:?}");
+        }
+    }
+}

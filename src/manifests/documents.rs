@@ -1,0 +1,75 @@
+//! The documents of a file: split at `---` and `...`, so that each is parsed, limited and located by itself.
+
+/// One document: its text with its marker line, and the line of the file it begins at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Document<'a> {
+    pub(super) text: &'a str,
+    pub(super) line: u32,
+}
+
+/// Cuts a file into documents. A marker stands at the start of a line; YAML allows it nowhere inside a scalar, so no
+/// parser is needed to find it. Documents without content are in the list too, they parse to nothing.
+pub(super) fn split(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let mut start = (0, 1);
+    let mut offset = 0;
+    let mut line_number: u32 = 0;
+    for line in text.split_inclusive('\n') {
+        line_number = line_number.saturating_add(1);
+        if is_marker(line, "---") && offset > start.0 && !is_prologue(&text[start.0..offset]) {
+            documents.push(Document { text: &text[start.0..offset], line: start.1 });
+            start = (offset, line_number);
+        }
+        offset += line.len();
+        if is_marker(line, "...") {
+            documents.push(Document { text: &text[start.0..offset], line: start.1 });
+            start = (offset, line_number.saturating_add(1));
+        }
+    }
+    if start.0 < text.len() {
+        documents.push(Document { text: &text[start.0..], line: start.1 });
+    }
+    documents
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// Directives stand before the marker of the document they belong to.
+fn is_prologue(text: &str) -> bool {
+    let mut directives = false;
+    for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        match line.as_bytes()[0] {
+            b'%' => directives = true,
+            b'#' => {}
+            _ => return false,
+        }
+    }
+    directives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_cut_where_yaml_says() {
+        let cases: &[(&str, &[(&str, u32)])] = &[
+            ("", &[]),
+            ("a: 1\n", &[("a: 1\n", 1)]),
+            ("---\na: 1\n---\nb: 2", &[("---\na: 1\n", 1), ("---\nb: 2", 3)]),
+            ("a: 1\r\n---\r\nb: 2\r\n", &[("a: 1\r\n", 1), ("---\r\nb: 2\r\n", 2)]),
+            ("--- {a: 1}\n--- # two\nb: 2\n", &[("--- {a: 1}\n", 1), ("--- # two\nb: 2\n", 2)]),
+            ("a: |\n  ---\n  b\n", &[("a: |\n  ---\n  b\n", 1)]),
+            ("----\n---x\n", &[("----\n---x\n", 1)]),
+            ("a: 1\n...\nb: 2\n", &[("a: 1\n...\n", 1), ("b: 2\n", 3)]),
+            ("%YAML 1.2\n# note\n---\na: 1\n", &[("%YAML 1.2\n# note\n---\na: 1\n", 1)]),
+            ("# only\n---\n---\n", &[("# only\n", 1), ("---\n", 2), ("---\n", 3)]),
+        ];
+        for (text, expected) in cases {
+            let found: Vec<_> = split(text).iter().map(|document| (document.text, document.line)).collect();
+            assert_eq!(found, *expected, "{text:?}");
+        }
+    }
+}

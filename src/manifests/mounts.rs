@@ -1,0 +1,57 @@
+//! Which folders lie on file systems that tell nobody about changes made elsewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Whether changes in this folder may go by without an event: network and host-shared file systems.
+pub(super) fn lacks_events(folder: &Path) -> bool {
+    let Ok(folder) = fs::canonicalize(folder) else { return false };
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| lacks_events_by(&table, &folder))
+}
+
+fn lacks_events_by(table: &str, folder: &Path) -> bool {
+    let mounts = table.lines().filter_map(|line| {
+        // `36 35 98:0 /root /mount/point options… - type source options`
+        let (left, right) = line.split_once(" - ")?;
+        let point = PathBuf::from(unescape(left.split(' ').nth(4)?));
+        folder.starts_with(&point).then(|| (point.components().count(), right.split(' ').next().unwrap_or_default()))
+    });
+    // Of mounts on the same point the last one is seen; `max_by_key` takes the last of equals.
+    let kind = mounts.max_by_key(|(depth, _)| *depth).map_or("", |(_, kind)| kind);
+    SILENT.iter().any(|silent| kind == *silent || (silent.ends_with('.') && kind.starts_with(silent)))
+}
+
+/// Space, tab, newline and backslash are written in octal.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+const SILENT: &[&str] =
+    &["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "prl_fs", "afs", "ceph", "fuse", "fuse."];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_decides() {
+        let table = "\
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 22 0:40 / /mnt/my\\040files rw,relatime shared:1 - nfs4 server:/x rw
+31 30 0:41 / /mnt/my\\040files/local rw - tmpfs none rw
+32 22 0:42 / /share rw - fuse.sshfs host:/ rw
+33 22 0:43 / /over rw - ext4 /dev/sdb rw
+34 33 0:44 / /over rw - 9p host rw
+";
+        for (folder, silent) in [
+            ("/etc", false),
+            ("/mnt/my files/manifests", true),
+            ("/mnt/my files/local/x", false),
+            ("/mnt/my filesystem", false),
+            ("/share/deep/er", true),
+            ("/over/x", true),
+        ] {
+            assert_eq!(lacks_events_by(table, Path::new(folder)), silent, "{folder}");
+        }
+    }
+}

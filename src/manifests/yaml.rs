@@ -1,0 +1,362 @@
+//! YAML and JSON text to values, and to outlines with positions. The only file that knows the YAML parsers.
+
+use granit_parser::{ErrorKind, Event, Marker, Parser, StructureStyle};
+use serde_json::Value;
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{DuplicateKeyPolicy, Error};
+
+use super::outline::{Mark, Outline, Shape};
+use super::place::Spot;
+
+/// Why a document cannot be read, in the words of whoever wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Where, relative to the document.
+    pub(super) spot: Spot,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) remedy: &'static str,
+}
+
+/// Reads one document. An empty one is `Null`. JSON is YAML too, so that both get the same care: duplicate keys are
+/// refused, and positions are known.
+pub(super) fn parse(text: &str) -> Result<Value, Fault> {
+    if is_blank(text) {
+        return Ok(Value::Null);
+    }
+    let budget = serde_saphyr::budget! {
+        max_events: 4 * MAX_NODES,
+        max_nodes: MAX_NODES,
+        max_depth: MAX_DEPTH,
+        max_aliases: MAX_REPLAYED,
+        max_recorded_anchor_events: MAX_REPLAYED,
+        // Our limit on replayed nodes says the same without refusing a label block that a thousand items share.
+        enforce_alias_anchor_ratio: false,
+        max_documents: 1,
+    };
+    let mut options = serde_saphyr::options! {
+        budget: budget,
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        // `0644` means what it means to kubectl.
+        legacy_octal_numbers: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    };
+    options.alias_limits.max_total_replayed_events = MAX_REPLAYED;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(text, &error))
+}
+
+/// The fields of a document with their positions, or None when it does not parse.
+pub(super) fn outline(text: &str) -> Option<Outline<'_>> {
+    let mut outline = Outline::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.ok()?;
+        let (start, end) = (mark(span.start), mark(span.end));
+        match event {
+            Event::MappingStart(..) => outline.open(Shape::Mapping, start),
+            Event::SequenceStart(..) => outline.open(Shape::Sequence, start),
+            Event::MappingEnd | Event::SequenceEnd => outline.close(),
+            Event::Scalar(value, ..) => outline.scalar(value, start, end),
+            Event::Alias(_) => outline.alias(start, end),
+            _ => {}
+        }
+    }
+    Some(outline)
+}
+
+/// Comments, markers and white space only.
+fn is_blank(text: &str) -> bool {
+    text.lines()
+        .map(|line| line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim())
+        .all(|line| line.is_empty() || line.starts_with('#'))
+}
+
+fn mark(marker: Marker) -> Mark {
+    Mark { line: marker.line() as u32, column: marker.col() as u32 + 1 }
+}
+
+/// Asks the event parser first, because its errors say what it stumbled over; what it accepts was refused for its
+/// meaning: a key twice, a limit.
+fn explain(text: &str, error: &Error) -> Fault {
+    let mut fault = stumble(text).unwrap_or_else(|| meaning(error));
+    let line = text.lines().nth(fault.spot.line as usize - 1).unwrap_or_default();
+    if fault.reason != "DuplicateKey" && line.contains("{{") {
+        fault.message = "this is a template that was not rendered".to_owned();
+        fault.remedy = "render it first, for example with `helm template`, or put the value in quotes";
+    }
+    fault
+}
+
+/// What is wrong with the syntax, if it is the syntax.
+fn stumble(text: &str) -> Option<Fault> {
+    let mut brackets = Vec::new();
+    for event in Parser::new_from_str(text) {
+        let error = match event {
+            Ok((
+                Event::SequenceStart(StructureStyle::Flow, ..) | Event::MappingStart(StructureStyle::Flow, ..),
+                span,
+            )) => {
+                brackets.push(mark(span.start));
+                continue;
+            }
+            Ok((Event::SequenceEnd | Event::MappingEnd, _)) => {
+                // Block collections stand in no bracket, so that the innermost open bracket is the one that closes.
+                brackets.pop();
+                continue;
+            }
+            Ok(_) => continue,
+            Err(error) => error,
+        };
+        let Mark { line, mut column } = mark(*error.marker());
+        if let Some(bracket) = brackets.last().filter(|bracket| bracket.line < line) {
+            return Some(Fault {
+                spot: Spot { line: bracket.line, column: bracket.column, width: 1 },
+                reason: "NotYaml",
+                message: format!("this bracket is not closed; the text makes no sense in it at its line {line}"),
+                remedy: "close it, or put the value in quotes if it is text",
+            });
+        }
+        if is_about_tabs(error.kind()) {
+            // The parser may be past the tab already.
+            let indentation = text.lines().nth(line as usize - 1).unwrap_or_default().chars();
+            let mut indentation = indentation.take_while(|character| character.is_whitespace());
+            column = indentation.position(|character| character == '\t').map_or(column, |tab| tab as u32 + 1);
+        }
+        let (message, remedy) = syntax(error.kind());
+        return Some(Fault { spot: Spot { line, column, width: 1 }, reason: "NotYaml", message, remedy });
+    }
+    None
+}
+
+/// What is wrong with well-formed text.
+fn meaning(error: &Error) -> Fault {
+    let location = error.location();
+    let (reason, message, remedy, width) = reading(error);
+    let spot = Spot {
+        line: location.map_or(1, |location| location.line() as u32).max(1),
+        column: location.map_or(1, |location| location.column() as u32).max(1),
+        width,
+    };
+    Fault { spot, reason, message, remedy }
+}
+
+fn reading(error: &Error) -> (&'static str, String, &'static str, u32) {
+    match error {
+        Error::AliasError { error, .. } => reading(error),
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().unwrap_or_default();
+            let width = key.chars().count() as u32;
+            ("DuplicateKey", format!("the key `{key}` is given twice"), "delete one of the two", width)
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            ("TooDeep", format!("nested deeper than {MAX_DEPTH} levels"), "no object needs that; flatten it", 1)
+        }
+        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
+            ("TooLarge", "more values or aliases than a document may have".to_owned(), "split the document", 1)
+        }
+        other => {
+            let message = other.without_snippet().to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            let remedy = if message.contains("tag") {
+                "delete the tag"
+            } else {
+                "write the value as text in quotes, or as JSON would"
+            };
+            (UNREADABLE_VALUE, message.to_owned(), remedy, 1)
+        }
+    }
+}
+
+/// What the parser stumbled over, and what usually makes it right.
+fn syntax(kind: &ErrorKind) -> (String, &'static str) {
+    use ErrorKind as E;
+    let (message, remedy) = match kind {
+        kind if is_about_tabs(kind) => ("a tab where YAML wants spaces", "indent with spaces"),
+        E::UnclosedQuotedScalar | E::DocumentIndicatorInQuotedScalar => {
+            ("a quote is opened and not closed", "close the quote, or escape it within the text")
+        }
+        E::InvalidTrailingSingleQuotedScalar | E::InvalidTrailingDoubleQuotedScalar => {
+            ("text after a closing quote", "put the whole value into the quotes")
+        }
+        E::UnknownQuotedScalarEscape
+        | E::InvalidQuotedScalarHexEscape
+        | E::InvalidUnicodeEscape
+        | E::InvalidLowSurrogate
+        | E::InvalidLowSurrogateHexEscape
+        | E::MissingLowSurrogate
+        | E::UnpairedLowSurrogate => {
+            ("an escape that double quotes do not know", "write a backslash as \\\\, or use single quotes")
+        }
+        E::SimpleKeyExpected | E::InvalidSimpleKey => {
+            ("a key without a colon", "write `key: value`, with a space after the colon")
+        }
+        E::MappingValueNotAllowed | E::InvalidColonPlacement | E::InvalidMappingValueWhitespace => {
+            ("a colon where no value may begin", "put a value that contains `: ` in quotes, or start a new line")
+        }
+        E::MappingKeyNotAllowed | E::ExpectedBlockMappingKey | E::InvalidIndentation => {
+            ("the indentation fits nothing above it", "align the line with its siblings, and look for a missing colon")
+        }
+        E::ExpectedBlockSequenceEntry | E::BlockSequenceEntryNotAllowed | E::InvalidBlockEntryWhitespace => {
+            ("a list item where none may stand", "align the `- ` with the other items, on a line of its own")
+        }
+        E::BlockEntryInFlowCollection | E::PlainScalarStartsWithDashFlowIndicator => {
+            ("a `- ` inside brackets", "separate the items of [ ] by commas")
+        }
+        E::UnexpectedEofFlowSequence
+        | E::UnexpectedEofFlowMapping
+        | E::UnexpectedEofImplicitFlowMapping
+        | E::UnclosedFlowCollection { .. } => ("a bracket is opened and not closed", "close it"),
+        E::ExpectedFlowMappingSeparator | E::ExpectedFlowSequenceSeparator | E::FlowMappingValueAdjacentCollection => {
+            ("a comma or the closing bracket is missing", "separate items by commas and close every bracket")
+        }
+        E::MisplacedFlowCollectionEnd | E::MismatchedFlowCollectionEnd { .. } => {
+            ("a closing bracket that closes nothing", "match every { with } and every [ with ]")
+        }
+        E::InvalidQuotedScalarIndent => {
+            ("a text in quotes goes on at the margin", "close the quote on the line above, or indent this line")
+        }
+        E::UnexpectedCharacter { character: '@' | '`' } => {
+            ("a plain value may not begin with @ or `", "put the value in quotes")
+        }
+        E::UnexpectedCharacter { character: '%' } | E::MissingDocumentEndBeforeDirective => {
+            ("a % at the start of a line is a directive", "put the value in quotes")
+        }
+        E::UnknownAnchor => {
+            ("an alias without its anchor", "define it with &name before *name, or quote a value with *")
+        }
+        E::InvalidBlockScalarIndent | E::InvalidFlowScalarIndent => {
+            ("text that is indented less than it began", "indent all its lines alike")
+        }
+        E::RecursionLimitExceeded => ("nested too deeply", "no object needs that; flatten it"),
+        E::InvalidDocumentEnd => ("text after `...`", "begin the next document with `---` on a line of its own"),
+        other => return (other.to_string(), "see the line; `kubectl apply --dry-run=client -f` refuses it too"),
+    };
+    (message.to_owned(), remedy)
+}
+
+fn is_about_tabs(kind: &ErrorKind) -> bool {
+    use ErrorKind as E;
+    matches!(
+        kind,
+        E::TabNotAllowed
+            | E::TabInBlockIndentation
+            | E::TabInIndentation
+            | E::TabAtBlockScalarStart
+            | E::TabInPlainScalar
+    )
+}
+
+/// Reason of a fault whose message may quote the value it is about.
+pub(super) const UNREADABLE_VALUE: &str = "UnreadableValue";
+
+/// Values of one document. A list of five thousand routes has about a quarter of a million.
+const MAX_NODES: usize = 4_000_000;
+/// Nested maps and lists. The deepest field of a kind of ours is at 14, CRDs reach about 60.
+const MAX_DEPTH: usize = 100;
+/// Values that aliases may multiply, in all: the end of every alias bomb.
+const MAX_REPLAYED: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_what_kubectl_reads() {
+        for (text, expected) in [
+            ("", Value::Null),
+            ("# nothing\n---\n", Value::Null),
+            ("---\n~\n", Value::Null),
+            ("mode: 0644", json!({"mode": 420})),
+            ("mode: 0o644", json!({"mode": 420})),
+            ("on: yes\nx: y", json!({"on": true, "x": true})),
+            ("a: null\nb:\n", json!({"a": null, "b": null})),
+            ("a: \"1\"\nb: '2'\nc: 3\nd: 1.5\n", json!({"a": "1", "b": "2", "c": 3, "d": 1.5})),
+            ("a: 2026-11-20T09:00:00Z", json!({"a": "2026-11-20T09:00:00Z"})),
+            ("a: 5s\nb: 1e3x\nc: 10.0.0.1", json!({"a": "5s", "b": "1e3x", "c": "10.0.0.1"})),
+            ("80: x", json!({"80": "x"})),
+            ("a: |\n  one\n  two\n", json!({"a": "one\ntwo\n"})),
+            ("x: &x {l: 1}\ny: *x\n", json!({"x": {"l": 1}, "y": {"l": 1}})),
+            ("x: &x {l: 1}\ny:\n  <<: *x\n  m: 2\n", json!({"x": {"l": 1}, "y": {"l": 1, "m": 2}})),
+            ("{\"a\":\t\"\\ud83d\\ude00\\/\",\n\t\"b\" : [1,2]}", json!({"a": "\u{1f600}/", "b": [1, 2]})),
+            ("a: 1\r\nb:\r\n  - x\r\n", json!({"a": 1, "b": ["x"]})),
+        ] {
+            assert_eq!(parse(text).map_err(|fault| fault.message), Ok(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_place_and_remedy() {
+        for (text, line, column, reason, message, remedy) in [
+            ("a:\n\tb: 1\n", 2, 1, "NotYaml", "a tab", "spaces"),
+            ("a: \"x\nb: 1\n", 2, 1, "NotYaml", "quotes goes on", "close the quote"),
+            ("a: \"x\n", 2, 1, "NotYaml", "quotes goes on", "close the quote"),
+            ("a: 'x' y\n", 1, 8, "NotYaml", "after a closing quote", "whole value"),
+            ("a: \"\\d\"\n", 1, 4, "NotYaml", "escape", "single quotes"),
+            ("a: 1\nb\nc: 2\n", 2, 1, "NotYaml", "without a colon", "key: value"),
+            ("a: b: c\n", 1, 5, "NotYaml", "a colon where", "quotes"),
+            ("a:\n   b: 1\n  c: 2\n", 3, 3, "NotYaml", "indentation", "align"),
+            ("a: 1\n- b\n", 2, 3, "NotYaml", "indentation", "align"),
+            ("a: [1, 2\nb: 3\n", 1, 4, "NotYaml", "not closed", "close it"),
+            ("a: {b: 1\n", 1, 4, "NotYaml", "not closed", "close it"),
+            ("a: [1, 2}\n", 1, 4, "NotYaml", "closes nothing", "match"),
+            ("a: {{ .Values.x }}\n", 1, 5, "UnreadableValue", "template", "helm template"),
+            ("{{- if .x }}\na: 1\n{{- end }}\n", 1, 3, "NotYaml", "template", "helm template"),
+            ("a: @x\n", 1, 4, "NotYaml", "@", "quotes"),
+            ("a: *x\n", 1, 4, "NotYaml", "alias", "&name"),
+            ("a: 1\nb: 2\na: 3\n", 3, 1, "DuplicateKey", "`a` is given twice", "delete"),
+            ("{\"a\":1,\"a\":2}", 1, 8, "DuplicateKey", "`a`", "delete"),
+            ("a: !vault x\n", 1, 11, "UnreadableValue", "unsupported tag `!vault`", "delete the tag"),
+            ("a: .inf\n", 1, 4, "UnreadableValue", "", "quotes"),
+        ] {
+            let fault = parse(text).expect_err(text);
+            assert_eq!(
+                (fault.spot.line, fault.spot.column, fault.reason),
+                (line, column, reason),
+                "{text:?} {fault:?}"
+            );
+            assert!(fault.message.contains(message) && fault.remedy.contains(remedy), "{text:?} {fault:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Text of the bytes that YAML gives a meaning to, so that every state of the parsers is met.
+        #[test]
+        fn no_text_is_too_odd(text in "([-:?#&*!|>{}\\[\\],'\"%@`~ab0.<\u{e9}\u{feff} \t\r\n]|---\n|: |- |\n  |\n    ){0,60}") {
+            let lines = text.split('\n').count() as u32;
+            for document in crate::manifests::documents::split(&text) {
+                let value = parse(document.text);
+                let outline = outline(document.text);
+                if let Err(fault) = &value {
+                    proptest::prop_assert!(fault.spot.line <= lines + 1, "{fault:?}");
+                    proptest::prop_assert!(!fault.message.is_empty() && !fault.remedy.is_empty());
+                }
+                if let Some(outline) = outline {
+                    for field in ["", "a", "a.b[0]", "[0].a", "a.b.0"] {
+                        let spot = outline.spot(&[], field, crate::manifests::outline::Aim::Value);
+                        proptest::prop_assert!(spot.line >= 1 && spot.line <= lines + 1 && spot.column >= 1 && spot.width >= 1);
+                    }
+                    outline.secrets();
+                } else {
+                    proptest::prop_assert!(value.is_err() || value == Ok(Value::Null), "a value has an outline");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bombs_hit_a_limit() {
+        let mut aliases = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for (from, to) in ('a'..='i').zip('b'..='j') {
+            let stars = vec![format!("*{from}"); 9].join(",");
+            aliases += &format!("{to}: &{to} [{stars}]\n");
+        }
+        let deep = format!("a: {}{}", "[".repeat(150), "]".repeat(150));
+        let block: String = (0..150).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        for (text, reason) in [(aliases, "TooLarge"), (deep, "TooDeep"), (block, "TooDeep")] {
+            let fault = parse(&text).expect_err("a bomb");
+            assert_eq!(fault.reason, reason, "{fault:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What is measured about the process as a whole, and the registry in which every part enters its own families.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::version;
+
+/// All families. Built once, complete before the first scrape.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+/// How a scrape is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposition {
+    /// What Prometheus asks for.
+    OpenMetrics,
+    /// Text format 0.0.4, which everything reads.
+    Text,
+}
+
+impl Exposition {
+    /// The best that an `Accept` field allows.
+    pub fn accepted_by(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Exposition::OpenMetrics,
+            _ => Exposition::Text,
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Exposition::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// With the families of the process and `portico_build_info`. `started` is when the process did.
+    pub fn new(started: SystemTime) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process { started }));
+        let build = [
+            ("version", version::VERSION.to_owned()),
+            ("commit", version::COMMIT.unwrap_or_default().to_owned()),
+            ("platform", version::platform()),
+        ];
+        registry.register("portico_build", "Which build this is", Info::new(build.to_vec()));
+        Metrics { registry }
+    }
+
+    /// Where the other parts enter their families.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Everything there is to say now.
+    pub fn encode(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        let mut open_metrics = String::new();
+        text::encode(&mut open_metrics, &self.registry)?;
+        match exposition {
+            Exposition::OpenMetrics => Ok(open_metrics),
+            Exposition::Text => Ok(without_open_metrics(&open_metrics)),
+        }
+    }
+}
+
+/// The same in the older format. There a family has the name of its samples (`_total`, `_info`), units and the end are not
+/// written, and only the oldest types exist.
+fn without_open_metrics(open_metrics: &str) -> String {
+    let mut types = std::collections::HashMap::new();
+    for line in open_metrics.lines() {
+        if let Some((family, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            types.insert(family, kind);
+        }
+    }
+    let sample_name = |family: &str| match types.get(family) {
+        Some(&"counter") => format!("{family}_total"),
+        Some(&"info") => format!("{family}_info"),
+        _ => family.to_owned(),
+    };
+    let mut classic = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        let line = match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(family), help) => {
+                format!("# HELP {} {}", sample_name(family), help.unwrap_or_default())
+            }
+            (Some("#"), Some("TYPE"), Some(family), Some(kind)) => {
+                let kind = match kind {
+                    "info" | "stateset" => "gauge",
+                    "unknown" => "untyped",
+                    kind => kind,
+                };
+                format!("# TYPE {} {kind}", sample_name(family))
+            }
+            (Some("#"), _, _, _) => continue,
+            _ => line.to_owned(),
+        };
+        classic.push_str(&line);
+        classic.push('\n');
+    }
+    classic
+}
+
+/// The families that every process of every language has under the same names, read when scraped.
+#[derive(Debug)]
+struct Process {
+    started: SystemTime,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        gauge(&mut encoder, "process_start_time_seconds", "When the process started, in Unix time", started)?;
+        // Elsewhere than on Linux there is no such folder, and what is not known is not said.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let gauges = [
+            ("process_resident_memory_bytes", "Memory that is in RAM", kibibytes(&status, "VmRSS:")),
+            ("process_virtual_memory_bytes", "Memory that is mapped", kibibytes(&status, "VmSize:")),
+            ("process_threads", "Threads", number(&status, "Threads:")),
+            ("process_open_fds", "Open file descriptors", open_files()),
+            ("process_max_fds", "Most file descriptors that may be open", most_open_files()),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                gauge(&mut encoder, name, help, value as f64)?;
+            }
+        }
+        if let Some(time) = cpu_time() {
+            let counter = ConstCounter::new(time.as_secs_f64());
+            let help = "CPU time used, user and system";
+            let metric =
+                encoder.encode_descriptor("process_cpu_seconds", help, None, EncodeMetric::metric_type(&counter))?;
+            counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+/// The first number after `label` in a file of `/proc`.
+fn number(text: &str, label: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
+}
+
+fn kibibytes(text: &str, label: &str) -> Option<u64> {
+    number(text, label).map(|kibibytes| kibibytes * 1024)
+}
+
+fn open_files() -> Option<u64> {
+    // One of them is the folder that we are reading.
+    Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
+}
+
+fn most_open_files() -> Option<u64> {
+    number(&std::fs::read_to_string("/proc/self/limits").ok()?, "Max open files")
+}
+
+fn cpu_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses and may hold spaces; counting starts behind it, at field 3.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// `USER_HZ`: part of Linux's interface to programs, and 100 on every architecture that Rust and Kubernetes share.
+const TICKS_PER_SECOND: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(UNIX_EPOCH + Duration::from_millis(1500))
+    }
+
+    #[test]
+    fn open_metrics_has_the_build_and_the_process() {
+        let text = metrics().encode(Exposition::OpenMetrics).unwrap();
+        let build = format!(r#"portico_build_info{{version="{}",commit="#, version::VERSION);
+        for expected in [
+            "# TYPE portico_build info\n",
+            &build,
+            "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.5\n",
+            "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total ",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_uses_memory_threads_and_files() {
+        let text = metrics().encode(Exposition::Text).unwrap();
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 500_000.0);
+        assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_max_fds") >= value("process_open_fds"));
+    }
+
+    #[test]
+    fn the_older_format_names_families_like_their_samples() {
+        let mut metrics = Metrics { registry: Registry::default() };
+        let counter: Counter = Counter::default();
+        metrics.registry().register("portico_requests", "Requests", counter);
+        metrics.registry().register("portico_build", "Which build", Info::new(vec![("version", "1 # 2")]));
+        let expected = "\
+# HELP portico_requests_total Requests.
+# TYPE portico_requests_total counter
+portico_requests_total 0
+# HELP portico_build_info Which build.
+# TYPE portico_build_info gauge
+portico_build_info{version=\"1 # 2\"} 1
+";
+        assert_eq!(metrics.encode(Exposition::Text).unwrap(), expected);
+    }
+
+    #[test]
+    fn prometheus_gets_open_metrics_and_others_get_text() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        assert_eq!(Exposition::accepted_by(Some(prometheus)), Exposition::OpenMetrics);
+        assert_eq!(Exposition::accepted_by(Some("*/*")), Exposition::Text);
+        assert_eq!(Exposition::accepted_by(None), Exposition::Text);
+    }
+}

@@ -1,0 +1,145 @@
+//! Durations and sizes as people write them: `1m30s`, `500ms`, `64KiB`.
+
+use std::time::Duration;
+
+/// A duration above zero, at most a day.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a timeout of zero lets nothing happen; write for example 10s".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// A duration, at most a day: numbers with the units `h`, `m`, `s` and `ms`, largest first. Only zero needs no unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let malformed = || "not a duration; write numbers with units, for example 10s, 500ms or 1m30s".to_owned();
+    let mut rest = text;
+    let mut milliseconds: u64 = 0;
+    // Each unit must be smaller than the one before, so that 5s1m and 5s5s are seen as the slips they are.
+    let mut smallest = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(letters);
+        let unit = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            "" if !number.is_empty() && tail.is_empty() => {
+                return Err(format!("has no unit; write {text}s or {text}ms"));
+            }
+            _ => return Err(malformed()),
+        };
+        if unit >= smallest || number.is_empty() {
+            return Err(malformed());
+        }
+        smallest = unit;
+        milliseconds = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(unit))
+            .and_then(|part| milliseconds.checked_add(part))
+            .filter(|sum| *sum <= LONGEST)
+            .ok_or_else(|| "longer than a day; write at most 24h".to_owned())?;
+        rest = tail;
+    }
+    if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(milliseconds)) }
+}
+
+/// Sizes of message headers. hyper cannot work with less than 8 KiB, and more than 1 MiB per connection is an attack.
+pub(crate) fn header_size(text: &str) -> Result<usize, String> {
+    let bytes = size(text)?;
+    if (8 << 10..=1 << 20).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("out of range; write a size from 8KiB to 1MiB".to_owned())
+    }
+}
+
+/// A size in bytes: a number, alone or with `KiB`, `MiB` or `GiB` (`Ki`, `Mi` and `Gi` too, as Kubernetes writes them).
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" | "Ki" => 10,
+        "MiB" | "Mi" => 20,
+        "GiB" | "Gi" => 30,
+        _ => return Err("not a size; write bytes or a number with KiB or MiB, for example 64KiB".to_owned()),
+    };
+    if number.is_empty() {
+        return Err("not a size; write bytes or a number with KiB or MiB, for example 64KiB".to_owned());
+    }
+    number
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "too large a number; write for example 64KiB".to_owned())
+}
+
+/// In milliseconds.
+const LONGEST: u64 = 24 * 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let cases: &[(&str, Result<u64, &str>)] = &[
+            ("10s", Ok(10_000)),
+            ("500ms", Ok(500)),
+            ("1m30s", Ok(90_000)),
+            ("1h2m3s4ms", Ok(3_723_004)),
+            ("0", Ok(0)),
+            ("0s", Ok(0)),
+            ("24h", Ok(86_400_000)),
+            ("24h1ms", Err("longer than a day; write at most 24h")),
+            ("99999999999999999999s", Err("longer than a day; write at most 24h")),
+            ("10", Err("has no unit; write 10s or 10ms")),
+            ("1m30", Err("has no unit; write 1m30s or 1m30ms")),
+            ("", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("s", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("5s5s", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("5s1m", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("1d", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("-1s", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("1.5s", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+            ("١s", Err("not a duration; write numbers with units, for example 10s, 500ms or 1m30s")),
+        ];
+        for (text, expected) in cases {
+            let expected = expected.map(Duration::from_millis).map_err(str::to_owned);
+            assert_eq!(duration(text), expected, "{text:?}");
+        }
+        assert!(timeout("0s").is_err());
+        assert_eq!(timeout("1ms"), Ok(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn sizes() {
+        let malformed = Err("not a size; write bytes or a number with KiB or MiB, for example 64KiB");
+        let cases: &[(&str, Result<usize, &str>)] = &[
+            ("64KiB", Ok(65_536)),
+            ("64Ki", Ok(65_536)),
+            ("1MiB", Ok(1_048_576)),
+            ("8192", Ok(8_192)),
+            ("8192B", Ok(8_192)),
+            ("64kb", malformed),
+            ("KiB", malformed),
+            ("", malformed),
+            ("99999999999999999999", Err("too large a number; write for example 64KiB")),
+            ("18446744073709551615GiB", Err("too large a number; write for example 64KiB")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(size(text), expected.map_err(str::to_owned), "{text:?}");
+        }
+        assert!(header_size("8191").is_err());
+        assert_eq!(header_size("8KiB"), Ok(8_192));
+        assert!(header_size("2MiB").is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! What a reload changed: objects that came, went or changed their mind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::diagnostic::conditions;
+use super::plain::plain;
+use super::table::Word;
+use crate::compile::verdict::{Condition, Verdict, Verdicts};
+
+/// One line per object: `+` came, `-` went, `~` changed, with the conditions that flipped. Empty if nothing did.
+pub fn changes(before: &Verdicts, after: &Verdicts) -> String {
+    let objects: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let mut out = String::new();
+    for id in objects {
+        match (before.get(id), after.get(id)) {
+            (None, Some(new)) => out += &line('+', &format!("{id}: {}", Word::of(new).text())),
+            (Some(_), None) => out += &line('-', &id.to_string()),
+            (Some(old), Some(new)) => {
+                let flips = flips(old, new);
+                if !flips.is_empty() {
+                    out += &line('~', &format!("{id}: {}", flips.join(", ")));
+                } else if old.generation != new.generation {
+                    out += &line('~', &id.to_string());
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    out
+}
+
+fn line(sign: char, text: &str) -> String {
+    format!("{sign} {}\n", plain(text))
+}
+
+/// Conditions whose status or reason is another one now: `Accepted is False (NoMatchingParent)`.
+fn flips(old: &Verdict, new: &Verdict) -> Vec<String> {
+    let old: BTreeMap<_, _> = conditions(old).map(key).collect();
+    let flips = conditions(new).filter_map(|condition| {
+        let (key, code) = key(condition);
+        let was = old.get(&key).copied();
+        if was == Some(code) {
+            return None;
+        }
+        let status = if code.status() { "True" } else { "False" };
+        let reason = if code.reason() == code.condition() { String::new() } else { format!(" ({})", code.reason()) };
+        let bearer = if key.0.is_empty() { String::new() } else { format!("{} ", key.0) };
+        Some(format!("{bearer}{} is {status}{reason}", code.condition()))
+    });
+    flips.collect()
+}
+
+fn key((bearer, condition): (String, &Condition)) -> ((String, &'static str), crate::compile::verdict::Code) {
+    ((bearer, condition.code.condition()), condition.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::{Kind, ObjectId, ObjectKey};
+    use crate::compile::verdict::{Code, ListenerVerdict};
+
+    fn world(objects: &[(&str, i64, Code)]) -> Verdicts {
+        let objects = objects.iter().map(|(name, generation, code)| {
+            let condition = Condition { code: *code, problems: Vec::new() };
+            let listener = ListenerVerdict {
+                name: "http".to_owned(),
+                attached_routes: *generation as u32,
+                supported_kinds: Vec::new(),
+                sockets: Vec::new(),
+                conditions: vec![condition.clone()],
+            };
+            let verdict = Verdict {
+                generation: *generation,
+                conditions: vec![condition],
+                listeners: vec![listener],
+                ..Verdict::default()
+            };
+            (ObjectId::new(Kind::Gateway, ObjectKey::new("default", name)), Arc::new(verdict))
+        });
+        objects.collect()
+    }
+
+    #[test]
+    fn what_came_went_and_flipped_is_told() {
+        let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
+        let before = world(&[("edited", 1, good), ("flips", 1, good), ("gone", 1, good), ("same", 1, bad)]);
+        let after = world(&[("edited", 2, good), ("flips", 2, bad), ("new", 1, bad), ("same", 1, bad)]);
+        let expected = "\
+~ Gateway default/edited
+~ Gateway default/flips: Accepted is False (InvalidParameters), spec.listeners[0] Accepted is False (InvalidParameters)
+- Gateway default/gone
++ Gateway default/new: Refused
+";
+        assert_eq!(changes(&before, &after), expected);
+        assert_eq!(changes(&after, &after), "");
+        let back = changes(&world(&[("x", 1, bad)]), &world(&[("x", 2, good)]));
+        assert_eq!(back, "~ Gateway default/x: Accepted is True, spec.listeners[0] Accepted is True\n");
+    }
+}

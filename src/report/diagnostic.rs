@@ -1,0 +1,187 @@
+//! One thing to tell somebody: what is wrong with which object, where, and what would be right.
+
+use std::collections::HashSet;
+
+use crate::api::ObjectId;
+use crate::compile::verdict::{Code, Condition, Problem, Verdict};
+use crate::manifests::{Place, Refusal, Severity};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// None for objects of a cluster, and until `locate` was asked.
+    pub place: Option<Place>,
+    /// `HTTPRoute default/web`, as far as it is known.
+    pub object: Option<String>,
+    /// The object of a verdict, by which its place is found.
+    pub id: Option<ObjectId>,
+    /// Path in the object, or empty.
+    pub field: String,
+    /// The condition that says so; `None` for what never became an object.
+    pub condition: Option<Code>,
+    pub reason: &'static str,
+    /// A clause without a full stop.
+    pub message: String,
+    /// A clause without a full stop, or empty.
+    pub remedy: String,
+    /// What keeps being served meanwhile: a sentence.
+    pub meanwhile: Option<String>,
+}
+
+/// A refusal is a diagnostic already.
+pub fn of_refusal(refusal: &Refusal) -> Diagnostic {
+    Diagnostic {
+        severity: refusal.severity,
+        place: Some(refusal.place.clone()),
+        object: refusal.object.clone(),
+        id: None,
+        field: refusal.field.clone(),
+        condition: None,
+        reason: refusal.reason,
+        message: refusal.message.clone(),
+        remedy: refusal.remedy.clone(),
+        meanwhile: refusal.meanwhile.clone(),
+    }
+}
+
+/// What is wrong by a verdict, each problem once, although several conditions, listeners and parents may repeat it.
+/// `locate` gives the places.
+pub fn of_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
+    let mut told = HashSet::new();
+    let mut diagnostics = Vec::new();
+    for (field, condition) in conditions(verdict) {
+        diagnostics.extend(of_condition(id, field, condition));
+    }
+    let notes = verdict.notes.iter().map(|note| of_problem(id, Severity::Warning, None, "Remark", note));
+    diagnostics.extend(notes);
+    diagnostics.retain(|diagnostic| told.insert((diagnostic.field.clone(), diagnostic.message.clone())));
+    diagnostics
+}
+
+/// Fills in the places of verdicts, all at once so that each file is read once.
+pub fn locate(diagnostics: &mut [Diagnostic], places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<Place>>) {
+    let asked = |diagnostic: &&Diagnostic| diagnostic.place.is_none() && diagnostic.id.is_some();
+    let fields: Vec<_> = diagnostics
+        .iter()
+        .filter(asked)
+        .filter_map(|diagnostic| Some((diagnostic.id.as_ref()?, diagnostic.field.as_str())))
+        .collect();
+    let mut found = places(&fields).into_iter();
+    for diagnostic in diagnostics.iter_mut().filter(|diagnostic| asked(&&**diagnostic)) {
+        diagnostic.place = found.next().flatten();
+    }
+}
+
+/// In the order in which people work through them: by place, then what has none by object.
+pub fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by(|left, right| {
+        let key = |diagnostic: &Diagnostic| (diagnostic.place.is_none(), diagnostic.severity);
+        let (left_key, right_key) = (key(left), key(right));
+        let by_place = left_key.0.cmp(&right_key.0).then_with(|| left.place.cmp(&right.place));
+        by_place
+            .then_with(|| (&left.object, &left.field).cmp(&(&right.object, &right.field)))
+            .then(left_key.cmp(&right_key))
+    });
+}
+
+/// Whether a condition says that something is wrong.
+pub(super) fn is_bad(code: Code) -> bool {
+    code.status() == BAD_WHEN_TRUE.contains(&code.condition())
+}
+
+/// All conditions of a verdict, with the field that stands for what carries them.
+pub(super) fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
+    let own = verdict.conditions.iter().map(|condition| (String::new(), condition));
+    let listeners = verdict.listeners.iter().enumerate().flat_map(|(index, listener)| {
+        listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]"), condition))
+    });
+    let parents = verdict.parents.iter().flat_map(|parent| {
+        parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]", parent.index), condition))
+    });
+    own.chain(listeners).chain(parents)
+}
+
+fn of_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<Diagnostic> {
+    let code = condition.code;
+    // What is pending is being worked on, by us or by somebody else.
+    let severity = if is_bad(code) && code.reason() != "Pending" { Severity::Error } else { Severity::Warning };
+    if condition.problems.is_empty() && is_bad(code) {
+        let sentence = Problem::new(field, code.sentence().trim_end_matches('.'), "");
+        return vec![of_problem(id, severity, Some(code), code.reason(), &sentence)];
+    }
+    let problems = condition.problems.iter();
+    problems.map(|problem| of_problem(id, severity, Some(code), code.reason(), problem)).collect()
+}
+
+fn of_problem(
+    id: &ObjectId,
+    severity: Severity,
+    condition: Option<Code>,
+    reason: &'static str,
+    problem: &Problem,
+) -> Diagnostic {
+    Diagnostic {
+        severity,
+        place: None,
+        object: Some(id.to_string()),
+        id: Some(id.clone()),
+        field: problem.field.clone(),
+        condition,
+        reason,
+        message: problem.message.clone(),
+        remedy: problem.remedy.clone(),
+        meanwhile: None,
+    }
+}
+
+/// Conditions of the Gateway API whose good value is `False`.
+const BAD_WHEN_TRUE: &[&str] = &["Conflicted", "OverlappingTLSConfig", "PartiallyInvalid"];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::{Kind, ObjectKey};
+
+    #[test]
+    fn a_problem_is_told_once_and_found() {
+        let id = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
+        let problem = Problem::new("spec.parametersRef", "no ConfigMap x/y", "create it");
+        let refused =
+            Condition { code: Code::ClassInvalidParameters, problems: vec![problem.clone(), problem.clone()] };
+        let remark =
+            Condition { code: Code::ClassAccepted, problems: vec![Problem::new("spec.description", "long", "cut")] };
+        let fine = Condition { code: Code::ClassAccepted, problems: vec![] };
+        let silent = Condition { code: Code::ClassInvalidParameters, problems: vec![] };
+        for (conditions, expected) in [
+            (vec![fine.clone()], vec![]),
+            (vec![refused.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
+            (vec![remark], vec![(Severity::Warning, "spec.description", "long")]),
+            (vec![silent], vec![(Severity::Error, "", "The parameters cannot be used")]),
+        ] {
+            let verdict = Verdict { conditions, ..Verdict::default() };
+            let found = of_verdict(&id, &verdict);
+            let found: Vec<_> =
+                found.iter().map(|found| (found.severity, found.field.as_str(), found.message.as_str())).collect();
+            assert_eq!(found, expected);
+        }
+        let verdict = Verdict {
+            conditions: vec![refused],
+            notes: vec![problem, Problem::new("a", "b", "c")],
+            ..Verdict::default()
+        };
+        let mut diagnostics = of_verdict(&id, &verdict);
+        locate(&mut diagnostics, |fields| {
+            assert_eq!(fields, [(&id, "spec.parametersRef"), (&id, "a")]);
+            vec![Some(Place::bare(Arc::from(Path::new("a.yaml")), 3, 5)), None]
+        });
+        let places: Vec<_> = diagnostics.iter().map(|found| found.place.as_ref().map(|place| place.line)).collect();
+        assert_eq!(places, [Some(3), None]);
+        assert_eq!(diagnostics[1].reason, "Remark");
+        diagnostics.reverse();
+        sort(&mut diagnostics);
+        assert_eq!(diagnostics[1].reason, "Remark", "what has no place comes last");
+    }
+}

@@ -1,0 +1,94 @@
+//! Diagnostics for programs.
+
+use serde::Serialize;
+
+use super::diagnostic::Diagnostic;
+
+/// A JSON list, one element per diagnostic. What is not known is null.
+pub fn json(diagnostics: &[Diagnostic]) -> String {
+    let rows: Vec<_> = diagnostics.iter().map(Row::of).collect();
+    serde_json::to_string_pretty(&rows).expect("strings and numbers are JSON") + "\n"
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+    object: Option<&'a str>,
+    field: &'a str,
+    #[serde(rename = "type")]
+    condition: Option<&'static str>,
+    status: Option<&'static str>,
+    reason: &'static str,
+    message: &'a str,
+    remedy: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn of(diagnostic: &'a Diagnostic) -> Self {
+        let place = diagnostic.place.as_ref();
+        let spot = place.filter(|place| place.line > 0);
+        Row {
+            file: place.map(|place| place.file.display().to_string()),
+            line: spot.map(|place| place.line),
+            column: spot.map(|place| place.column),
+            object: diagnostic.object.as_deref(),
+            field: &diagnostic.field,
+            condition: diagnostic.condition.map(|code| code.condition()),
+            status: diagnostic.condition.map(|code| if code.status() { "True" } else { "False" }),
+            reason: diagnostic.reason,
+            message: &diagnostic.message,
+            remedy: &diagnostic.remedy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::compile::verdict::Code;
+    use crate::manifests::{Place, Severity};
+
+    #[test]
+    fn programs_get_every_field() {
+        let mut diagnostic = Diagnostic {
+            severity: Severity::Error,
+            place: Some(Place::bare(Arc::from(Path::new("a.yaml")), 3, 5)),
+            object: Some("GatewayClass portico".to_owned()),
+            id: None,
+            field: "spec.parametersRef".to_owned(),
+            condition: Some(Code::ClassInvalidParameters),
+            reason: "InvalidParameters",
+            message: "no \"x\"".to_owned(),
+            remedy: "create it".to_owned(),
+            meanwhile: None,
+        };
+        let first = json(std::slice::from_ref(&diagnostic));
+        let expected = r#"[
+  {
+    "file": "a.yaml",
+    "line": 3,
+    "column": 5,
+    "object": "GatewayClass portico",
+    "field": "spec.parametersRef",
+    "type": "Accepted",
+    "status": "False",
+    "reason": "InvalidParameters",
+    "message": "no \"x\"",
+    "remedy": "create it"
+  }
+]
+"#;
+        assert_eq!(first, expected);
+        diagnostic.place = Some(Place::whole(Arc::from(Path::new("shop"))));
+        diagnostic.condition = None;
+        let second: serde_json::Value = serde_json::from_str(&json(&[diagnostic])).expect("it is JSON");
+        assert_eq!(second[0]["file"], "shop");
+        assert!(["line", "column", "type", "status"].iter().all(|field| second[0][field].is_null()));
+        assert_eq!(json(&[]), "[]\n");
+    }
+}

@@ -1,0 +1,86 @@
+//! How many there are of each: the last line of a check.
+
+use std::collections::BTreeMap;
+
+use super::diagnostic::Diagnostic;
+use super::plain::plain;
+use super::table::count;
+use crate::manifests::Severity;
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts<'a> {
+    pub files: usize,
+    pub objects: usize,
+    /// Objects of kinds that we do not read, by `apiVersion/kind`.
+    pub ignored: &'a BTreeMap<String, usize>,
+}
+
+/// `2 errors and 1 warning; 12 objects read from 3 files, and not 5 apps/v1/Deployment`.
+pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
+    let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count() as u64;
+    let found = match (of(Severity::Error), of(Severity::Warning)) {
+        (0, 0) => "nothing wrong".to_owned(),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, 0) => count(errors, "error"),
+        (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
+    };
+    let objects = count(counts.objects as u64, "object");
+    let files = count(counts.files as u64, "file");
+    let mut out = format!("{found}; {objects} read from {files}");
+    if !counts.ignored.is_empty() {
+        let kinds = counts.ignored.iter().take(SHOWN).map(|(kind, number)| format!("{number} {}", plain(kind)));
+        out += &format!(", and not {}", kinds.collect::<Vec<_>>().join(", "));
+        if counts.ignored.len() > SHOWN {
+            out += &format!(" and {} more kinds", counts.ignored.len() - SHOWN);
+        }
+    }
+    out + "\n"
+}
+
+/// Kinds that are named; a folder of everything has many.
+const SHOWN: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_agree_with_their_nouns() {
+        let diagnostic = |severity| Diagnostic {
+            severity,
+            place: None,
+            object: None,
+            id: None,
+            field: String::new(),
+            condition: None,
+            reason: "X",
+            message: String::new(),
+            remedy: String::new(),
+            meanwhile: None,
+        };
+        let (error, warning) = (diagnostic(Severity::Error), diagnostic(Severity::Warning));
+        let many: BTreeMap<_, _> = (1..=7).map(|number| (format!("g/v1/K{number}"), number)).collect();
+        let none = BTreeMap::new();
+        for (files, objects, ignored, diagnostics, expected) in [
+            (1, 1, &none, vec![], "nothing wrong; 1 object read from 1 file\n"),
+            (
+                3,
+                12,
+                &none,
+                vec![error.clone(), warning.clone(), error.clone()],
+                "2 errors and 1 warning; 12 objects read from 3 files\n",
+            ),
+            (0, 0, &none, vec![warning], "1 warning; 0 objects read from 0 files\n"),
+            (
+                1,
+                2,
+                &many,
+                vec![error],
+                "1 error; 2 objects read from 1 file, and not 1 g/v1/K1, 2 g/v1/K2, 3 g/v1/K3, 4 g/v1/K4, 5 g/v1/K5 and 2 more kinds\n",
+            ),
+        ] {
+            assert_eq!(summary(Counts { files, objects, ignored }, &diagnostics), expected);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Tables as kubectl prints them: columns by spaces, headings in capitals, no lines.
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use super::diagnostic::{conditions, is_bad, of_verdict};
+use super::plain::plain;
+use crate::compile::verdict::{Condition, Verdict, Verdicts};
+use crate::manifests::Severity;
+
+/// Every object with what we think of it.
+pub fn verdicts(verdicts: &Verdicts) -> String {
+    let rows = verdicts.iter().map(|(id, verdict)| {
+        let word = Word::of(verdict).text();
+        [id.kind.to_string(), id.key.to_string(), word.to_owned(), detail(verdict, &of_verdict(id, verdict))]
+    });
+    table(["KIND", "NAMESPACE/NAME", "VERDICT", "DETAIL"], rows)
+}
+
+/// One way a request can go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteRow {
+    pub host: String,
+    /// Path and what else must match: `/shop/* GET`.
+    pub path: String,
+    /// `HTTPRoute default/web`.
+    pub route: String,
+    pub backends: String,
+    /// Where it listens: `127.0.0.1:8080`.
+    pub address: String,
+}
+
+/// Every way a request can go, in the order given.
+pub fn routes(rows: &[RouteRow]) -> String {
+    let rows =
+        rows.iter().map(|row| [&row.host, &row.path, &row.route, &row.backends, &row.address].map(String::clone));
+    table(["HOST", "MATCH", "ROUTE", "BACKENDS", "ADDRESS"], rows)
+}
+
+/// A verdict in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Accepted,
+    /// Served, with something to say about it.
+    Remarks,
+    /// Some listeners or parents are fine and some are not.
+    Partly,
+    Refused,
+}
+
+impl Word {
+    pub(super) fn of(verdict: &Verdict) -> Self {
+        let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| is_bad(condition.code));
+        let parts = verdict.listeners.iter().map(|listener| &listener.conditions);
+        let parts: Vec<bool> =
+            parts.chain(verdict.parents.iter().map(|parent| &parent.conditions)).map(|all| is_fine(all)).collect();
+        let fine = parts.iter().filter(|fine| **fine).count();
+        let remarks =
+            || !verdict.notes.is_empty() || conditions(verdict).any(|(_, condition)| !condition.problems.is_empty());
+        match (is_fine(&verdict.conditions), fine == parts.len()) {
+            (true, true) if remarks() => Word::Remarks,
+            (true, true) => Word::Accepted,
+            _ if fine > 0 => Word::Partly,
+            _ => Word::Refused,
+        }
+    }
+
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Word::Accepted => "Accepted",
+            Word::Remarks => "Accepted*",
+            Word::Partly => "Partly",
+            Word::Refused => "Refused",
+        }
+    }
+}
+
+/// The first thing that is wrong, or what the object serves.
+fn detail(verdict: &Verdict, diagnostics: &[super::Diagnostic]) -> String {
+    let worst = diagnostics.iter().min_by_key(|diagnostic| match diagnostic.severity {
+        Severity::Error => 0,
+        Severity::Warning => 1,
+    });
+    if let Some(worst) = worst {
+        let field = if worst.field.is_empty() { String::new() } else { format!("{}: ", worst.field) };
+        let more = if diagnostics.len() > 1 { format!(" (+{} more)", diagnostics.len() - 1) } else { String::new() };
+        return format!("{}: {field}{}{more}", worst.reason, worst.message);
+    }
+    let mut parts = Vec::new();
+    if !verdict.addresses.is_empty() {
+        parts.push(verdict.addresses.join(" "));
+    }
+    if !verdict.listeners.is_empty() {
+        let routes = verdict.listeners.iter().map(|listener| u64::from(listener.attached_routes)).sum();
+        parts.push(format!("{}, {}", count(verdict.listeners.len() as u64, "listener"), count(routes, "route")));
+    }
+    if !verdict.parents.is_empty() {
+        let names = verdict.parents.iter().map(|parent| match &parent.parent.section_name {
+            Some(section) => format!("{}/{section}", parent.parent.name),
+            None => parent.parent.name.clone(),
+        });
+        parts.push(names.collect::<Vec<_>>().join(" "));
+    }
+    parts.join(", ")
+}
+
+/// `1 route`, `2 routes`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn table<const COLUMNS: usize>(heading: [&str; COLUMNS], rows: impl Iterator<Item = [String; COLUMNS]>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(heading);
+    for row in rows {
+        table.add_row(row.map(|cell| plain(&cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.trim_fmt() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::gateway::ParentReference;
+    use crate::api::{Kind, ObjectId, ObjectKey};
+    use crate::compile::verdict::{Code, ListenerVerdict, ParentVerdict, Problem};
+
+    fn condition(code: Code, problems: &[&str]) -> Condition {
+        let problems = problems.iter().map(|message| Problem::new("spec.x", *message, "correct it")).collect();
+        Condition { code, problems }
+    }
+
+    fn parent(name: &str, section: Option<&str>, condition: Condition) -> ParentVerdict {
+        let parent = ParentReference {
+            group: "gateway.networking.k8s.io".to_owned(),
+            kind: "Gateway".to_owned(),
+            namespace: None,
+            name: name.to_owned(),
+            section_name: section.map(str::to_owned),
+            port: None,
+        };
+        ParentVerdict { index: 0, parent, conditions: vec![condition] }
+    }
+
+    #[test]
+    fn verdicts_are_a_table() {
+        let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
+        let listener = ListenerVerdict {
+            name: "http".to_owned(),
+            attached_routes: 2,
+            supported_kinds: Vec::new(),
+            sockets: Vec::new(),
+            conditions: vec![condition(good, &[])],
+        };
+        let all = [
+            (
+                Kind::GatewayClass,
+                ObjectKey::cluster("portico"),
+                Verdict { conditions: vec![condition(good, &[])], ..Verdict::default() },
+            ),
+            (
+                Kind::GatewayClass,
+                ObjectKey::cluster("other"),
+                Verdict { conditions: vec![condition(bad, &["no such thing", "nor this"])], ..Verdict::default() },
+            ),
+            (
+                Kind::Gateway,
+                ObjectKey::new("default", "web"),
+                Verdict { addresses: vec!["127.0.0.1".to_owned()], listeners: vec![listener], ..Verdict::default() },
+            ),
+            (
+                Kind::HttpRoute,
+                ObjectKey::new("default", "a"),
+                Verdict {
+                    parents: vec![
+                        parent("web", Some("http"), condition(good, &[])),
+                        parent("web2", None, condition(good, &[])),
+                    ],
+                    ..Verdict::default()
+                },
+            ),
+            (
+                Kind::HttpRoute,
+                ObjectKey::new("default", "b"),
+                Verdict {
+                    parents: vec![
+                        parent("web", None, condition(good, &[])),
+                        parent("no", None, condition(bad, &["no \u{1b}[0m"])),
+                    ],
+                    ..Verdict::default()
+                },
+            ),
+            (
+                Kind::Service,
+                ObjectKey::new("default", "c"),
+                Verdict { notes: vec![Problem::new("spec", "odd", "x")], ..Verdict::default() },
+            ),
+        ];
+        let all: Verdicts =
+            all.into_iter().map(|(kind, key, verdict)| (ObjectId::new(kind, key), Arc::new(verdict))).collect();
+        let expected = "\
+KIND           NAMESPACE/NAME   VERDICT     DETAIL
+GatewayClass   other            Refused     InvalidParameters: spec.x: no such thing (+1 more)
+GatewayClass   portico          Accepted
+Gateway        default/web      Accepted    127.0.0.1, 1 listener, 2 routes
+HTTPRoute      default/a        Accepted    web/http web2
+HTTPRoute      default/b        Partly      InvalidParameters: spec.x: no \\u{1b}[0m
+Service        default/c        Accepted*   Remark: spec: odd
+";
+        assert_eq!(verdicts(&all), expected);
+    }
+
+    #[test]
+    fn routes_are_a_table() {
+        let row = RouteRow {
+            host: "*.example.com".to_owned(),
+            path: "/shop/* GET".to_owned(),
+            route: "HTTPRoute default/web".to_owned(),
+            backends: "shop:80 (90%), new:80 (10%)".to_owned(),
+            address: "127.0.0.1:8080".to_owned(),
+        };
+        let expected = "\
+HOST            MATCH         ROUTE                   BACKENDS                      ADDRESS
+*.example.com   /shop/* GET   HTTPRoute default/web   shop:80 (90%), new:80 (10%)   127.0.0.1:8080
+";
+        assert_eq!(routes(&[row]), expected);
+        assert_eq!(routes(&[]), "HOST   MATCH   ROUTE   BACKENDS   ADDRESS\n");
+    }
+}

@@ -1,0 +1,215 @@
+//! Diagnostics as a compiler shows them: what, where, the line with a caret under it, and help.
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Padding, Renderer, Snippet};
+
+use super::diagnostic::Diagnostic;
+use super::plain::plain;
+use crate::manifests::{Excerpt, Place, Severity};
+
+/// All diagnostics, each followed by an empty line. `color` is for terminals that want it.
+pub fn terminal(diagnostics: &[Diagnostic], color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        let rendered = renderer.render(&[group(diagnostic)]);
+        out += &with_true_column(rendered, diagnostic);
+        out += "\n\n";
+    }
+    out
+}
+
+fn group(diagnostic: &Diagnostic) -> Group<'_> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let subject = [diagnostic.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
+    let subject: Vec<_> = subject.into_iter().flatten().filter(|part| !part.is_empty()).map(plain).collect();
+    let mut group = Group::with_title(level.primary_title(subject.join(": ")).id(diagnostic.reason));
+    if let Some(place) = &diagnostic.place {
+        group = match excerpt(diagnostic) {
+            Some(excerpt) => group.element(snippet(place, excerpt)),
+            None => group.element(origin(place)).element(Padding),
+        };
+    }
+    if !diagnostic.remedy.is_empty() {
+        group = group.element(Level::HELP.message(plain(&diagnostic.remedy)));
+    }
+    if let Some(code) = diagnostic.condition {
+        let status = if code.status() { "True" } else { "False" };
+        group = group.element(Level::NOTE.message(format!("{} is {status}", code.condition())));
+    }
+    if let Some(meanwhile) = &diagnostic.meanwhile {
+        group = group.element(Level::NOTE.message(plain(meanwhile)));
+    }
+    group
+}
+
+fn origin(place: &Place) -> Origin<'static> {
+    let origin = Origin::path(path(place));
+    match place.line {
+        0 => origin,
+        line => origin.line(line as usize).char_column(place.column as usize),
+    }
+}
+
+fn snippet<'a>(place: &Place, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let text = format!("{}{}", dots(excerpt), excerpt.text);
+    let before = shown_column(place, excerpt) - 1;
+    let offset = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(offset, _)| offset);
+    let span = offset(before)..offset(before + excerpt.width.max(1) as usize);
+    let snippet = Snippet::source(text).path(path(place)).line_start(place.line as usize);
+    snippet.annotation(AnnotationKind::Primary.span(span))
+}
+
+/// The renderer counts the column in the text it is given. Of a very long line that is only a part.
+fn with_true_column(rendered: String, diagnostic: &Diagnostic) -> String {
+    let (Some(place), Some(excerpt)) = (&diagnostic.place, excerpt(diagnostic)) else { return rendered };
+    let Some((title, rest)) = rendered.split_once('\n').filter(|_| excerpt.skipped > 0) else { return rendered };
+    let (path, line) = (path(place), place.line);
+    let shown = format!("{path}:{line}:{}", shown_column(place, excerpt));
+    let rest = rest.replacen(&shown, &format!("{path}:{line}:{}", place.column), 1);
+    format!("{title}\n{rest}")
+}
+
+fn shown_column(place: &Place, excerpt: &Excerpt) -> usize {
+    let column = place.column.max(1).saturating_sub(excerpt.skipped).max(1) as usize;
+    (column + dots(excerpt).chars().count()).min(excerpt.text.chars().count() + 2)
+}
+
+fn dots(excerpt: &Excerpt) -> &'static str {
+    if excerpt.skipped > 0 { "…" } else { "" }
+}
+
+fn path(place: &Place) -> String {
+    plain(&place.file.display().to_string())
+}
+
+/// The line, if it may be shown.
+fn excerpt(diagnostic: &Diagnostic) -> Option<&Excerpt> {
+    diagnostic.place.as_ref()?.excerpt.as_deref().filter(|_| !is_secret(diagnostic))
+}
+
+/// Manifests give no line of a Secret; should one come from elsewhere, its values are not shown either.
+fn is_secret(diagnostic: &Diagnostic) -> bool {
+    let of_secret = diagnostic.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
+    of_secret && ["data", "stringData"].iter().any(|part| diagnostic.field.starts_with(part))
+}
+
+/// Columns. Longer lines are cut around the caret.
+const WIDTH: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::compile::verdict::Code;
+
+    fn diagnostic(line: &str, column: u32, width: u32) -> Diagnostic {
+        let excerpt = Excerpt { text: line.to_owned(), skipped: 0, width };
+        let file: Arc<Path> = Arc::from(Path::new("shop/routes.yaml"));
+        Diagnostic {
+            severity: Severity::Error,
+            place: Some(Place { file, line: 12, column, excerpt: Some(Arc::new(excerpt)) }),
+            object: Some("HTTPRoute default/web".to_owned()),
+            id: None,
+            field: "spec.rules[0].filter".to_owned(),
+            condition: None,
+            reason: "UnknownField",
+            message: "unknown field".to_owned(),
+            remedy: "did you mean `filters`?".to_owned(),
+            meanwhile: Some("The last good version of this object stays in use.".to_owned()),
+        }
+    }
+
+    #[test]
+    fn it_looks_like_a_compiler() {
+        let expected = "\
+error[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
+  --> shop/routes.yaml:12:7
+   |
+12 |       filter: []
+   |       ^^^^^^
+   |
+   = help: did you mean `filters`?
+   = note: The last good version of this object stays in use.
+
+";
+        assert_eq!(terminal(&[diagnostic("      filter: []", 7, 6)], false), expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let mut verdict = diagnostic("", 0, 0);
+        verdict.place = None;
+        verdict.condition = Some(Code::ClassInvalidParameters);
+        verdict.meanwhile = None;
+        verdict.severity = Severity::Warning;
+        let expected = "\
+warning[UnknownField]: HTTPRoute default/web: spec.rules[0].filter: unknown field
+ |
+ = help: did you mean `filters`?
+ = note: Accepted is False
+
+";
+        assert_eq!(terminal(&[verdict], false), expected);
+
+        let mut folder = diagnostic("", 0, 0);
+        folder.place = Some(Place::whole(Arc::from(Path::new("shop"))));
+        (folder.object, folder.field, folder.meanwhile) = (None, String::new(), None);
+        let expected = "\
+error[UnknownField]: unknown field
+--> shop
+ |
+ = help: did you mean `filters`?
+
+";
+        assert_eq!(terminal(&[folder], false), expected);
+    }
+
+    #[test]
+    fn tabs_wide_characters_and_long_lines_keep_the_caret_in_place() {
+        for (line, column, width, shown) in [
+            ("\t\tfilter: x", 3, 6, "12 |         filter: x\n   |         ^^^^^^\n"),
+            ("  路径: filter", 7, 6, "12 |   路径: filter\n   |         ^^^^^^\n"),
+            ("\u{1b}[31mfilter", 6, 6, "12 | ␛[31mfilter\n   |      ^^^^^^\n"),
+            ("filter", 7, 1, "12 | filter\n   |       ^\n"),
+        ] {
+            let out = terminal(&[diagnostic(line, column, width)], false);
+            assert!(out.contains(shown), "{out}");
+        }
+        let mut long = diagnostic("", 5001, 6);
+        let place = long.place.as_mut().unwrap();
+        let text = format!("{}filter{}", "x".repeat(66), "y".repeat(128));
+        place.excerpt = Some(Arc::new(Excerpt { text, skipped: 4934, width: 6 }));
+        let out = terminal(&[long], false);
+        assert!(out.contains("routes.yaml:12:5001\n"), "{out}");
+        let lines: Vec<_> = out.lines().collect();
+        let source = lines.iter().position(|line| line.contains("filteryyy")).expect("the line is shown");
+        assert_eq!(
+            lines[source].find("filter"),
+            lines[source + 1].find("^^^^^^").map(|at| at + lines[source].len() - lines[source].chars().count()),
+            "{out}"
+        );
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH + 10), "{out}");
+    }
+
+    #[test]
+    fn values_of_secrets_are_not_shown() {
+        let mut secret = diagnostic("  password: hunter2", 13, 7);
+        secret.object = Some("Secret default/login".to_owned());
+        secret.field = "stringData.password".to_owned();
+        assert!(!terminal(&[secret], false).contains("hunter2"));
+    }
+
+    #[test]
+    fn color_comes_only_when_asked() {
+        let diagnostic = [diagnostic("      filter: []", 7, 6)];
+        assert!(!terminal(&diagnostic, false).contains('\u{1b}'));
+        assert!(terminal(&diagnostic, true).contains("\u{1b}["));
+    }
+}

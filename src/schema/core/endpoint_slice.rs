@@ -1,0 +1,87 @@
+//! EndpointSlice: addresses agree with the address type, names are unique.
+//!
+//! The API server also refuses loopback and link-local addresses. We take them: without a cluster that is where
+//! backends run, and inside one the API server has judged before us.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_json::Value;
+
+use super::service::check_app_protocol;
+use crate::schema::head::check_grammar;
+use crate::schema::path::Path;
+use crate::schema::report::Report;
+use crate::schema::syntax::{DNS_LABEL, DNS_NAME};
+
+pub(super) fn check(object: &mut Value, report: &mut Report) {
+    let family = object["addressType"].as_str().unwrap_or_default();
+    let path = Path::Root.field("endpoints");
+    for (index, endpoint) in object["endpoints"].as_array().into_iter().flatten().enumerate() {
+        let place = path.index(index);
+        let addresses = place.field("addresses");
+        for (index, address) in endpoint["addresses"].as_array().into_iter().flatten().enumerate() {
+            if let Some(address) = address.as_str() {
+                check_address(family, address, &addresses.index(index), report);
+            }
+        }
+        if let Some(hostname) = endpoint["hostname"].as_str().filter(|hostname| !hostname.is_empty()) {
+            check_grammar(DNS_LABEL, hostname, "a DNS label", &place.field("hostname"), report);
+        }
+    }
+    check_ports(object, report);
+}
+
+fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Report) {
+    let is_v4 = address.parse::<Ipv4Addr>().is_ok();
+    let is_v6 = address.parse::<Ipv6Addr>().is_ok();
+    let (fits, noun, example) = match family {
+        "IPv4" => (is_v4, "an IPv4 address", "192.0.2.1"),
+        "IPv6" => (is_v6, "an IPv6 address", "2001:db8::1"),
+        _ => (!is_v4 && !is_v6 && is_full_name(address), "a full DNS name", "web.example.com"),
+    };
+    if fits {
+        return;
+    }
+    let actual = match (is_v4, is_v6) {
+        (true, _) => Some("IPv4"),
+        (_, true) => Some("IPv6"),
+        _ if is_full_name(address) => Some("FQDN"),
+        _ => None,
+    };
+    let remedy = match actual {
+        Some(actual) => format!("move it to a slice of `addressType: {actual}`, or change this one's"),
+        None if address.contains(':')
+            && address.rsplit_once(':').is_some_and(|(host, _)| host.parse::<Ipv4Addr>().is_ok()) =>
+        {
+            "leave the port out: it stands under `ports`".to_owned()
+        }
+        None => format!("write one, for example `{example}`"),
+    };
+    report.add(path, format!("{} is not {noun}", report.quote_text(address)), remedy);
+}
+
+/// A DNS name of two labels or more.
+fn is_full_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    (DNS_NAME.accepts)(text) && text.contains('.')
+}
+
+fn check_ports(object: &Value, report: &mut Report) {
+    let path = Path::Root.field("ports");
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for (index, port) in object["ports"].as_array().into_iter().flatten().enumerate() {
+        let place = path.index(index);
+        let name = port["name"].as_str().unwrap_or_default();
+        if !name.is_empty() {
+            check_grammar(DNS_LABEL, name, "the name of a port", &place.field("name"), report);
+        }
+        if let Some(first) = names.get(name) {
+            let message = format!("duplicate value: {}", report.quote_text(name));
+            report.add(&place.field("name"), message, format!("{} has the same name; change one", path.index(*first)));
+        } else {
+            names.insert(name, index);
+        }
+        check_app_protocol(port, &place, report);
+    }
+}

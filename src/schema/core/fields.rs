@@ -1,0 +1,109 @@
+//! The fields of Kubernetes' own kinds as structural schemas, made from the published API so that none is forgotten.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use crate::api::Kind;
+
+/// Whether this is one of Kubernetes' own kinds.
+pub(in crate::schema) fn has(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace)
+}
+
+/// The schema of a kind of Kubernetes' own, with the defaults that the API server fills in.
+pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
+    let mut schema = match kind {
+        Kind::Service => structural::<Service>(),
+        Kind::EndpointSlice => structural::<EndpointSlice>(),
+        Kind::Secret => structural::<Secret>(),
+        Kind::ConfigMap => structural::<ConfigMap>(),
+        Kind::Namespace => structural::<Namespace>(),
+        _ => return None,
+    };
+    for (pointer, words) in additions(kind) {
+        let place = schema.pointer_mut(pointer).and_then(Value::as_object_mut);
+        let place = place.expect("a test asks for the schema of every kind");
+        for (name, value) in words.as_object().into_iter().flatten() {
+            place.insert(name.clone(), value.clone());
+        }
+    }
+    Some(schema)
+}
+
+/// The schema of `metadata`, of every kind.
+pub(in crate::schema) fn object_meta() -> Value {
+    structural::<ObjectMeta>()
+}
+
+/// Defaults, enums and bounds that the published schema leaves to prose.
+fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
+    let port = json!({"minimum": 1, "maximum": 65535});
+    let protocol = json!({"enum": ["TCP", "UDP", "SCTP"], "default": "TCP"});
+    match kind {
+        Kind::Service => vec![
+            ("", json!({"required": ["spec"]})),
+            (
+                "/properties/spec/properties/type",
+                json!({"enum": ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"], "default": "ClusterIP"}),
+            ),
+            ("/properties/spec/properties/sessionAffinity", json!({"enum": ["None", "ClientIP"], "default": "None"})),
+            ("/properties/spec/properties/internalTrafficPolicy", json!({"enum": ["Cluster", "Local"]})),
+            ("/properties/spec/properties/externalTrafficPolicy", json!({"enum": ["Cluster", "Local"]})),
+            (
+                "/properties/spec/properties/ipFamilyPolicy",
+                json!({"enum": ["SingleStack", "PreferDualStack", "RequireDualStack"]}),
+            ),
+            ("/properties/spec/properties/ipFamilies/items", json!({"enum": ["IPv4", "IPv6"]})),
+            ("/properties/spec/properties/ports/items/properties/port", port),
+            ("/properties/spec/properties/ports/items/properties/nodePort", json!({"minimum": 0, "maximum": 65535})),
+            ("/properties/spec/properties/ports/items/properties/protocol", protocol),
+        ],
+        Kind::EndpointSlice => vec![
+            // The published schema requires `endpoints` too; the API server takes a slice without any.
+            ("", json!({"required": ["addressType"]})),
+            ("/properties/addressType", json!({"enum": ["IPv4", "IPv6", "FQDN"]})),
+            ("/properties/endpoints", json!({"maxItems": 1000})),
+            ("/properties/endpoints/items/properties/addresses", json!({"minItems": 1, "maxItems": 100})),
+            ("/properties/ports", json!({"maxItems": 100})),
+            ("/properties/ports/items/properties/port", port),
+            ("/properties/ports/items/properties/name", json!({"default": ""})),
+            ("/properties/ports/items/properties/protocol", protocol),
+        ],
+        Kind::Secret => vec![("/properties/type", json!({"default": "Opaque"}))],
+        _ => Vec::new(),
+    }
+}
+
+fn structural<T: JsonSchema>() -> Value {
+    let generator = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true).into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    read_as_go_does(&mut schema);
+    schema
+}
+
+/// What the published schema does not say, since it follows from how the API server decodes: an object of which no
+/// fields are published (`fieldsV1`) may hold any, and null in a map of texts is the empty text.
+fn read_as_go_does(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            let is_opaque = map.get("type").and_then(Value::as_str) == Some("object")
+                && !map.contains_key("properties")
+                && !map.contains_key("additionalProperties");
+            if is_opaque {
+                map.insert("x-kubernetes-preserve-unknown-fields".to_owned(), Value::Bool(true));
+            }
+            if let Some(Value::Object(values)) = map.get_mut("additionalProperties")
+                && values.get("type").and_then(Value::as_str) == Some("string")
+            {
+                values.insert("default".to_owned(), json!(""));
+            }
+            map.values_mut().for_each(read_as_go_does);
+        }
+        Value::Array(values) => values.iter_mut().for_each(read_as_go_does),
+        _ => {}
+    }
+}

@@ -1,0 +1,45 @@
+//! Kubernetes' own kinds: their fields come from the published API, what the API server checks by hand is written here.
+//!
+//! ```text
+//!   fields.rs          the structural schemas, made from k8s-openapi
+//!   service.rs         ports, types, external names
+//!   endpoint_slice.rs  addresses of the right family, bounded numbers
+//!   data.rs            Secret and ConfigMap: keys, sizes, what each type of Secret needs
+//! ```
+
+use serde_json::Value;
+
+use super::report::Report;
+use crate::api::Kind;
+use crate::api::names::NAMESPACE_NAME_LABEL;
+
+mod data;
+mod endpoint_slice;
+mod fields;
+mod service;
+
+pub(super) use fields::{has, object_meta, schema};
+
+/// Defaults and checks beyond the schema.
+pub(super) fn check(kind: Kind, object: &mut Value, report: &mut Report) {
+    match kind {
+        Kind::Service => service::check(object, report),
+        Kind::EndpointSlice => endpoint_slice::check(object, report),
+        Kind::Secret => data::check_secret(object, report),
+        Kind::ConfigMap => data::check_config_map(object, report),
+        Kind::Namespace => label_with_name(object),
+        _ => {}
+    }
+}
+
+/// Every namespace carries its name as a label, so that selectors can name it.
+fn label_with_name(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let Some(name) = metadata.get("name").cloned() else { return };
+    if let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new())) {
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

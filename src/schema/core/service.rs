@@ -1,0 +1,126 @@
+//! Service: what the API server checks beyond the types of its fields.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::schema::head::check_grammar;
+use crate::schema::path::Path;
+use crate::schema::report::Report;
+use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME};
+
+pub(super) fn check(object: &mut Value, report: &mut Report) {
+    let Some(spec) = object.get_mut("spec") else { return };
+    let path = Path::Root.field("spec");
+    let external = spec["type"] == "ExternalName";
+    let headless = spec["clusterIP"] == "None";
+    if external {
+        check_external_name(spec, &path, report);
+    } else if !headless && spec["ports"].as_array().is_none_or(Vec::is_empty) {
+        report.add(
+            &path.field("ports"),
+            "is missing",
+            "add at least one port; only a headless Service (`clusterIP: None`) may have none",
+        );
+    }
+    check_cluster_ip(spec, external, &path, report);
+    check_ports(spec, &path.field("ports"), report);
+}
+
+fn check_external_name(spec: &Value, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("externalName");
+    // A last dot says that the name is complete.
+    let name = spec["externalName"].as_str().unwrap_or_default();
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() {
+        report.add(&path, "is missing", "a Service of type ExternalName needs the DNS name it stands for");
+    } else {
+        check_grammar(DNS_NAME, name, "a DNS name", &path, report);
+    }
+}
+
+fn check_cluster_ip(spec: &Value, external: bool, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("clusterIP");
+    match spec["clusterIP"].as_str() {
+        None | Some("") => {}
+        Some(_) if external => {
+            report.add(&path, "is set on a Service of type ExternalName", "remove it, or change the type");
+        }
+        Some("None") => {}
+        Some(text) if text.parse::<IpAddr>().is_ok() => {}
+        Some(text) => report.add(
+            &path,
+            format!("{} is not an address", report.quote_text(text)),
+            "write `None` for a headless Service, or leave it out to have an address assigned",
+        ),
+    }
+}
+
+fn check_ports(spec: &mut Value, path: &Path<'_>, report: &mut Report) {
+    let Some(ports) = spec["ports"].as_array_mut() else { return };
+    let several = ports.len() > 1;
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let mut numbers: HashMap<(String, i64), usize> = HashMap::new();
+    for (index, port) in ports.iter_mut().enumerate() {
+        let place = path.index(index);
+        let name = port["name"].as_str().unwrap_or_default().to_owned();
+        let protocol = port["protocol"].as_str().unwrap_or_default().to_owned();
+        let number = port["port"].as_i64().unwrap_or_default();
+        if name.is_empty() {
+            if several {
+                report.add(
+                    &place.field("name"),
+                    "is missing",
+                    "each port needs a name when there are several, for example `name: http`",
+                );
+            }
+        } else {
+            check_grammar(DNS_LABEL, &name, "the name of a port", &place.field("name"), report);
+            if let Some(first) = names.get(&name) {
+                let message = format!("duplicate value: {}", report.quote_text(&name));
+                report.add(
+                    &place.field("name"),
+                    message,
+                    format!("{} has the same name; change one", path.index(*first)),
+                );
+            } else {
+                names.insert(name, index);
+            }
+        }
+        if let Some(first) = numbers.get(&(protocol.clone(), number)) {
+            let message = format!("duplicate value: port {number} of {protocol}");
+            report.add(&place, message, format!("{} has the same; change one or remove it", path.index(*first)));
+        } else {
+            numbers.insert((protocol, number), index);
+        }
+        check_target_port(port, number, &place, report);
+        check_app_protocol(port, &place, report);
+    }
+}
+
+/// Without a target the port itself is it; 0 and the empty name mean that there is none.
+fn check_target_port(port: &mut Value, number: i64, path: &Path<'_>, report: &mut Report) {
+    let field = path.field("targetPort");
+    match &port["targetPort"] {
+        Value::String(name) if !name.is_empty() => {
+            check_grammar(PORT_NAME, name, "the name of a container's port", &field, report);
+        }
+        Value::Number(target) if target.as_i64() != Some(0) => {
+            if !target.as_i64().is_some_and(|target| (1..=65535).contains(&target)) {
+                report.add(&field, format!("is {target}, no port"), "use a number from 1 to 65535");
+            }
+        }
+        _ => {
+            if let Value::Object(port) = port {
+                port.insert("targetPort".to_owned(), json!(number));
+            }
+        }
+    }
+}
+
+pub(super) fn check_app_protocol(port: &Value, path: &Path<'_>, report: &mut Report) {
+    if let Some(protocol) = port["appProtocol"].as_str() {
+        check_grammar(QUALIFIED_NAME, protocol, "an application protocol", &path.field("appProtocol"), report);
+    }
+}

@@ -1,0 +1,170 @@
+//! The `format`s that the API server checks. One it does not know it ignores, and so do we.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use regex::Regex;
+
+use super::syntax::DNS_NAME;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Int32,
+    Int64,
+    Float,
+    Double,
+    DateTime,
+    Date,
+    Duration,
+    Byte,
+    Ipv4,
+    Ipv6,
+    Cidr,
+    Hostname,
+    Uri,
+    Uuid,
+}
+
+/// Years of four digits, a colon in the offset, `T` between: RFC 3339 and nothing of ISO 8601 beyond it.
+static DATE_TIME: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$").expect("a constant pattern")
+});
+
+/// What Go's `time.ParseDuration` reads.
+static DURATION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$").expect("a constant pattern")
+});
+
+static UUID: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("^(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$").expect("a constant pattern")
+});
+
+static URI: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^([A-Za-z][A-Za-z0-9+.-]*:|/)[^\s\x00-\x1f]*$").expect("a constant pattern"));
+
+impl Format {
+    pub(super) fn named(name: &str) -> Option<Format> {
+        Some(match name {
+            "int32" => Format::Int32,
+            "int64" => Format::Int64,
+            "float" => Format::Float,
+            "double" => Format::Double,
+            "date-time" => Format::DateTime,
+            "date" => Format::Date,
+            "duration" => Format::Duration,
+            "byte" => Format::Byte,
+            "ipv4" => Format::Ipv4,
+            "ipv6" => Format::Ipv6,
+            "cidr" => Format::Cidr,
+            "hostname" => Format::Hostname,
+            "uri" => Format::Uri,
+            "uuid" => Format::Uuid,
+            _ => return None,
+        })
+    }
+
+    /// Whether a text has this format. Formats of numbers say nothing about texts.
+    pub(super) fn accepts_text(self, text: &str) -> bool {
+        match self {
+            Format::Int32 | Format::Int64 | Format::Float | Format::Double => true,
+            // The pattern bounds the shape, the parser the calendar.
+            Format::DateTime => {
+                DATE_TIME.is_match(text) && text.to_ascii_uppercase().parse::<jiff::Timestamp>().is_ok()
+            }
+            Format::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+            Format::Duration => DURATION.is_match(text),
+            // Line breaks are part of base64 as the API server reads it.
+            Format::Byte => {
+                let bytes: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+                BASE64_STANDARD.decode(bytes).is_ok()
+            }
+            Format::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
+            Format::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
+            Format::Cidr => is_cidr(text),
+            Format::Hostname => (DNS_NAME.accepts)(&text.to_ascii_lowercase()),
+            Format::Uri => URI.is_match(text),
+            Format::Uuid => UUID.is_match(text),
+        }
+    }
+
+    /// The least and greatest whole number of this format.
+    pub(super) fn whole_numbers(self) -> Option<(i64, i64)> {
+        match self {
+            Format::Int32 => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+            Format::Int64 => Some((i64::MIN, i64::MAX)),
+            _ => None,
+        }
+    }
+
+    /// What a text of this format is, and an example.
+    pub(super) fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Format::Int32 => ("a whole number of 32 bits", "8080"),
+            Format::Int64 => ("a whole number of 64 bits", "8080"),
+            Format::Float | Format::Double => ("a number", "0.5"),
+            Format::DateTime => ("a time as RFC 3339 writes it", "2026-01-31T12:00:00Z"),
+            Format::Date => ("a date", "2026-01-31"),
+            Format::Duration => ("a duration", "1m30s"),
+            Format::Byte => ("base64", "aGVsbG8="),
+            Format::Ipv4 => ("an IPv4 address", "192.0.2.1"),
+            Format::Ipv6 => ("an IPv6 address", "2001:db8::1"),
+            Format::Cidr => ("an address range", "192.0.2.0/24"),
+            Format::Hostname => ("a host name", "www.example.com"),
+            Format::Uri => ("a URI", "https://example.com/path"),
+            Format::Uuid => ("a UUID", "6f1b2c9e-0d7a-4c55-9c7e-0a1b2c3d4e5f"),
+        }
+    }
+}
+
+fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let digits = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|byte| byte.is_ascii_digit());
+    // A leading zero is refused since it reads as octal elsewhere.
+    if !digits || (bits.len() > 1 && bits.starts_with('0')) {
+        return false;
+    }
+    match (address.parse::<IpAddr>(), bits.parse::<u32>()) {
+        (Ok(IpAddr::V4(_)), Ok(bits)) => bits <= 32,
+        (Ok(IpAddr::V6(_)), Ok(bits)) => bits <= 128,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_accepts_its_example_and_refuses_what_only_looks_like_it() {
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            (
+                "date-time",
+                &["2026-02-28T23:59:59Z", "2026-01-01t00:00:00.123456789+02:00"],
+                &["2026-02-30T00:00:00Z", "2026-01-01", "2026-01-01 00:00:00Z", "2026-01-01T00:00:00", "now", ""],
+            ),
+            ("date", &["2024-02-29"], &["2026-02-29", "2026-2-2", ""]),
+            ("duration", &["0", "1h30m", "-1.5s", "10µs", ".5s"], &["", "1", "1d", "5 s", "s"]),
+            ("byte", &["", "aGk=", "aG\nk="], &["aGk", "a b=", "*"]),
+            ("ipv4", &["10.0.0.1"], &["10.0.0.01", "10.0.0", "::1", "10.0.0.1/8"]),
+            ("ipv6", &["::1", "::ffff:1.2.3.4"], &["1.2.3.4", "fe80::1%eth0", ":::"]),
+            ("cidr", &["10.0.0.0/8", "::/0"], &["10.0.0.0", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/+8", "::/129"]),
+            ("hostname", &["Example.com"], &["-a", "a_b"]),
+            ("uri", &["https://a/b", "/a"], &["", "a b", "://"]),
+            ("uuid", &[], &["6f1b2c9e"]),
+        ];
+        for (name, good, bad) in cases {
+            let format = Format::named(name).unwrap();
+            assert!(format.accepts_text(format.words().1), "example of {name}");
+            for text in *good {
+                assert!(format.accepts_text(text), "{text:?} is {name}");
+            }
+            for text in *bad {
+                assert!(!format.accepts_text(text), "{text:?} is not {name}");
+            }
+        }
+        assert_eq!(Format::named("made-up"), None);
+        assert_eq!(Format::Int32.whole_numbers(), Some((-2_147_483_648, 2_147_483_647)));
+    }
+}

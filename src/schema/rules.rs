@@ -1,0 +1,400 @@
+//! Rules in CEL, as `x-kubernetes-validations` holds them: compiled with the schema, asked about an object whose shape is
+//! right already.
+//!
+//! A rule's message holds the remedy behind its first "; " (`tls is for HTTPS and TLS listeners; remove it or change the
+//! protocol`). Of a message without one the remedy shows the rule itself.
+//!
+//! The tree is walked here and not by the CEL library's validator: that one converts the object anew at every level and
+//! compiles the regular expression of `matches` at every call, which is most of the time of checking a route.
+//! Rules that compare with the old object (`oldSelf`) say nothing about an object alone and are passed over, as on create.
+//! Texts stay texts whatever their `format`: no rule of ours asks a timestamp or a duration for its parts.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube::core::cel::KubeCelExt;
+use kube::core::cel::cel::extractors::This;
+use kube::core::cel::cel::objects::{Key, Map};
+use kube::core::cel::cel::{Context, ExecutionError, Program, Value as CelValue};
+use parking_lot::Mutex;
+use regex::Regex;
+use serde_json::Value;
+
+use super::path::Path;
+use super::patterns;
+use super::report::{Report, escape_controls, shown};
+use super::tree::{Node, Others};
+
+/// One rule of one node.
+#[derive(Debug)]
+pub(super) struct Rule {
+    text: String,
+    program: Arc<Program>,
+    message: Option<String>,
+    message_program: Option<Arc<Program>>,
+    /// Where, below the node, the violation is told.
+    below: String,
+    compares_with_old: bool,
+}
+
+impl Rule {
+    /// The rules of one schema node; the error says what is wrong with one of them.
+    pub(super) fn compile_all(rules: Option<&Value>) -> Result<Vec<Rule>, String> {
+        rules.and_then(Value::as_array).into_iter().flatten().map(Rule::compile).collect()
+    }
+
+    fn compile(raw: &Value) -> Result<Rule, String> {
+        let string = |name: &str| raw.get(name).and_then(Value::as_str).map(str::to_owned);
+        let text = string("rule").ok_or("a validation has no `rule`")?;
+        let compiled = program(&text)?;
+        let compares_with_old = compiled.references().has_variable("oldSelf");
+        if compares_with_old && raw.get("optionalOldSelf").and_then(Value::as_bool) == Some(true) {
+            return Err(format!("rule `{text}`: optionalOldSelf is not supported"));
+        }
+        let below = string("fieldPath").unwrap_or_default();
+        Ok(Rule {
+            program: compiled,
+            message: string("message"),
+            message_program: string("messageExpression").as_deref().map(program).transpose()?,
+            below: if below.is_empty() || below.starts_with(['.', '[']) { below } else { format!(".{below}") },
+            compares_with_old,
+            text,
+        })
+    }
+
+    fn ask(&self, cx: &Context<'_>, path: &Path<'_>, report: &mut Report) {
+        if self.compares_with_old {
+            return;
+        }
+        let (message, remedy) = match self.program.execute(cx) {
+            Ok(CelValue::Bool(true)) => return,
+            Ok(CelValue::Bool(false)) => self.told(cx),
+            Ok(_) => ("the rule does not answer yes or no".to_owned(), self.as_remedy()),
+            // A value that is wrong already (`10 s` for a duration) confuses rules too; what they say of it is no news.
+            Err(_) if !report.is_empty() => return,
+            // The error may repeat a value of any length.
+            Err(error) => (format!("a rule cannot be decided: {}", shown(&error.to_string())), self.as_remedy()),
+        };
+        let field = format!("{path}{}", self.below);
+        report.add_at(field.strip_prefix('.').unwrap_or(&field).to_owned(), message, remedy);
+    }
+
+    fn told(&self, cx: &Context<'_>) -> (String, String) {
+        let computed = self.message_program.as_ref().and_then(|program| match program.execute(cx) {
+            Ok(CelValue::String(text)) if !text.trim().is_empty() => Some(escape_controls(&text)),
+            _ => None,
+        });
+        let remedy = self.message.as_deref().and_then(|message| message.split_once("; ")).map(|(_, remedy)| remedy);
+        match (computed.as_deref().or(self.message.as_deref()), remedy) {
+            (None, _) => (format!("failed rule: {}", self.text), self.as_remedy()),
+            // What is computed quotes values, which may hold any text, also a semicolon: the fixed remedy shows the seam.
+            (Some(message), Some(remedy)) if message.ends_with(remedy) => {
+                let problem = message.strip_suffix(remedy).and_then(|message| message.strip_suffix("; "));
+                (problem.unwrap_or(message).to_owned(), remedy.to_owned())
+            }
+            (Some(message), _) => match message.split_once("; ") {
+                Some((problem, remedy)) => (problem.to_owned(), remedy.to_owned()),
+                None => (message.to_owned(), self.as_remedy()),
+            },
+        }
+    }
+
+    fn as_remedy(&self) -> String {
+        format!("the rule is `{}`", self.text)
+    }
+}
+
+/// Kinds and channels share most of their rules, and parsing is what takes the time when a schema is compiled: each text
+/// is parsed once.
+fn program(text: &str) -> Result<Arc<Program>, String> {
+    static PARSED: Mutex<Option<HashMap<String, Arc<Program>>>> = Mutex::new(None);
+    let mut parsed = PARSED.lock();
+    let parsed = parsed.get_or_insert_default();
+    if let Some(program) = parsed.get(text) {
+        return Ok(Arc::clone(program));
+    }
+    let program = Arc::new(Program::compile(text).map_err(|error| format!("rule `{text}`: {error}"))?);
+    parsed.insert(text.to_owned(), Arc::clone(&program));
+    Ok(program)
+}
+
+/// Asks every rule of the tree about the object.
+pub(super) fn run(tree: &Node, object: &Value, report: &mut Report) {
+    if tree.rules_below {
+        CONTEXT.with(|cx| visit(tree, object, None, &Path::Root, cx, report));
+    }
+}
+
+/// `converted` is `value` as CEL sees it, if a node above had rules.
+fn visit(
+    node: &Node,
+    value: &Value,
+    converted: Option<&CelValue>,
+    path: &Path<'_>,
+    cx: &Context<'_>,
+    report: &mut Report,
+) {
+    if !node.rules_below || value.is_null() {
+        return;
+    }
+    let mut own = None;
+    let converted = match converted {
+        None if !node.rules.is_empty() => Some(&*own.insert(convert(Some(node), value))),
+        known => known,
+    };
+    if let Some(converted) = converted.filter(|_| !node.rules.is_empty()) {
+        let mut scope = cx.new_inner_scope();
+        scope.add_variable_from_value("self", converted.clone());
+        for rule in &node.rules {
+            rule.ask(&scope, path, report);
+        }
+    }
+    match value {
+        Value::Object(map) => {
+            let Some(fields) = &node.fields else { return };
+            for (name, value) in map {
+                let (node, path) = match (fields.known(name), &fields.others) {
+                    (Some(node), _) => (node, path.field(name)),
+                    (None, Others::Of(node)) => (node.as_ref(), path.key(name)),
+                    (None, Others::Any | Others::Refused) => continue,
+                };
+                if !node.rules_below {
+                    continue;
+                }
+                let below = match converted {
+                    Some(CelValue::Map(map)) => map.map.get(&key(&fields.others, name)),
+                    _ => None,
+                };
+                visit(node, value, below, &path, cx, report);
+            }
+        }
+        Value::Array(values) => {
+            let Some(item) = node.items.as_ref().and_then(|items| items.node.as_ref()) else { return };
+            for (index, value) in values.iter().enumerate() {
+                let below = match converted {
+                    Some(CelValue::List(list)) => list.get(index),
+                    _ => None,
+                };
+                visit(item, value, below, &path.index(index), cx, report);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The value as CEL sees it. Its depth is bounded by the check that comes first.
+fn convert(node: Option<&Node>, value: &Value) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => CelValue::Int(whole),
+            (None, Some(whole)) => CelValue::UInt(whole),
+            (None, None) => CelValue::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => CelValue::String(Arc::new(text.clone())),
+        Value::Array(values) => {
+            let item = node.and_then(|node| node.items.as_ref()?.node.as_ref());
+            CelValue::List(Arc::new(values.iter().map(|value| convert(item, value)).collect()))
+        }
+        Value::Object(map) => {
+            let fields = node.and_then(|node| node.fields.as_deref());
+            let entries = map.iter().map(|(name, value)| {
+                let key = fields.map_or_else(|| Key::from(name.clone()), |fields| key(&fields.others, name));
+                (key, convert(fields.and_then(|fields| fields.node(name)), value))
+            });
+            CelValue::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+        }
+    }
+}
+
+/// Names of fields are escaped where CEL could not write them; keys of maps are data and stay.
+fn key(others: &Others, name: &str) -> Key {
+    match others {
+        Others::Refused => Key::from(escape(name)),
+        Others::Any | Others::Of(_) => Key::from(name.to_owned()),
+    }
+}
+
+/// The words that CEL keeps for itself.
+const RESERVED: &[&str] = &[
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+fn escape(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+}
+
+thread_local! {
+    /// All functions that rules may call. One per thread, since a context may not be shared.
+    static CONTEXT: Context<'static> = {
+        let mut cx = Context::default().with_all();
+        cx.add_function("matches", matches);
+        cx
+    };
+
+    /// What `patterns` has, without its lock.
+    static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::new(HashMap::new());
+}
+
+/// Our rules have some dozens of patterns, all constants.
+const MOST_PATTERNS: usize = 256;
+
+/// `text.matches(pattern)` that compiles a pattern once.
+fn matches(This(text): This<Arc<String>>, pattern: Arc<String>) -> Result<bool, ExecutionError> {
+    PATTERNS.with_borrow_mut(|patterns| {
+        if let Some(regex) = patterns.get(pattern.as_str()) {
+            return Ok(regex.is_match(&text));
+        }
+        let regex = patterns::compiled(&pattern).map_err(|error| ExecutionError::function_error("matches", error))?;
+        let matched = regex.is_match(&text);
+        if patterns.len() >= MOST_PATTERNS {
+            patterns.clear();
+        }
+        patterns.insert(pattern.as_ref().clone(), regex);
+        Ok(matched)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::Kind;
+    use crate::schema::{Channel, Violation, kinds};
+
+    /// Each violation as `field: message; remedy`.
+    fn check(schema: &Value, object: &Value) -> Vec<String> {
+        let tree = Node::compile(schema).unwrap();
+        let mut report = Report::new(true);
+        run(&tree, object, &mut report);
+        let line = |violation: Violation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
+        report.finish().into_iter().map(line).collect()
+    }
+
+    fn with_rule(rule: Value) -> Value {
+        json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {
+                "a": {"type": "string"}, "n": {"type": "integer"}, "namespace": {"type": "string"},
+                "max-age": {"type": "integer"}, "tags": {"type": "object", "additionalProperties": {"type": "string"}},
+                "list": {"type": "array", "items": {"type": "string"}}
+            },
+            "x-kubernetes-validations": [rule]}}})
+    }
+
+    #[test]
+    fn a_rule_tells_its_message_and_the_remedy_behind_the_first_semicolon() {
+        let object = json!({"spec": {"a": "x"}});
+        for (rule, expected) in [
+            (json!({"rule": "self.a == 'x'", "message": "m"}), None),
+            (json!({"rule": "self.a != 'x'", "message": "a is x; use y; or z"}), Some("spec: a is x; use y; or z")),
+            (json!({"rule": "self.a != 'x'", "message": "a is x"}), Some("spec: a is x; the rule is `self.a != 'x'`")),
+            (json!({"rule": "self.a != 'x'"}), Some("spec: failed rule: self.a != 'x'; the rule is `self.a != 'x'`")),
+            (
+                json!({"rule": "self.a != 'x'", "message": "m", "messageExpression": "self.a + ' is x; no'"}),
+                Some("spec: x is x; no"),
+            ),
+            (json!({"rule": "self.a != 'x'", "message": "m; r", "messageExpression": "self.b"}), Some("spec: m; r")),
+            (json!({"rule": "self.a != 'x'", "message": "m; r", "fieldPath": ".a"}), Some("spec.a: m; r")),
+            (
+                json!({"rule": "self.n > 1", "message": "m; r"}),
+                Some("spec: a rule cannot be decided: No such key: n; the rule is `self.n > 1`"),
+            ),
+            (
+                json!({"rule": "self.a", "message": "m; r"}),
+                Some("spec: the rule does not answer yes or no; the rule is `self.a`"),
+            ),
+            (json!({"rule": "self.a == oldSelf.a", "message": "immutable; no"}), None),
+        ] {
+            assert_eq!(check(&with_rule(rule.clone()), &object), Vec::from_iter(expected), "{rule}");
+        }
+    }
+
+    #[test]
+    fn rules_see_the_object_as_in_the_api_server() {
+        let object = json!({"spec": {"a": "www.example.com", "n": 3, "namespace": "x", "max-age": 5,
+            "tags": {"a.b/c-d": "v"}, "list": ["x", "y", "x"]}});
+        for rule in [
+            "self.a.matches('^[a-z.]+$') && !self.a.matches('^[a-z]+$') && self.a.matches('example')",
+            "has(self.n) && !has(self.q) && (has(self.q) ? self.q == 1 : true)",
+            "self.__namespace__ == 'x' && self.max__dash__age == 5",
+            "'a.b/c-d' in self.tags && self.tags['a.b/c-d'] == 'v'",
+            "self.list.exists_one(e, e == 'y') && !self.list.exists_one(e, e == 'x')",
+            "self.list.all(e, self.list.exists(f, f == e)) && self.list.filter(e, e == 'x').size() == 2",
+            "size(self.list) == 3 && self.n <= 3 && self.n in [1, 2, 3] && self.a.startsWith('www')",
+            "isIP('10.0.0.1') && !isIP(self.a) && isURL('https://a/b') && self.a.endsWith('.com')",
+            "self.list.map(e, e + '!')[0] == 'x!' && !self.list.exists(e, e == '')",
+        ] {
+            assert_eq!(check(&with_rule(json!({"rule": rule})), &object), Vec::<String>::new(), "{rule}");
+        }
+    }
+
+    #[test]
+    fn rules_at_every_level_are_asked_where_their_value_is() {
+        let schema = json!({"type": "object", "properties": {"list": {"type": "array",
+            "x-kubernetes-validations": [{"rule": "self.size() < 3", "message": "too long; cut it"}],
+            "items": {"type": "object",
+                "properties": {"map": {"type": "object", "additionalProperties": {"type": "integer",
+                    "x-kubernetes-validations": [{"rule": "self > 0", "message": "not above 0; raise it"}]}}},
+                "x-kubernetes-validations": [{"rule": "has(self.map)", "message": "no map; add it"}]}}}});
+        let object = json!({"list": [{"map": {"a": 1, "b.c": 0}}, {}, null]});
+        assert_eq!(
+            check(&schema, &object),
+            ["list: too long; cut it", "list[0].map[b.c]: not above 0; raise it", "list[1]: no map; add it"]
+        );
+    }
+
+    /// Otherwise people would be shown the rule itself, or a message without a way out.
+    #[test]
+    fn every_rule_of_every_kind_has_a_message_with_a_remedy() {
+        fn visit(node: &Node, place: &str, count: &mut usize) {
+            for rule in &node.rules {
+                let halves = rule.message.as_deref().and_then(|message| message.split_once("; "));
+                let good = halves.is_some_and(|(problem, remedy)| problem.len() > 5 && remedy.len() > 5);
+                assert!(good, "{place}: {:?}", rule.message);
+                *count += 1;
+            }
+            let fields = node.fields.iter();
+            fields
+                .flat_map(|fields| &fields.known)
+                .for_each(|(name, node)| visit(node, &format!("{place}.{name}"), count));
+            if let Some(item) = node.items.as_ref().and_then(|items| items.node.as_ref()) {
+                visit(item, &format!("{place}[]"), count);
+            }
+        }
+        let mut count = 0;
+        for kind in Kind::ALL {
+            for channel in Channel::ALL {
+                for version in kinds::versions(*kind, channel) {
+                    visit(kinds::tree(*kind, channel, version).unwrap(), &format!("{kind} {version}"), &mut count);
+                }
+            }
+        }
+        assert!(count > 100, "rules were found at all: {count}");
+    }
+}

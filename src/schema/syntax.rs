@@ -1,0 +1,151 @@
+//! The small grammars of Kubernetes names: DNS labels and names, qualified names, label values, port names, data keys.
+//!
+//! Each function answers in words what is wrong with a text, or nothing; the words fit behind "…, must be".
+
+/// One label of a DNS name: `web-1`.
+pub(super) const DNS_LABEL: Grammar = Grammar {
+    accepts: is_dns_label,
+    words: "at most 63 lower-case letters, digits and `-`, starting and ending with a letter or digit",
+    example: "web-1",
+};
+
+/// DNS labels joined by dots: `web.example.com`.
+pub(super) const DNS_NAME: Grammar = Grammar {
+    accepts: is_dns_name,
+    words: "at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a letter or digit",
+    example: "web.example.com",
+};
+
+/// A DNS label that starts with a letter: `web-1`.
+pub(super) const DNS_LABEL_1035: Grammar = Grammar {
+    accepts: is_dns_label_1035,
+    words: "at most 63 lower-case letters, digits and `-`, starting with a letter and ending with a letter or digit",
+    example: "web-1",
+};
+
+/// The key of a label or an annotation: `app`, `example.com/app`.
+pub(super) const QUALIFIED_NAME: Grammar = Grammar {
+    accepts: is_qualified_name,
+    words: "at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an optional DNS name and `/`",
+    example: "example.com/app",
+};
+
+/// The value of a label.
+pub(super) const LABEL_VALUE: Grammar = Grammar {
+    accepts: is_label_value,
+    words: "nothing, or at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit",
+    example: "blue_1.2",
+};
+
+/// A port by name: `http`.
+pub(super) const PORT_NAME: Grammar = Grammar {
+    accepts: is_port_name,
+    words: "at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no `--`",
+    example: "http-alt",
+};
+
+/// A key under `data` of a Secret or ConfigMap: `tls.crt`.
+pub(super) const DATA_KEY: Grammar = Grammar {
+    accepts: is_data_key,
+    words: "at most 253 letters, digits, `-`, `_` and `.`, not starting with `..`",
+    example: "tls.crt",
+};
+
+/// A set of texts, and how to tell people about it.
+#[derive(Clone, Copy)]
+pub(super) struct Grammar {
+    pub(super) accepts: fn(&str) -> bool,
+    pub(super) words: &'static str,
+    pub(super) example: &'static str,
+}
+
+impl Grammar {
+    pub(super) fn remedy(&self) -> String {
+        format!("use {}, for example `{}`", self.words, self.example)
+    }
+}
+
+fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63 && is_joined(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
+}
+
+fn is_dns_label_1035(text: &str) -> bool {
+    is_dns_label(text) && text.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+fn is_dns_name(text: &str) -> bool {
+    // The API server bounds the whole name here and not each label.
+    text.len() <= 253
+        && text
+            .split('.')
+            .all(|label| is_joined(label, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-"))
+}
+
+fn is_qualified_name(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_dns_name(prefix) && is_name_part(name),
+        None => is_name_part(text),
+    }
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_name_part(text)
+}
+
+fn is_name_part(text: &str) -> bool {
+    text.len() <= 63 && is_joined(text, |byte| byte.is_ascii_alphanumeric(), b"-_.")
+}
+
+fn is_port_name(text: &str) -> bool {
+    text.len() <= 15
+        && is_joined(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
+        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !text.contains("--")
+}
+
+fn is_data_key(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && text != "."
+        && !text.starts_with("..")
+}
+
+/// Not empty, of `solid` and `joint` bytes, with a solid one at both ends.
+fn is_joined(text: &str, solid: fn(u8) -> bool, joints: &[u8]) -> bool {
+    let bytes = text.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    solid(*first) && solid(*last) && bytes.iter().all(|byte| solid(*byte) || joints.contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_grammar_accepts_its_example_and_draws_its_lines() {
+        let long = |length: usize| "a".repeat(length);
+        let cases: &[(Grammar, &[&str], &[&str])] = &[
+            (DNS_LABEL, &["a", "1a", "a-b", &long(63)], &["", "-a", "a-", "A", "a.b", "a_b", "ä", &long(64)]),
+            (DNS_NAME, &["a", "a.b-c.d", &long(253)], &["", ".", "a..b", "a.", ".a", "A.b", "a.-b", "*.a", &long(254)]),
+            (DNS_LABEL_1035, &["a", "a1"], &["1a", "", "A"]),
+            (
+                QUALIFIED_NAME,
+                &["a", "A_b.c-d", "example.com/A", "a/1"],
+                &["", "/a", "a/", "a/b/c", "a b", "Example.com/a", &long(64)],
+            ),
+            (LABEL_VALUE, &["", "A.b_c-1"], &["-a", "a b", &long(64)]),
+            (PORT_NAME, &["http", "h2c", "1a"], &["", "80", "a--b", "-a", "HTTP", &long(16)]),
+            (DATA_KEY, &["tls.crt", ".a", "_"], &["", ".", "..", "..a", "a/b", "a b", &long(254)]),
+        ];
+        for (grammar, good, bad) in cases {
+            assert!((grammar.accepts)(grammar.example), "{}", grammar.example);
+            for text in *good {
+                assert!((grammar.accepts)(text), "{text} is {}", grammar.words);
+            }
+            for text in *bad {
+                assert!(!(grammar.accepts)(text), "{text} is not {}", grammar.words);
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Logs of our own: structured events on stderr, as text for people or JSON for machines.
+
+use std::fmt::{self, Debug};
+use std::str::FromStr;
+
+use anstyle::Style;
+use clap::ValueEnum;
+use tracing::field::Field;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// How to log.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    pub filter: LogFilter,
+    pub format: LogFormat,
+    pub color: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Which events are logged: a level for everything, and others for single modules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFilter(Targets);
+
+/// Starts logging for the whole process; only the first call can.
+pub fn init(options: &LogOptions) -> Result<(), TryInitError> {
+    subscriber(options, std::io::stderr).try_init()
+}
+
+fn subscriber<W>(options: &LogOptions, writer: W) -> impl Subscriber + Send + Sync + 'static
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(options.color);
+    let layer = match options.format {
+        LogFormat::Text => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
+        // Flat, so that a field of an event is a field of the line, whatever collects it.
+        LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(options.filter.0.clone()))
+}
+
+/// `name=value`, and the message without its name. Not what `tracing_subscriber` does by itself, which lets a `%value`
+/// control the terminal or begin a line of its own, and values come from strangers.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    if field.name() != "message" {
+        let (name, equals) = match writer.has_ansi_escapes() {
+            true => (Style::new().italic(), Style::new().dimmed()),
+            false => (Style::new(), Style::new()),
+        };
+        write!(writer, "{name}{}{name:#}{equals}={equals:#}", field.name())?;
+    }
+    for character in format!("{value:?}").chars() {
+        if character.is_control() {
+            write!(writer, "{}", character.escape_default())?;
+        } else {
+            writer.write_char(character)?;
+        }
+    }
+    Ok(())
+}
+
+/// `LEVEL`, then `,MODULE=LEVEL` as often as needed. Not the grammar of `tracing_subscriber`, for which a misspelt level is
+/// the name of a module.
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let mut targets = Targets::new().with_default(level(parts.next().unwrap_or_default())?);
+        for part in parts {
+            let (target, name) = part.split_once('=').filter(|(target, _)| is_module(target)).ok_or_else(|| {
+                format!("`{part}` is not a module and its level; write for example info,portico::proxy=debug")
+            })?;
+            targets = targets.with_target(target, level(name)?);
+        }
+        Ok(LogFilter(targets))
+    }
+}
+
+fn is_module(text: &str) -> bool {
+    let name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    text.split("::").all(name)
+}
+
+fn level(name: &str) -> Result<Level, String> {
+    match name {
+        "error" => Ok(Level::ERROR),
+        "warn" => Ok(Level::WARN),
+        "info" => Ok(Level::INFO),
+        "debug" => Ok(Level::DEBUG),
+        "trace" => Ok(Level::TRACE),
+        _ => Err(format!("`{name}` is not a level; write error, warn, info, debug or trace")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tracing::{debug, info};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged by `events`.
+    fn logged(filter: &str, format: LogFormat, color: bool, events: impl FnOnce()) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let options = LogOptions { filter: filter.parse().unwrap(), format, color };
+        tracing::subscriber::with_default(subscriber(&options, move || writer.clone()), events);
+        String::from_utf8(std::mem::take(&mut buffer.0.lock())).unwrap()
+    }
+
+    #[test]
+    fn json_lines_have_the_fields_of_the_event() {
+        let line = logged("info", LogFormat::Json, true, || info!(routes = 3, "Swapped snapshot"));
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["level"], &event["message"]), (&"INFO".into(), &"Swapped snapshot".into()));
+        assert_eq!((&event["routes"], &event["target"]), (&3.into(), &"portico::telemetry::tests".into()));
+        assert!(event["timestamp"].is_string());
+    }
+
+    #[test]
+    fn text_is_colored_only_when_asked_for() {
+        let plain = logged("info", LogFormat::Text, false, || info!(routes = 3, "Swapped snapshot"));
+        assert!(plain.ends_with(" INFO portico::telemetry::tests: Swapped snapshot routes=3\n"), "{plain}");
+        let colored = logged("info", LogFormat::Text, true, || info!("Swapped snapshot"));
+        assert!(colored.contains('\u{1b}'), "{colored}");
+    }
+
+    #[test]
+    fn text_from_strangers_cannot_control_the_terminal() {
+        let host = "a\u{1b}[2J\nb";
+        let line = logged("info", LogFormat::Text, false, || info!(%host, "Refused {host}"));
+        let escaped = r"a\u{1b}[2J\nb";
+        assert!(line.ends_with(&format!(" Refused {escaped} host={escaped}\n")), "{line:?}");
+    }
+
+    #[test]
+    fn single_modules_can_say_more_or_less() {
+        let events = || {
+            info!(target: "portico::proxy::serve", "proxy info");
+            debug!(target: "portico::proxy::serve", "proxy debug");
+            info!(target: "portico::store", "store info");
+        };
+        for (filter, expected) in [
+            ("info", &["proxy info", "store info"][..]),
+            ("warn,portico::proxy=debug", &["proxy info", "proxy debug"]),
+            ("debug,portico::proxy=error", &["store info"]),
+            ("error", &[]),
+        ] {
+            let log = logged(filter, LogFormat::Json, false, events);
+            let messages: Vec<_> = log
+                .lines()
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned()
+                })
+                .collect();
+            assert_eq!(messages, expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn misspelt_filters_are_refused() {
+        let cases = [
+            ("", "`` is not a level; write error, warn, info, debug or trace"),
+            ("inof", "`inof` is not a level; write error, warn, info, debug or trace"),
+            ("INFO", "`INFO` is not a level; write error, warn, info, debug or trace"),
+            ("info,debug", "`debug` is not a module and its level; write for example info,portico::proxy=debug"),
+            (
+                "info,a b=debug",
+                "`a b=debug` is not a module and its level; write for example info,portico::proxy=debug",
+            ),
+            (
+                "info,a::=debug",
+                "`a::=debug` is not a module and its level; write for example info,portico::proxy=debug",
+            ),
+            ("info,a=loud", "`loud` is not a level; write error, warn, info, debug or trace"),
+            ("info,", "`` is not a module and its level; write for example info,portico::proxy=debug"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<LogFilter>(), Err(expected.to_owned()), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The program as a person at a terminal meets it. Help is an interface: its exact text stands in `tests/cli/`, and
+//! `UPDATE=1 cargo test --test cli` rewrites it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+#[test]
+fn help_of_each_command() {
+    let cases = [
+        ("portico", "--help"),
+        ("run", "run --help"),
+        ("check", "check --help"),
+        ("echo", "echo --help"),
+        ("version", "version --help"),
+        ("completion", "completion --help"),
+    ];
+    let mut differing = Vec::new();
+    for (name, line) in cases {
+        let output = portico(line);
+        assert_eq!(code(&output), 0, "portico {line}\n{}", stderr(&output));
+        assert_eq!(stderr(&output), "", "portico {line}");
+        let help = stdout(&output);
+        let widest = help.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(100), "portico {line} has a line of {widest:?} characters");
+        assert!(help.contains("Examples:") || name == "version", "portico {line} shows no example");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(format!("{name}.txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &help).unwrap();
+        } else if std::fs::read_to_string(&path).unwrap_or_default() != help {
+            differing.push(format!("portico {line} now says:\n{help}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test cli", differing.join("\n"));
+}
+
+#[test]
+fn short_help_is_the_same_help() {
+    for name in ["", "run", "check", "echo", "version", "completion"] {
+        let long = stdout(&portico(&format!("{name} --help")));
+        assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
+        assert_eq!(stdout(&portico(&format!("help {name}"))), long, "{name}");
+    }
+}
+
+#[test]
+fn help_is_colored_only_when_asked_for() {
+    for (line, color) in [("--help", false), ("--color always run --help", true), ("run --help --color=always", true)] {
+        // Not NO_COLOR: what is tested is that a pipe gets none, and that the flag is stronger.
+        let output = command(line).env_remove("NO_COLOR").output().unwrap();
+        assert_eq!((code(&output), stdout(&output).contains('\u{1b}')), (0, color), "portico {line}");
+    }
+    let output = command("--help").env("PORTICO_COLOR", "always").output().unwrap();
+    assert!(stdout(&output).contains('\u{1b}'));
+}
+
+#[test]
+fn the_version_is_a_line_or_json() {
+    let output = portico("version");
+    let expected = format!("portico {} (", env!("CARGO_PKG_VERSION"));
+    assert!(code(&output) == 0 && stdout(&output).starts_with(&expected), "{output:?}");
+    assert_eq!(stdout(&output).lines().count(), 1);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&portico("version -o json"))).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(&portico("--version")), format!("portico {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn every_shell_gets_a_script_that_knows_the_commands() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = portico(&format!("completion {shell}"));
+        assert_eq!((code(&output), stderr(&output)), (0, String::new()), "{shell}");
+        for word in ["check", "completion", "echo", "run", "version", "drain-timeout", "gateway-address-pool"] {
+            assert!(stdout(&output).contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn usage_errors_say_what_would_be_right_and_end_with_2() {
+    let cases = [
+        ("", "Usage: portico"),
+        ("serve", "unrecognized subcommand 'serve'"),
+        ("run", "there is nothing to read objects from; give --manifests PATH"),
+        ("run --manifest x", "a similar argument exists: '--manifests'"),
+        ("run --kubernetes", "unexpected argument '--kubernetes'"),
+        ("run --manifests x --client-header-bytes 64kb", "'--client-header-bytes <SIZE>': not a size; write bytes or"),
+        (
+            "run --manifests x --client-header-timeout 0s",
+            "a timeout of zero lets nothing happen; write for example 10s",
+        ),
+        ("run --manifests x --admin-listen 8101", "names no address; write 127.0.0.1:8101 for this machine"),
+        ("run --manifests x --gateway-address-pool 10.0.0.1/8", "write 10.0.0.0/8 for the network or 10.0.0.1 for"),
+        ("run --manifests x --gateway-controller-name kong", "write a domain and a path, for example"),
+        ("run --manifests x --log-level inof", "`inof` is not a level; write error, warn, info, debug or trace"),
+        ("run --manifests x --channel beta", "[possible values: standard, experimental]"),
+        ("check", "<PATH>..."),
+        ("check -o yaml x", "[possible values: text, json]"),
+        ("echo", "--listen <ADDR>"),
+        ("completion tcsh", "[possible values: bash"),
+    ];
+    for (line, expected) in cases {
+        let output = portico(line);
+        assert_eq!((code(&output), stdout(&output)), (2, String::new()), "portico {line}");
+        assert!(stderr(&output).contains(expected), "portico {line}\n{}", stderr(&output));
+    }
+}
+
+#[test]
+fn flags_can_come_from_the_environment_where_other_variables_are_ignored() {
+    // The first three are what Kubernetes injects for a Service named portico.
+    let output = command("version")
+        .env("PORTICO_PORT", "tcp://10.0.0.1:80")
+        .env("PORTICO_SERVICE_HOST", "10.0.0.1")
+        .env("PORTICO_PORT_80_TCP_PORT", "80")
+        .env("PORTICO_WHATEVER", "x")
+        .env("PORTICO_OUTPUT", "json")
+        .output()
+        .unwrap();
+    assert!(code(&output) == 0 && stdout(&output).starts_with('{'), "{output:?}");
+    let output = command("run --manifests x").env("PORTICO_DRAIN_TIMEOUT", "soon").output().unwrap();
+    assert_eq!(code(&output), 2);
+    let expected = "invalid value 'soon' for '--drain-timeout <DURATION>': not a duration; write numbers with units";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = portico(&format!("echo --listen {address}"));
+    assert_eq!(code(&output), 2);
+    let expected = format!("error: --listen {address}: cannot listen there: Address already in use");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+}
+
+#[test]
+fn echo_answers_and_stops_on_sigterm() {
+    let mut child = command("echo --listen 127.0.0.1:0 --log-format json").stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = event["message"].as_str().unwrap().strip_prefix("Echo listens on http://").unwrap().to_owned();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /hello?status=201 HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&body["path"], &body["host"]), (&"/hello".into(), &"a.example".into()));
+    let kill = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert!(child.wait().unwrap().success());
+}
+
+/// The program with nothing of ours in its environment.
+fn command(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+    command.args(line.split_whitespace()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PORTICO_") {
+            command.env_remove(name);
+        }
+    }
+    // A width of its own, whatever the terminal of whoever runs the tests is.
+    command.env("COLUMNS", "100").env("NO_COLOR", "1");
+    command
+}
+
+fn portico(line: &str) -> Output {
+    command(line).output().expect("the program is built before its tests")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("we print text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("we print text")
+}

@@ -1,0 +1,80 @@
+//! Golden tests of compiling: manifests in, snapshot, endpoints, verdicts and answers out.
+//!
+//! `tests/compile/NAME.in.yaml` holds objects and, if wanted, a document `kind: Requests` with requests to ask the
+//! snapshot about. `NAME.out.yaml` is what must come of it; `UPDATE=1` rewrites it, and the difference is reviewed.
+//! Comments at the top of the input steer the case:
+//!
+//! - `# Rules: NAME, …` names the rules of `tests/compile/rules.md` that the case shows;
+//! - `# Pool: CIDR, …` gives an explicit address pool;
+//! - `# Newer: yes` marks objects that this version's schema refuses, as an API server of a newer release would not.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod compile {
+    pub(crate) mod case;
+    pub(crate) mod edits;
+    pub(crate) mod rules;
+}
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use compile::case::Case;
+use portico::compile::verdict::Code;
+
+#[test]
+fn every_case_gives_what_is_written() {
+    let mut wrong = Vec::new();
+    for case in Case::all() {
+        let found = case.outcome();
+        assert_eq!(found, case.outcome_bit_by_bit(), "{}: object by object must give the same", case.name);
+        let expected = fs::read_to_string(case.output()).unwrap_or_default();
+        if found == expected {
+            continue;
+        }
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(case.output(), &found).unwrap();
+        } else {
+            wrong.push(format!("{}:\n{}", case.name, difference(&expected, &found)));
+        }
+    }
+    assert!(wrong.is_empty(), "UPDATE=1 rewrites these; review what changes\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_condition_we_can_say_has_an_example() {
+    let seen: BTreeSet<Code> = Case::all().iter().flat_map(Case::codes).collect();
+    let missing: Vec<_> = Code::ALL.iter().filter(|code| !seen.contains(code)).collect();
+    assert!(missing.is_empty(), "no case of tests/compile shows {missing:?}");
+}
+
+#[test]
+fn every_rule_is_shown_by_a_case_and_every_case_cites_known_rules() {
+    let rules = compile::rules::known();
+    let mut cited = BTreeSet::new();
+    for case in Case::all() {
+        assert!(!case.rules.is_empty(), "{} cites no rule: add a line `# Rules: …`", case.name);
+        for rule in &case.rules {
+            assert!(rules.contains(rule), "{} cites {rule}, which tests/compile/rules.md does not list", case.name);
+            cited.insert(rule.clone());
+        }
+    }
+    let missing: Vec<_> = rules.difference(&cited).collect();
+    assert!(missing.is_empty(), "no case of tests/compile cites {missing:?}");
+}
+
+#[test]
+fn what_a_case_says_is_what_an_api_server_would_let_in() {
+    let refused: Vec<_> = Case::all().iter().flat_map(Case::refused_by_the_schema).collect();
+    assert!(refused.is_empty(), "mend the case, or mark it `# Newer: yes`:\n{}", refused.join("\n"));
+}
+
+/// The lines around which two texts differ.
+fn difference(expected: &str, found: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let tail = old[same..].iter().rev().zip(new[same..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let show = |sign: &str, lines: &[&str]| lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>();
+    let context = &old[same.saturating_sub(3)..same];
+    show(" ", context) + &show("-", &old[same..old.len() - tail]) + &show("+", &new[same..new.len() - tail])
+}

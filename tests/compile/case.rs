@@ -1,0 +1,376 @@
+//! One golden case: reading its input, compiling it, and writing down what came of it.
+//!
+//! `# Base: yes` at the top of an input adds the objects of `base.yaml`: a class, a Gateway and two Services.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portico::api::names::GATEWAY_CONTROLLER;
+use portico::api::{Kind, ObjectId};
+use portico::compile::addresses::{Addresses, Pool};
+use portico::compile::verdict::{Code, Condition, Verdict};
+use portico::compile::{Compiler, Inputs, addressed};
+use portico::schema::{self, Channel};
+use portico::snapshot::Snapshot;
+use portico::snapshot::router::Question;
+use portico::snapshot::rule::Action;
+use portico::store::{AnyObject, Batch, Changes, Store};
+use portico::upstream::{Endpoints, Registry, UpstreamKey};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) rules: Vec<String>,
+    newer: bool,
+    pool: Pool,
+    folder: PathBuf,
+    documents: Vec<Value>,
+    requests: Vec<Request>,
+}
+
+/// A request to ask the snapshot about; nothing is sent.
+#[derive(Clone, Debug, Deserialize)]
+struct Request {
+    #[serde(default = "default_address")]
+    to: SocketAddr,
+    host: String,
+    #[serde(default = "default_path")]
+    path: String,
+    #[serde(default = "default_method")]
+    method: String,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+}
+
+impl Case {
+    pub(crate) fn all() -> Vec<Case> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compile");
+        let mut names: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".in.yaml").map(str::to_owned))
+            .collect();
+        names.sort();
+        assert!(!names.is_empty());
+        names.into_iter().map(|name| Case::read(&folder, name)).collect()
+    }
+
+    fn read(folder: &Path, name: String) -> Case {
+        let text = fs::read_to_string(folder.join(format!("{name}.in.yaml"))).unwrap();
+        let header = |key: &str| -> Vec<String> {
+            let prefix = format!("# {key}:");
+            let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            lines.flat_map(|rest| rest.split(',')).map(|word| word.trim().to_owned()).collect()
+        };
+        let mut documents: Vec<Value> =
+            serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        documents.retain(|document| !document.is_null());
+        if !header("Base").is_empty() {
+            documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
+        }
+        let mut requests = Vec::new();
+        documents.retain(|document| {
+            if document["kind"] == "Requests" {
+                requests = serde_json::from_value(document["requests"].clone()).unwrap();
+            }
+            document["kind"] != "Requests"
+        });
+        let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
+        let host: IpAddr = "192.0.2.10".parse().unwrap();
+        Case {
+            rules: header("Rules"),
+            newer: !header("Newer").is_empty(),
+            pool: if pool.is_empty() { Pool::loopback() } else { Pool::explicit(pool, vec![host]) },
+            folder: folder.to_owned(),
+            documents: documents.iter().map(certificates).collect(),
+            requests,
+            name,
+        }
+    }
+
+    pub(crate) fn output(&self) -> PathBuf {
+        self.folder.join(format!("{}.out.yaml", self.name))
+    }
+
+    /// All objects at once.
+    pub(crate) fn outcome(&self) -> String {
+        let mut world = World::new(self.pool.clone());
+        world.apply(Batch { upserts: self.objects(), removes: vec![] });
+        world.describe(&self.requests)
+    }
+
+    /// One object after the other, the last one first.
+    pub(crate) fn outcome_bit_by_bit(&self) -> String {
+        let mut world = World::new(self.pool.clone());
+        // Addresses go to who comes first, so that order is kept for Gateways.
+        let (gateways, others): (Vec<_>, Vec<_>) =
+            self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
+        world.apply(Batch { upserts: gateways, removes: vec![] });
+        for object in others.into_iter().rev() {
+            world.apply(Batch { upserts: vec![object], removes: vec![] });
+        }
+        world.describe(&self.requests)
+    }
+
+    /// Every condition this case shows.
+    pub(crate) fn codes(&self) -> Vec<Code> {
+        let mut world = World::new(self.pool.clone());
+        world.apply(Batch { upserts: self.objects(), removes: vec![] });
+        let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
+            let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
+            let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
+            verdict.conditions.iter().chain(listeners).chain(parents).map(|condition| condition.code).collect()
+        };
+        world.compiler.verdicts().values().flat_map(conditions).collect()
+    }
+
+    pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
+        let mut refused = Vec::new();
+        for document in &self.documents {
+            let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
+            if !self.newer {
+                let describe =
+                    |violation: schema::Violation| format!("{}: {}: {}", self.name, violation.field, violation.message);
+                refused.extend(violations.into_iter().map(describe));
+            }
+        }
+        refused
+    }
+
+    fn objects(&self) -> Vec<AnyObject> {
+        let parse = |document: &Value| {
+            AnyObject::parse(kind_of(document), document.clone())
+                .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        };
+        self.documents.iter().map(parse).collect()
+    }
+}
+
+/// A store, a compiler and everything else that compiling needs, as the control loop holds them.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) compiler: Compiler,
+    upstreams: Registry,
+    endpoints: BTreeMap<UpstreamKey, Endpoints>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    addresses: Addresses,
+    pool: Pool,
+    controllers: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(pool: Pool) -> Self {
+        World {
+            store: Store::default(),
+            compiler: Compiler::default(),
+            upstreams: Registry::default(),
+            endpoints: BTreeMap::new(),
+            snapshot: Arc::default(),
+            addresses: Addresses::default(),
+            pool,
+            controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+        }
+    }
+
+    /// Gives the number of routers that had to be built.
+    pub(crate) fn apply(&mut self, batch: Batch) -> usize {
+        let changes = self.store.apply(batch);
+        self.compile(changes)
+    }
+
+    /// The same objects and addresses, compiled by somebody who remembers nothing.
+    pub(crate) fn compiled_anew(&self) -> World {
+        let mut fresh = World::new(self.pool.clone());
+        fresh.addresses = self.addresses.clone();
+        fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
+        let everything = fresh.store.everything();
+        fresh.compile(everything);
+        fresh
+    }
+
+    fn compile(&mut self, mut changes: Changes) -> usize {
+        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
+        }
+        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        let compiled = self.compiler.compile(&self.store, &changes, &inputs);
+        self.endpoints.extend(compiled.endpoints);
+        if let Some(used) = &compiled.used {
+            self.endpoints.retain(|key, _| used.contains(key));
+        }
+        self.snapshot = compiled.snapshot;
+        compiled.routers_built
+    }
+
+    /// Everything that came of it, without the answers.
+    pub(crate) fn describe_state(&self) -> String {
+        self.describe(&[])
+    }
+
+    fn describe(&self, requests: &[Request]) -> String {
+        let mut document = serde_json::Map::new();
+        let verdicts: serde_json::Map<_, _> = self
+            .compiler
+            .verdicts()
+            .iter()
+            .filter_map(|(id, verdict)| Some((id.to_string(), describe_verdict(verdict)?)))
+            .collect();
+        document.insert("verdicts".to_owned(), Value::Object(verdicts));
+        document.insert("snapshot".to_owned(), serde_json::to_value(self.snapshot.dump()).unwrap());
+        let addresses =
+            |endpoints: &Endpoints| -> Vec<String> { endpoints.addresses.iter().map(ToString::to_string).collect() };
+        let endpoints: BTreeMap<_, _> =
+            self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
+        document.insert("endpoints".to_owned(), json!(endpoints));
+        if !requests.is_empty() {
+            let answers: Vec<_> = requests.iter().map(|request| answer(&self.snapshot, request)).collect();
+            document.insert("answers".to_owned(), json!(answers));
+        }
+        serde_saphyr::to_string(&document).unwrap()
+    }
+}
+
+fn objects_of(store: &Store) -> Vec<AnyObject> {
+    fn all<T>(
+        table: &portico::store::Table<T>,
+        wrap: fn(Arc<portico::api::Object<T>>) -> AnyObject,
+    ) -> impl Iterator<Item = AnyObject> + '_ {
+        table.values().cloned().map(wrap)
+    }
+    all(&store.gateway_classes, AnyObject::GatewayClass)
+        .chain(all(&store.gateways, AnyObject::Gateway))
+        .chain(all(&store.http_routes, AnyObject::HttpRoute))
+        .chain(all(&store.backend_tls_policies, AnyObject::BackendTlsPolicy))
+        .chain(all(&store.reference_grants, AnyObject::ReferenceGrant))
+        .chain(all(&store.services, AnyObject::Service))
+        .chain(all(&store.endpoint_slices, AnyObject::EndpointSlice))
+        .chain(all(&store.secrets, AnyObject::Secret))
+        .chain(all(&store.config_maps, AnyObject::ConfigMap))
+        .chain(all(&store.namespaces, AnyObject::Namespace))
+        .collect()
+}
+
+/// None for an object of which there is nothing to say.
+fn describe_verdict(verdict: &Verdict) -> Option<Value> {
+    let condition = |condition: &Condition| {
+        let code = condition.code;
+        let status = if code.status() { "True" } else { "False" };
+        format!("{}={status} {}: {}", code.condition(), code.reason(), condition.message())
+    };
+    let conditions = |list: &[Condition]| -> Vec<String> { list.iter().map(condition).collect() };
+    let mut described = serde_json::Map::new();
+    if !verdict.conditions.is_empty() {
+        described.insert("conditions".to_owned(), json!(conditions(&verdict.conditions)));
+    }
+    if !verdict.addresses.is_empty() {
+        described.insert("addresses".to_owned(), json!(verdict.addresses));
+    }
+    for listener in &verdict.listeners {
+        let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind.as_str()).collect();
+        let value = json!({
+            "attachedRoutes": listener.attached_routes,
+            "supportedKinds": kinds,
+            "conditions": conditions(&listener.conditions),
+        });
+        described.insert(format!("listener {}", listener.name), value);
+    }
+    for parent in &verdict.parents {
+        let name = format!("parentRefs[{}] {}", parent.index, parent.parent.name);
+        described.insert(name, json!(conditions(&parent.conditions)));
+    }
+    if !verdict.notes.is_empty() {
+        let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
+        described.insert("notes".to_owned(), json!(notes));
+    }
+    (!described.is_empty()).then_some(Value::Object(described))
+}
+
+fn answer(snapshot: &Snapshot, request: &Request) -> String {
+    let mut line = format!("{} {}{}", request.method, request.host, request.path);
+    for (name, value) in &request.headers {
+        write!(line, " {name}:{value}").unwrap();
+    }
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*request.path, None),
+    };
+    let method = request.method.parse().unwrap();
+    let headers = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect();
+    let question = Question { path, query, method: &method, headers: &headers };
+    let host = request.host.to_ascii_lowercase();
+    let Some(bind) = snapshot.binds.get(&request.to) else {
+        return format!("{line} -> nobody listens on {}", request.to);
+    };
+    let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
+    let Some(matched) = listener.hosts.candidates(&host).find_map(|router| router.find(&question)) else {
+        return format!("{line} -> 404 no route on listener {}", listener.name);
+    };
+    let rule = matched.rule;
+    let what = match &rule.action {
+        Action::Forward(split) => {
+            let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
+            let path = rewritten.map(|edit| format!(" as {}", edit.apply(path))).unwrap_or_default();
+            format!("forward to {} of {} shares{path}", split.backends().len(), split.total())
+        }
+        Action::Redirect(redirect) => {
+            let scheme = portico::snapshot::rule::Scheme::Http;
+            let location = redirect.location(scheme, &request.host, listener.port, path, query);
+            format!("{} {location}", redirect.status.as_u16())
+        }
+        Action::Fail(failure) => format!("500 {failure}"),
+    };
+    format!("{line} -> {} rule {} by {}: {what}", rule.id.route, rule.id.rule, matched.path)
+}
+
+fn kind_of(document: &Value) -> Kind {
+    let version = document["apiVersion"].as_str().unwrap();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
+}
+
+/// Replaces `CERTIFICATE NAME` and `KEY NAME` in Secrets by real ones, made for this run: what is written down must not
+/// depend on them, and no key belongs into a repository.
+fn certificates(document: &Value) -> Value {
+    use std::sync::OnceLock;
+    static PAIRS: OnceLock<[(String, String); 2]> = OnceLock::new();
+    let pairs = PAIRS.get_or_init(|| {
+        ["one", "two"].map(|name| {
+            let made = rcgen::generate_simple_self_signed(vec![format!("{name}.example")]).unwrap();
+            (made.cert.pem(), made.signing_key.serialize_pem())
+        })
+    });
+    let mut document = document.clone();
+    for value in
+        document.get_mut("stringData").and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+    {
+        let made = match value.as_str() {
+            Some("CERTIFICATE one") => &pairs[0].0,
+            Some("KEY one") => &pairs[0].1,
+            Some("CERTIFICATE two") => &pairs[1].0,
+            Some("KEY two") => &pairs[1].1,
+            _ => continue,
+        };
+        *value = json!(made);
+    }
+    document
+}
+
+fn default_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 80))
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+fn default_method() -> String {
+    "GET".to_owned()
+}

@@ -1,0 +1,267 @@
+//! Random sequences of edits, compiled step by step, against a compile from scratch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::addresses::Pool;
+use portico::snapshot::router::HostRouter;
+use portico::store::{AnyObject, Batch};
+use serde_json::{Value, json};
+
+use super::case::World;
+
+const SEQUENCES: u64 = 40;
+const EDITS: usize = 60;
+
+#[test]
+fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
+    let mut edits_of_routes = 0;
+    for seed in 0..SEQUENCES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(Pool::loopback());
+        world.apply(Batch { upserts: beginning(), removes: vec![] });
+        for step in 0..EDITS {
+            let batch = edit(&mut random);
+            let what = describe(&batch);
+            let only = only_route(&batch);
+            let before = routers(&world);
+            let built = world.apply(batch);
+            let found = world.describe_state();
+            let expected = world.compiled_anew().describe_state();
+            assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+            if let Some(route) = only {
+                edits_of_routes += 1;
+                untouched_routers_stay(&before, &routers(&world), &route, built, &what);
+            }
+        }
+    }
+    assert!(edits_of_routes > 300, "too few edits of a single route to prove anything: {edits_of_routes}");
+}
+
+type Routers = BTreeMap<String, Arc<HostRouter>>;
+
+/// A router is the same one as before unless the edited route is, or was, among its entries.
+fn untouched_routers_stay(before: &Routers, after: &Routers, route: &str, built: usize, what: &str) {
+    let mentions = |router: &Arc<HostRouter>| router.entries().iter().any(|entry| &*entry.rule.id.route == route);
+    for (place, router) in after {
+        let Some(old) = before.get(place) else { continue };
+        if !mentions(old) && !mentions(router) {
+            assert!(Arc::ptr_eq(old, router), "{what} does not touch {place}, yet its router was built again");
+        }
+    }
+    let touched = before.values().chain(after.values()).filter(|router| mentions(router)).count();
+    assert!(built <= touched, "{what} touches {touched} routers at most, {built} were built");
+}
+
+/// Every router by the place where it stands.
+fn routers(world: &World) -> Routers {
+    let mut routers = Routers::new();
+    for (address, bind) in &world.snapshot.binds {
+        for (_, listener) in bind.listeners.iter() {
+            for (host, router) in listener.hosts.iter() {
+                routers.insert(format!("{address} {} {host}", listener.name), router.clone());
+            }
+        }
+    }
+    routers
+}
+
+fn only_route(batch: &Batch) -> Option<String> {
+    match (&batch.upserts[..], &batch.removes[..]) {
+        ([object], []) if object.kind() == Kind::HttpRoute => Some(format!("HTTPRoute/{}", object.id().key)),
+        ([], [id]) if id.kind == Kind::HttpRoute => Some(format!("HTTPRoute/{}", id.key)),
+        _ => None,
+    }
+}
+
+fn describe(batch: &Batch) -> String {
+    let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
+    let removes = batch.removes.iter().map(|id| format!("delete {id}"));
+    upserts.chain(removes).collect::<Vec<_>>().join(", ")
+}
+
+fn parse(kind: Kind, object: Value) -> AnyObject {
+    AnyObject::parse(kind, object).unwrap()
+}
+
+fn beginning() -> Vec<AnyObject> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut objects: Vec<_> = (0..2).map(|_| class(&mut random)).collect();
+    objects.extend((0..4).map(|_| gateway(&mut random)));
+    objects.extend((0..4).map(|_| service(&mut random)));
+    objects.extend((0..8).map(|_| route(&mut random)));
+    objects
+}
+
+/// One edit, seldom several at once, as a relist brings them.
+fn edit(random: &mut fastrand::Rng) -> Batch {
+    let mut batch = Batch::default();
+    let count = if random.u8(..10) == 0 { random.usize(2..6) } else { 1 };
+    for _ in 0..count {
+        // Half of all edits are of routes, as in a cluster.
+        let object = match random.u8(..16) {
+            0 => class(random),
+            1 | 2 => gateway(random),
+            3 => service(random),
+            4 | 5 => slice(random),
+            6 => grant(random),
+            7 if random.bool() => policy(random),
+            7 => namespace(random),
+            _ => route(random),
+        };
+        if random.u8(..4) == 0 {
+            batch.removes.push(object.id());
+        } else {
+            batch.upserts.push(object);
+        }
+    }
+    // An object cannot both come and go in one moment, nor come twice.
+    let mut seen: Vec<ObjectId> = batch.removes.clone();
+    batch.upserts.retain(|object| {
+        let new = !seen.contains(&object.id());
+        seen.push(object.id());
+        new
+    });
+    batch
+}
+
+fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
+    choices[random.usize(..choices.len())]
+}
+
+const NAMESPACES: &[&str] = &["a", "b", "c"];
+const HOSTS: &[&str] = &["x.example", "*.example", "*.eu.example", "y.eu.example", "z.test"];
+
+fn class(random: &mut fastrand::Rng) -> AnyObject {
+    let controller = if random.u8(..4) == 0 { "example.com/other" } else { "portico.dev/gateway-controller" };
+    let mut spec = json!({"controllerName": controller});
+    if random.u8(..5) == 0 {
+        spec["parametersRef"] = json!({"group": "example.com", "kind": "Tuning", "name": "fast"});
+    }
+    let name = pick(random, &["portico", "second"]);
+    parse(Kind::GatewayClass, json!({"metadata": {"name": name}, "spec": spec}))
+}
+
+fn gateway(random: &mut fastrand::Rng) -> AnyObject {
+    let listeners: Vec<_> = (0..random.usize(1..4))
+        .map(|index| {
+            let mut listener = json!({
+                "name": pick(random, &["one", "two", "three", "four"]),
+                "port": if random.bool() { 80 } else { 81 + index },
+                "protocol": pick(random, &["HTTP", "HTTP", "HTTP", "HTTP", "TCP", "HTTPS"]),
+                "allowedRoutes": {"namespaces": match random.u8(..4) {
+                    0 => json!({"from": "Same"}),
+                    1 => json!({"from": "Selector", "selector": {"matchLabels": {"team": "web"}}}),
+                    _ => json!({"from": "All"}),
+                }},
+            });
+            if random.bool() {
+                listener["hostname"] = json!(pick(random, HOSTS));
+            }
+            listener
+        })
+        .fold(Vec::<Value>::new(), |mut all, listener| {
+            if all.iter().all(|other| other["name"] != listener["name"]) {
+                all.push(listener);
+            }
+            all
+        });
+    let mut spec = json!({"gatewayClassName": pick(random, &["portico", "portico", "second"]), "listeners": listeners});
+    if random.u8(..4) == 0 {
+        // Two Gateways on one address, so that ports are fought over.
+        spec["addresses"] = json!([{"value": "127.0.0.9"}]);
+    }
+    let metadata = json!({
+        "namespace": pick(random, &["a", "b"]),
+        "name": pick(random, &["g", "h"]),
+        "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
+    });
+    parse(Kind::Gateway, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn route(random: &mut fastrand::Rng) -> AnyObject {
+    let parents: Vec<_> = (0..random.usize(1..3))
+        .map(|_| {
+            let mut parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, &["a", "b"])});
+            if random.u8(..3) == 0 {
+                parent["sectionName"] = json!(pick(random, &["one", "two", "three"]));
+            }
+            parent
+        })
+        .collect();
+    let hosts: Vec<_> = (0..random.usize(..3)).map(|_| pick(random, HOSTS)).collect();
+    let rules: Vec<_> = (0..random.usize(1..3))
+        .map(|_| {
+            let mut backend = json!({"name": pick(random, &["s", "t", "u"]), "port": random.i32(80..83)});
+            if random.u8(..3) == 0 {
+                backend["namespace"] = json!(pick(random, NAMESPACES));
+            }
+            let mut rule = json!({
+                "matches": [{"path": {"type": "PathPrefix", "value": pick(random, &["/", "/a", "/a/b", "/c"])}}],
+                "backendRefs": [backend],
+            });
+            if random.u8(..6) == 0 {
+                rule["retry"] = json!({"attempts": 1});
+            }
+            rule
+        })
+        .collect();
+    let metadata = json!({
+        "namespace": pick(random, NAMESPACES),
+        "name": pick(random, &["r1", "r2", "r3", "r4"]),
+        "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
+    });
+    parse(
+        Kind::HttpRoute,
+        json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}),
+    )
+}
+
+fn service(random: &mut fastrand::Rng) -> AnyObject {
+    let mut object = json!({
+        "metadata": {"namespace": pick(random, NAMESPACES), "name": pick(random, &["s", "t"])},
+        "spec": {"ports": [{"name": "web", "port": random.i32(80..82)}]},
+    });
+    if random.u8(..4) == 0 {
+        object["spec"] = json!({"type": "ExternalName", "externalName": "out.example", "ports": [{"port": 80}]});
+    }
+    parse(Kind::Service, object)
+}
+
+fn slice(random: &mut fastrand::Rng) -> AnyObject {
+    let mut metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["e1", "e2"])});
+    if random.u8(..6) != 0 {
+        metadata["labels"] = json!({"kubernetes.io/service-name": pick(random, &["s", "t"])});
+    }
+    let endpoints: Vec<_> = (0..random.usize(..3))
+        .map(|_| json!({"addresses": [format!("192.0.2.{}", random.u8(1..5))], "conditions": {"ready": random.bool()}}))
+        .collect();
+    let ports = json!([{"name": "web", "port": 3000}]);
+    let object = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+    parse(Kind::EndpointSlice, object)
+}
+
+fn grant(random: &mut fastrand::Rng) -> AnyObject {
+    let from =
+        json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": pick(random, NAMESPACES)});
+    let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}]});
+    parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
+}
+
+fn policy(random: &mut fastrand::Rng) -> AnyObject {
+    let mut target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
+    if random.bool() {
+        target["sectionName"] = json!(pick(random, &["web", "other"]));
+    }
+    let spec =
+        json!({"targetRefs": [target], "validation": {"hostname": "s.example", "wellKnownCACertificates": "System"}});
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
+    parse(Kind::BackendTlsPolicy, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn namespace(random: &mut fastrand::Rng) -> AnyObject {
+    let key = ObjectKey::cluster(pick(random, NAMESPACES));
+    let team = pick(random, &["web", "api"]);
+    parse(Kind::Namespace, json!({"metadata": {"name": &*key.name, "labels": {"team": team}}}))
+}

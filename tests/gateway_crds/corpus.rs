@@ -1,0 +1,157 @@
+//! The objects of the corpus: valid ones as they stand, and snippets that are put into them wherever they fit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use portico::api::Kind;
+use portico::api::gateway::Channel;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::nodes::node_of;
+use super::release::Definition;
+
+/// Values for one place in a schema, with the same fate wherever that place is repeated.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Snippets {
+    #[serde(skip)]
+    pub(crate) file: String,
+    /// Ends of node paths: `backendRef` is every field of that name, `filters[]` every entry of such a list.
+    at: Vec<String>,
+    #[serde(default)]
+    pub(crate) accepted: Vec<Snippet>,
+    pub(crate) refused: Vec<Snippet>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Snippet {
+    pub(crate) name: String,
+    pub(crate) value: Value,
+    /// The value that was there before, for rules about changes.
+    pub(crate) before: Option<Value>,
+    /// Only in this channel, in these kinds, in this version.
+    channel: Option<String>,
+    kinds: Option<Vec<String>>,
+    version: Option<String>,
+}
+
+/// A valid object, and whether only the experimental channel knows its fields.
+pub(crate) struct Valid {
+    pub(crate) file: String,
+    kind: Kind,
+    experimental: bool,
+    object: Value,
+}
+
+/// Where a snippet goes: into which object, and to which path in it.
+pub(crate) struct Place<'a> {
+    valid: &'a Value,
+    /// As messages write it: `spec.rules[0].filters[2]`.
+    pub(crate) path: String,
+}
+
+impl Snippets {
+    pub(crate) fn all() -> Vec<Snippets> {
+        let mut all = Vec::new();
+        for file in files("snippets") {
+            let mut snippets: Snippets =
+                serde_saphyr::from_str(&read(&file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            snippets.file = name(&file);
+            all.push(snippets);
+        }
+        all
+    }
+
+    /// The places of a definition's objects that these snippets are for, each node once.
+    pub(crate) fn places<'a>(&self, places: &'a BTreeMap<String, Place<'a>>) -> Vec<&'a Place<'a>> {
+        let ends_so = |node: &str| {
+            self.at
+                .iter()
+                .any(|end| node.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        };
+        places.iter().filter(|(node, _)| ends_so(node)).map(|(_, place)| place).collect()
+    }
+}
+
+impl Snippet {
+    pub(crate) fn concerns(&self, definition: &Definition) -> bool {
+        self.channel.as_ref().is_none_or(|channel| channel == definition.channel.name())
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == definition.kind.name()))
+            && self.version.as_ref().is_none_or(|version| *version == definition.version)
+    }
+}
+
+impl Valid {
+    pub(crate) fn all() -> Vec<Valid> {
+        let mut all = Vec::new();
+        for file in files("valid") {
+            let documents: Vec<Value> =
+                serde_saphyr::from_multiple(&read(&file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            for object in documents {
+                let (group, _) = object["apiVersion"].as_str().unwrap().split_once('/').unwrap();
+                let kind = Kind::find(group, object["kind"].as_str().unwrap()).unwrap();
+                let experimental = name(&file).ends_with(".experimental.yaml");
+                all.push(Valid { file: name(&file), kind, experimental, object });
+            }
+        }
+        all
+    }
+
+    /// The object as one of this definition, if its channel knows the fields.
+    pub(crate) fn of(&self, definition: &Definition) -> Option<Value> {
+        let known = definition.channel == Channel::Experimental || !self.experimental;
+        (self.kind == definition.kind && known).then(|| {
+            let mut object = self.object.clone();
+            object["apiVersion"] = format!("{}/{}", self.kind.group(), definition.version).into();
+            object
+        })
+    }
+}
+
+impl Place<'_> {
+    /// The valid object with this value in place of its own.
+    pub(crate) fn holding(&self, value: &Value) -> Value {
+        let mut object = self.valid.clone();
+        let pointer = format!("/{}", self.path.replace(['.', '['], "/").replace(']', ""));
+        *object.pointer_mut(&pointer).expect("the path was found in this object") = value.clone();
+        object
+    }
+}
+
+/// One place for every node that any of the objects has.
+pub(crate) fn places(objects: &[Value]) -> BTreeMap<String, Place<'_>> {
+    let mut places = BTreeMap::new();
+    for object in objects {
+        find(object, object, String::new(), &mut places);
+    }
+    places
+}
+
+fn find<'a>(valid: &'a Value, value: &Value, path: String, places: &mut BTreeMap<String, Place<'a>>) {
+    for (index, entry) in value.as_array().into_iter().flatten().enumerate() {
+        find(valid, entry, format!("{path}[{index}]"), places);
+    }
+    // Keys of labels and the like are no fields, and may have the characters that separate fields.
+    for (name, field) in value.as_object().into_iter().flatten().filter(|(name, _)| !name.contains(['.', '/'])) {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        find(valid, field, path, places);
+    }
+    places.entry(node_of(&path)).or_insert(Place { valid, path });
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway_crds").join(folder);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap()
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap().to_string_lossy().into_owned()
+}

@@ -1,0 +1,47 @@
+//! A schema as a list of its nodes, each by the path that leads to it: `spec.rules[].matches[].path`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// The nodes of a schema. `[]` stands for the entries of a list, `{}` for the values of a map.
+pub(crate) fn nodes(schema: &Value) -> BTreeMap<String, &Map<String, Value>> {
+    let mut found = BTreeMap::new();
+    collect(schema, String::new(), &mut found);
+    found
+}
+
+fn collect<'a>(schema: &'a Value, path: String, found: &mut BTreeMap<String, &'a Map<String, Value>>) {
+    let Some(node) = schema.as_object() else { return };
+    for (name, property) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        collect(property, path, found);
+    }
+    if let Some(entries) = node.get("items") {
+        collect(entries, format!("{path}[]"), found);
+    }
+    if let Some(values) = node.get("additionalProperties") {
+        collect(values, format!("{path}{{}}"), found);
+    }
+    found.insert(path, node);
+}
+
+/// The rules of a node, as they are written.
+pub(crate) fn rules(node: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let rules = node.get("x-kubernetes-validations").and_then(Value::as_array);
+    rules.into_iter().flatten().filter_map(|rule| rule["rule"].as_str())
+}
+
+/// The path of the node that a path in an object leads to: `spec.rules[0].name` becomes `spec.rules[].name`.
+pub(crate) fn node_of(path: &str) -> String {
+    let mut node = String::with_capacity(path.len());
+    let mut inside = false;
+    for character in path.chars() {
+        inside &= character != ']';
+        if !inside {
+            node.push(character);
+        }
+        inside |= character == '[';
+    }
+    node
+}

@@ -1,0 +1,676 @@
+//! Manifests on disk, edited as people, editors and kubelets do it: what becomes of the objects, and what is said.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot make its files has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::manifests::{Manifests, Severity, Update, Watcher};
+use portico::report;
+use portico::schema::Channel;
+
+/// Something that happens to a folder.
+enum Edit {
+    Write(&'static str, String),
+    /// As editors save: write beside, then rename over.
+    Save(&'static str, String),
+    Delete(&'static str),
+    Rename(&'static str, &'static str),
+    Folder(&'static str),
+    Link {
+        target: &'static str,
+        at: &'static str,
+    },
+    /// Replaces a link in one step, as the kubelet does with `..data`.
+    SwapLink {
+        target: &'static str,
+        at: &'static str,
+    },
+}
+
+use Edit::{Delete, Folder, Link, Rename, Save, SwapLink, Write as Put};
+
+/// Edits, and what the next reading says. Objects are written `Kind key@generation`, refusals `Reason place object`.
+struct Step {
+    edits: Vec<Edit>,
+    upserts: &'static [&'static str],
+    removes: &'static [&'static str],
+    refusals: &'static [&'static str],
+}
+
+fn step(
+    edits: Vec<Edit>,
+    upserts: &'static [&'static str],
+    removes: &'static [&'static str],
+    refusals: &'static [&'static str],
+) -> Step {
+    Step { edits, upserts, removes, refusals }
+}
+
+/// Runs the steps in a folder of their own. Paths of the command line and in the messages are relative to it.
+fn check(paths: &[&str], steps: Vec<Step>) {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    let mut manifests = None;
+    for (number, step) in steps.into_iter().enumerate() {
+        for edit in step.edits {
+            apply(root, edit);
+        }
+        let manifests = manifests.get_or_insert_with(|| source(root, paths));
+        let update = manifests.read();
+        let upserts = update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation));
+        assert_eq!(upserts.collect::<Vec<_>>(), step.upserts, "upserts of step {number}");
+        let removes = update.batch.removes.iter().map(ToString::to_string);
+        assert_eq!(removes.collect::<Vec<_>>(), step.removes, "removes of step {number}");
+        assert_eq!(refusals(root, &update), step.refusals, "refusals of step {number}");
+        let again = manifests.read();
+        assert!(
+            again.batch.upserts.is_empty() && again.batch.removes.is_empty(),
+            "nothing changed after step {number}"
+        );
+        assert_eq!(again.refusals, update.refusals, "what is wrong stays wrong after step {number}");
+    }
+}
+
+fn source(root: &Path, paths: &[&str]) -> Manifests {
+    let paths = paths.iter().map(|path| if *path == "." { root.to_owned() } else { root.join(path) }).collect();
+    Manifests::with_input(paths, Channel::Standard, io::empty())
+}
+
+fn refusals(root: &Path, update: &Update) -> Vec<String> {
+    let root = root.display().to_string();
+    let relative = |place: String| place.replace(&format!("{root}/"), "").replace(&root, ".");
+    let refusals = update.refusals.iter().map(|refusal| {
+        let object = refusal.object.as_deref().unwrap_or("-");
+        if refusal.reason == "Invalid" {
+            // Which field a schema blames first is its business.
+            return format!("Invalid {} {object}", relative(refusal.place.file.display().to_string()));
+        }
+        format!("{} {} {object}", refusal.reason, relative(refusal.place.to_string()))
+    });
+    refusals.collect()
+}
+
+fn apply(root: &Path, edit: Edit) {
+    let at = |path: &str| root.join(path);
+    match edit {
+        Put(path, text) => fs::write(at(path), text).unwrap(),
+        Save(path, text) => {
+            let beside = at(&format!("{path}~"));
+            fs::write(&beside, text).unwrap();
+            fs::rename(beside, at(path)).unwrap();
+        }
+        Delete(path) if at(path).is_dir() => fs::remove_dir_all(at(path)).unwrap(),
+        Delete(path) => fs::remove_file(at(path)).unwrap(),
+        Rename(from, to) => fs::rename(at(from), at(to)).unwrap(),
+        Folder(path) => fs::create_dir_all(at(path)).unwrap(),
+        Link { target, at: path } => symlink(target, at(path)).unwrap(),
+        SwapLink { target, at: path } => {
+            let beside = at(&format!("{path}_tmp"));
+            symlink(target, &beside).unwrap();
+            fs::rename(beside, at(path)).unwrap();
+        }
+    }
+}
+
+fn config(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: v{value}\n")
+}
+
+/// A ConfigMap that is YAML but no ConfigMap.
+fn broken(name: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata: 7\n")
+}
+
+fn documents(texts: &[String]) -> String {
+    texts.join("---\n")
+}
+
+#[test]
+fn only_differences_are_told() {
+    check(
+        &["."],
+        vec![
+            step(
+                vec![Put("a.yaml", config("a", "1")), Put("b.yml", documents(&[config("b", "1"), config("c", "1")]))],
+                &["ConfigMap default/a@1", "ConfigMap default/b@1", "ConfigMap default/c@1", "Namespace default@1"],
+                &[],
+                &[],
+            ),
+            step(vec![Put("a.yaml", config("a", "1"))], &[], &[], &[]),
+            step(vec![Put("a.yaml", format!("# a comment\n{}", config("a", "1")))], &[], &[], &[]),
+            step(vec![Put("a.yaml", config("a", "2"))], &["ConfigMap default/a@2"], &[], &[]),
+            step(vec![Put("b.yml", config("c", "1"))], &[], &["ConfigMap default/b"], &[]),
+            step(vec![Rename("b.yml", "z.yaml")], &[], &[], &[]),
+            step(vec![Delete("z.yaml")], &[], &["ConfigMap default/c"], &[]),
+            step(vec![Put("empty.yaml", "---\n# nothing\n---\n".to_owned())], &[], &[], &[]),
+            step(
+                vec![Delete("a.yaml"), Delete("empty.yaml")],
+                &[],
+                &["ConfigMap default/a", "Namespace default"],
+                &["EmptyFolder . -"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_is_broken_stays_as_it_last_was() {
+    let good = || documents(&[config("a", "1"), config("b", "1"), config("c", "1")]);
+    check(
+        &["all.yaml"],
+        vec![
+            step(
+                vec![Put("all.yaml", good())],
+                &["ConfigMap default/a@1", "ConfigMap default/b@1", "ConfigMap default/c@1", "Namespace default@1"],
+                &[],
+                &[],
+            ),
+            // The middle one is bad: it stays, its neighbors move on, one is new.
+            step(
+                vec![Save("all.yaml", documents(&[config("a", "2"), broken("b"), config("c", "2"), config("d", "1")]))],
+                &["ConfigMap default/a@2", "ConfigMap default/c@2", "ConfigMap default/d@1"],
+                &[],
+                &["Invalid all.yaml ConfigMap default/b"],
+            ),
+            // The file is bad: everything stays.
+            step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
+            // Emptied, as `render > all.yaml` does before it has something to say.
+            step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
+            // Repaired, and the middle one is what it was: nothing changed for it.
+            step(
+                vec![Put("all.yaml", good())],
+                &["ConfigMap default/a@3", "ConfigMap default/c@3"],
+                &["ConfigMap default/d"],
+                &[],
+            ),
+            // One that lost its name is not taken for deleted.
+            step(
+                vec![Put("all.yaml", good().replace("name: b", "nam: b"))],
+                &[],
+                &[],
+                &["NoName all.yaml:10:1 ConfigMap"],
+            ),
+            step(
+                vec![Put("all.yaml", good().replacen("kind: ConfigMap", "kind: ConfigMpa", 1))],
+                &[],
+                &[],
+                &["UnknownKind all.yaml:2:7 ConfigMpa default/a"],
+            ),
+            // Broken from the start: nothing to keep.
+            step(
+                vec![Put("all.yaml", documents(&[broken("x"), config("a", "1")]))],
+                &[],
+                &["ConfigMap default/b", "ConfigMap default/c"],
+                &["Invalid all.yaml ConfigMap default/x"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_first_of_duplicates_wins() {
+    check(
+        &["."],
+        vec![
+            step(vec![Put("b.yaml", config("x", "b"))], &["ConfigMap default/x@1", "Namespace default@1"], &[], &[]),
+            step(
+                vec![Put("a.yaml", config("x", "a"))],
+                &["ConfigMap default/x@2"],
+                &[],
+                &["Duplicate b.yaml:4:9 ConfigMap default/x"],
+            ),
+            step(
+                vec![Put("c.yaml", documents(&[config("x", "c"), config("x", "d")]))],
+                &[],
+                &[],
+                &[
+                    "Duplicate b.yaml:4:9 ConfigMap default/x",
+                    "Duplicate c.yaml:4:9 ConfigMap default/x",
+                    "Duplicate c.yaml:11:9 ConfigMap default/x",
+                ],
+            ),
+            step(vec![Delete("a.yaml"), Delete("c.yaml")], &["ConfigMap default/x@3"], &[], &[]),
+            // The other says the same: nothing changes, but it is told.
+            step(vec![Put("c.yaml", config("x", "b"))], &[], &[], &["Duplicate c.yaml:4:9 ConfigMap default/x"]),
+            step(vec![Delete("b.yaml")], &[], &[], &[]),
+        ],
+    );
+}
+
+#[test]
+fn config_map_volumes_are_swapped_at_once() {
+    check(
+        &["volume"],
+        vec![
+            step(
+                vec![
+                    Folder("volume/..2026_1"),
+                    Put("volume/..2026_1/one.yaml", config("one", "1")),
+                    Put("volume/..2026_1/two.yaml", config("two", "1")),
+                    Link { target: "..2026_1", at: "volume/..data" },
+                    Link { target: "..data/one.yaml", at: "volume/one.yaml" },
+                    Link { target: "..data/two.yaml", at: "volume/two.yaml" },
+                ],
+                &["ConfigMap default/one@1", "ConfigMap default/two@1", "Namespace default@1"],
+                &[],
+                &[],
+            ),
+            step(
+                vec![
+                    Folder("volume/..2026_2"),
+                    Put("volume/..2026_2/one.yaml", config("one", "2")),
+                    Put("volume/..2026_2/two.yaml", config("two", "1")),
+                ],
+                &[],
+                &[],
+                &[],
+            ),
+            step(
+                vec![SwapLink { target: "..2026_2", at: "volume/..data" }, Delete("volume/..2026_1")],
+                &["ConfigMap default/one@2"],
+                &[],
+                &[],
+            ),
+            // A key is taken out: its link dangles for a moment.
+            step(
+                vec![
+                    Folder("volume/..2026_3"),
+                    Put("volume/..2026_3/one.yaml", config("one", "2")),
+                    SwapLink { target: "..2026_3", at: "volume/..data" },
+                ],
+                &[],
+                &["ConfigMap default/two"],
+                &["NotFound volume/two.yaml -"],
+            ),
+            step(vec![Delete("volume/two.yaml")], &[], &[], &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_folder_that_vanishes_takes_nothing_along() {
+    check(
+        &["shop", "one.yaml"],
+        vec![
+            step(
+                vec![
+                    Folder("shop/deep"),
+                    Put("shop/deep/a.yaml", config("a", "1")),
+                    Put("one.yaml", config("one", "1")),
+                ],
+                &["ConfigMap default/a@1", "ConfigMap default/one@1", "Namespace default@1"],
+                &[],
+                &[],
+            ),
+            step(vec![Rename("shop", "elsewhere")], &[], &[], &["Vanished shop -"]),
+            step(
+                vec![Rename("elsewhere", "shop"), Put("shop/deep/a.yaml", config("a", "2"))],
+                &["ConfigMap default/a@2"],
+                &[],
+                &[],
+            ),
+            // A folder within it is deleted on purpose, and so is a file.
+            step(
+                vec![Delete("shop/deep"), Put("shop/b.yaml", config("b", "1"))],
+                &["ConfigMap default/b@1"],
+                &["ConfigMap default/a"],
+                &[],
+            ),
+            step(vec![Delete("one.yaml")], &[], &["ConfigMap default/one"], &["NotFound one.yaml -"]),
+        ],
+    );
+}
+
+#[test]
+fn lists_json_and_foreign_formatting_are_read() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b, namespace: x}\n  data: 7\n";
+    let typed = r#"{"apiVersion": "v1", "kind": "ConfigMapList", "items": [{"metadata": {"name": "c"}}]}"#;
+    let windows = format!("\u{feff}{}", config("d", "1").replace('\n', "\r\n"));
+    check(
+        &["."],
+        vec![
+            step(
+                vec![
+                    Put("list.yaml", list.to_owned()),
+                    Put("typed.json", typed.to_owned()),
+                    Put("windows.yaml", windows),
+                    Put("kustomization.yaml", "resources: [list.yaml]\n".to_owned()),
+                    Put("deployment.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n".to_owned()),
+                    Put("notes.txt", "not: [yaml".to_owned()),
+                    Put("text.yaml", "just text\n".to_owned()),
+                ],
+                &["ConfigMap default/a@1", "ConfigMap default/c@1", "ConfigMap default/d@1", "Namespace default@1"],
+                &[],
+                &["Invalid list.yaml ConfigMap x/b", "NotAnObject text.yaml:1:1 -"],
+            ),
+            step(
+                vec![Delete("text.yaml"), Put("list.yaml", list.replace("data: 7", "data: {k: v}"))],
+                &["ConfigMap x/b@1", "Namespace x@1"],
+                &[],
+                &[],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn namespaces_are_made_up_where_none_is_given() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  labels: {team: a}\n";
+    let temp = tempfile::tempdir().unwrap();
+    let labels = |update: &Update| {
+        let namespaces = update.batch.upserts.iter().filter(|object| object.kind() == Kind::Namespace);
+        let labels =
+            namespaces.flat_map(|object| object.meta().labels.iter().map(|(key, value)| format!("{key}={value}")));
+        labels.collect::<Vec<_>>()
+    };
+    fs::write(temp.path().join("a.yaml"), config("a", "1")).unwrap();
+    let mut manifests = source(temp.path(), &["."]);
+    assert_eq!(labels(&manifests.read()), ["kubernetes.io/metadata.name=default"]);
+    fs::write(temp.path().join("b.yaml"), namespace).unwrap();
+    let update = manifests.read();
+    assert_eq!(labels(&update), ["kubernetes.io/metadata.name=default", "team=a"]);
+    assert_eq!(update.batch.upserts[0].meta().generation, 2);
+    fs::remove_file(temp.path().join("b.yaml")).unwrap();
+    let update = manifests.read();
+    assert_eq!(labels(&update), ["kubernetes.io/metadata.name=default"]);
+    assert_eq!((update.batch.upserts[0].meta().generation, update.batch.removes.len()), (3, 0));
+}
+
+#[test]
+fn unreadable_files_and_folders_keep_what_was_in_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    fs::create_dir(root.join("closed")).unwrap();
+    fs::write(root.join("closed/a.yaml"), config("a", "1")).unwrap();
+    fs::write(root.join("b.yaml"), config("b", "1")).unwrap();
+    let mut manifests = source(root, &["."]);
+    assert_eq!(manifests.read().batch.upserts.len(), 3);
+    let mode = |path: &str, mode| fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    mode("closed", 0o000);
+    mode("b.yaml", 0o000);
+    fs::write(root.join("c.yaml"), b"a: \xff").unwrap();
+    let update = manifests.read();
+    assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty());
+    // The superuser reads everything, so that only the file that is not UTF-8 is refused then.
+    let found = refusals(root, &update);
+    let as_root = ["NotUtf8 c.yaml:1:4 -"];
+    let as_user = ["Unreadable b.yaml -", "NotUtf8 c.yaml:1:4 -", "Unreadable closed -"];
+    assert!(found == as_root || found == as_user, "{found:?}");
+    mode("closed", 0o755);
+    mode("b.yaml", 0o644);
+    fs::remove_file(root.join("c.yaml")).unwrap();
+    let update = manifests.read();
+    assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty() && update.refusals.is_empty());
+}
+
+#[test]
+fn standard_input_is_read_once() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a.yaml"), config("a", "1")).unwrap();
+    let input = documents(&[config("a", "2"), config("b", "1")]);
+    let paths = vec![PathBuf::from("-"), temp.path().join("a.yaml"), PathBuf::from("-")];
+    let mut manifests = Manifests::with_input(paths, Channel::Standard, io::Cursor::new(input));
+    let update = manifests.read();
+    let objects: Vec<_> = update.batch.upserts.iter().map(|object| object.id().to_string()).collect();
+    assert_eq!(objects, ["ConfigMap default/a", "ConfigMap default/b", "Namespace default"]);
+    assert_eq!((update.files, update.objects), (2, 2));
+    assert_eq!(update.refusals[0].reason, "Duplicate");
+    let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "b"));
+    let place = manifests.place(&id, "data.key").expect("it is in the input");
+    assert_eq!(
+        (place.to_string(), place.excerpt.map(|excerpt| excerpt.text.clone())),
+        ("<stdin>:13:8".to_owned(), Some("  key: v1".to_owned()))
+    );
+    assert!(manifests.read().batch.upserts.is_empty());
+}
+
+#[test]
+fn pipes_are_read_once_by_name_and_never_in_folders() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::create_dir(temp.path().join("folder")).unwrap();
+    let (by_name, in_folder) = (temp.path().join("by-name"), temp.path().join("folder/a.yaml"));
+    for pipe in [&by_name, &in_folder] {
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let writer = std::thread::spawn(move || fs::write(by_name, config("a", "1")).unwrap());
+    let mut manifests = source(temp.path(), &["by-name", "folder"]);
+    let update = manifests.read();
+    writer.join().unwrap();
+    assert_eq!(update.objects, 1);
+    assert_eq!(refusals(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
+    assert!(manifests.read().batch.removes.is_empty(), "and what it said stays");
+    let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
+    assert_eq!(manifests.place(&id, "kind").map(|place| place.line), Some(2));
+}
+
+#[test]
+fn what_the_schema_refuses_is_pointed_at() {
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: web
+  annotations:
+    example.com/a b: x
+spec:
+  rules:
+  - matches:
+    - path: {type: Prefix, value: shop}
+      methd: GET
+    backendRef:
+    - name: web
+      port: 80000
+  - backendRefs:
+    - port: 80
+";
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a.yaml"), format!("# Shop\n---\n{route}")).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert!(update.batch.upserts.is_empty());
+    let found: Vec<_> = update
+        .refusals
+        .iter()
+        .map(|refusal| {
+            let excerpt = refusal.place.excerpt.as_deref().expect("the line is at hand");
+            let under: String =
+                excerpt.text.chars().skip(refusal.place.column as usize - 1).take(excerpt.width as usize).collect();
+            format!("{} {}: {} `{under}`", refusal.place.line, refusal.field, refusal.reason)
+        })
+        .collect();
+    for expected in [
+        "12 spec.rules[0].matches[0].path.type: Invalid `Prefix`",
+        "13 spec.rules[0].matches[0].methd: UnknownField `methd`",
+        "14 spec.rules[0].backendRef: UnknownField `backendRef`",
+        "18 spec.rules[1].backendRefs[0].name: Invalid `port`",
+    ] {
+        assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
+    }
+}
+
+#[test]
+fn places_follow_the_file_and_fall_back_to_the_document() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("a.yaml");
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: web
+spec:
+  parentRefs:
+  - name: gateway
+  rules:
+  - backendRefs:
+    - {name: web, port: 80}
+";
+    fs::write(&path, format!("{}---\n{route}", config("a", "1"))).unwrap();
+    let mut manifests = source(temp.path(), &["."]);
+    manifests.read();
+    let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
+    let place = |manifests: &Manifests, field: &str| {
+        manifests.place(&id, field).map(|place| (place.line, place.column, place.excerpt.is_some()))
+    };
+    for (field, line, column) in [
+        ("", 11, 9),
+        ("spec.rules[0].backendRefs[0].name", 17, 14),
+        ("spec.rules[0].backendRefs[0].weight", 17, 8),
+        ("spec.rules[0].matches", 16, 5),
+        ("spec.hostnames", 12, 1),
+    ] {
+        assert_eq!(place(&manifests, field), Some((line, column, true)), "{field}");
+    }
+    let missing = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "other"));
+    let namespace = ObjectId::new(Kind::Namespace, ObjectKey::cluster("default"));
+    let map = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
+    let places =
+        manifests.places(&[(&id, "kind"), (&missing, "kind"), (&namespace, ""), (&map, "data"), (&id, "metadata")]);
+    let lines: Vec<_> = places.iter().map(|place| place.as_ref().map(|place| place.line)).collect();
+    assert_eq!(lines, [Some(9), None, None, Some(5), Some(10)]);
+
+    fs::write(&path, "broken: [").unwrap();
+    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "the file changed since it was read");
+    manifests.read();
+    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "what is served is not what is written");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)));
+}
+
+#[test]
+fn values_of_secrets_are_in_no_message() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: login\nstringData:\n  password: [hunter2]\n";
+    let json = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"p":"hunter2"}},{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"y"},"data":7}]}"#;
+    let numbers = secret.replace("[hunter2]", "8125550");
+    for text in [
+        secret.to_owned(),
+        numbers,
+        secret.replace("[hunter2]", "a: hunter2"),
+        secret.replace("[hunter2]", "!x hunter2"),
+        secret.replace("[hunter2]", "\"hunter2"),
+        json.to_owned(),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a.yaml"), &text).unwrap();
+        let update = source(temp.path(), &["."]).read();
+        assert!(!update.refusals.is_empty(), "{text}");
+        let diagnostics: Vec<_> = update.refusals.iter().map(report::of_refusal).collect();
+        let said = report::terminal(&diagnostics, false) + &report::json(&diagnostics) + &format!("{update:?}");
+        assert!(!said.contains("hunter2") && !said.contains("8125550"), "{said}");
+    }
+}
+
+#[test]
+fn ten_megabytes_are_read_whether_one_document_or_many() {
+    let mut many = String::new();
+    let mut list = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
+    for number in 0..10_000 {
+        let value = format!("{number}{}", "x".repeat(900));
+        write!(many, "---\n{}", config(&format!("c{number}"), &value)).unwrap();
+        let value = format!("{number}{}", "x".repeat(900));
+        writeln!(list, "- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{number}}}, data: {{key: {value}}}}}")
+            .unwrap();
+    }
+    let huge = config("huge", &"x".repeat(10 << 20));
+    for (text, objects, refused) in
+        [(many, 10_000, None), (list, 10_000, None), (huge, 0, Some("TooLarge a.yaml:4:9 ConfigMap default/huge"))]
+    {
+        assert!(text.len() > 9 << 20);
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a.yaml"), text).unwrap();
+        let mut manifests = source(temp.path(), &["."]);
+        let update = manifests.read();
+        assert_eq!(update.objects, objects);
+        assert_eq!(refusals(temp.path(), &update).first().map(String::as_str), refused);
+    }
+}
+
+#[test]
+fn a_generator_that_errs_does_not_fill_the_screen() {
+    let temp = tempfile::tempdir().unwrap();
+    let objects: Vec<_> = (0..1100).map(|number| broken(&format!("c{number}"))).collect();
+    fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert_eq!(update.refusals.len(), 1001);
+    let last = update.refusals.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
+    assert_eq!(last.message, "100 more problems in this file are not shown");
+}
+
+#[test]
+fn files_that_are_not_yaml_at_all_are_refused() {
+    for (bytes, reason) in [
+        (&b"\x89PNG\r\n\x1a\n\0\0"[..], "NotUtf8"),
+        (b"\0\0\0\0", "NotYaml"),
+        (b"<html><body>404: not found</body></html>", "NoKind"),
+        (b"#!/bin/sh\nset -e\necho: [", "NotYaml"),
+        (b"<html>", "NotAnObject"),
+        (b"- a\n- b\n", "NotAnObject"),
+        (b"a: b\n", "NoKind"),
+        (b"{\"apiVersion\": \"v1\",\n \"kind\": \"ConfigMap\",,}\n", "NotYaml"),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a.yaml"), bytes).unwrap();
+        let update = source(temp.path(), &["."]).read();
+        let found: Vec<_> = update.refusals.iter().map(|refusal| (refusal.reason, refusal.severity)).collect();
+        assert_eq!(found, [(reason, Severity::Error)], "{}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[tokio::test]
+async fn the_watcher_ticks_for_every_kind_of_edit() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    fs::create_dir(root.join("shop")).unwrap();
+    fs::write(root.join("one.yaml"), config("one", "0")).unwrap();
+    for (tree, version) in [("trees/v1", "1"), ("trees/v2", "2")] {
+        fs::create_dir_all(root.join(tree)).unwrap();
+        fs::write(root.join(tree).join("tree.yaml"), config("tree", version)).unwrap();
+    }
+    symlink("trees/v1", root.join("current")).unwrap();
+    let mut manifests = source(root, &["shop", "one.yaml", "current"]);
+    let (mut watcher, mut ticks) = Watcher::start();
+    let edits: Vec<(Vec<Edit>, &[&str])> = vec![
+        (vec![Put("shop/a.yaml", config("a", "1"))], &["ConfigMap default/a@1"]),
+        (vec![Save("one.yaml", config("one", "2"))], &["ConfigMap default/one@2"]),
+        (vec![Folder("shop/deep"), Put("shop/deep/b.yaml", config("b", "1"))], &["ConfigMap default/b@1"]),
+        (vec![Put("shop/deep/b.yaml", config("b", "2"))], &["ConfigMap default/b@2"]),
+        (vec![Delete("shop")], &[]),
+        (
+            vec![Folder("shop/deep"), Put("shop/deep/b.yaml", config("b", "3")), Put("shop/a.yaml", config("a", "2"))],
+            &["ConfigMap default/a@2", "ConfigMap default/b@3"],
+        ),
+        (vec![Put("shop/deep/b.yaml", config("b", "4"))], &["ConfigMap default/b@4"]),
+        (vec![SwapLink { target: "trees/v2", at: "current" }], &["ConfigMap default/tree@2"]),
+        (vec![Put("trees/v2/tree.yaml", config("tree", "3"))], &["ConfigMap default/tree@3"]),
+    ];
+    manifests.read();
+    watcher.follow(manifests.folders());
+    for (edits, expected) in edits {
+        let folders_gone = expected.is_empty();
+        for edit in edits {
+            apply(root, edit);
+        }
+        let mut seen = Vec::new();
+        loop {
+            let tick = tokio::time::timeout(Duration::from_secs(10), ticks.recv()).await;
+            tick.expect("a tick within ten seconds").expect("the watcher runs");
+            let update = manifests.read();
+            watcher.follow(manifests.folders());
+            seen.extend(
+                update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation)),
+            );
+            let vanished = update.refusals.iter().any(|refusal| refusal.reason == "Vanished");
+            if if folders_gone {
+                vanished
+            } else {
+                expected.iter().all(|object| seen.iter().any(|seen| seen == object))
+            } {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! House rules that a program can check. Each finding names the file, the line and what to do.
+
+#[path = "tidy/documents.rs"]
+mod documents;
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/lock.rs"]
+mod lock;
+#[path = "tidy/sources.rs"]
+mod sources;
+#[path = "tidy/tokens.rs"]
+mod tokens;
+#[path = "tidy/tree.rs"]
+mod tree;
+#[path = "tidy/words.rs"]
+mod words;
+
+use std::path::Path;
+use std::process::Command;
+
+use imports::{EVERYTHING, Row};
+use tree::File;
+
+/// Which module may import what of ours: a whole module, or only the item that is written out. Modules not named are
+/// off limits, so a new edge is a change of this table, to be argued for like any other change of the design.
+const IMPORTS: &[Row] = &[
+    // Control side: from objects to a snapshot and verdicts.
+    ("api", &[]),
+    ("schema", &["api"]),
+    ("store", &["api"]),
+    ("manifests", &["api", "schema", "store"]),
+    ("compile", &["api", "snapshot", "store", "upstream"]),
+    // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
+    ("status", &["compile::verdict"]),
+    ("report", &["api", "compile::verdict", "manifests"]),
+    // Request side: it never sees an object.
+    ("upstream", &[]),
+    ("snapshot", &["upstream"]),
+    ("proxy", &["snapshot", "upstream"]),
+    // Edges of the process.
+    ("args", &["api::names", "quantity", "schema", "telemetry", "version"]),
+    ("admin", &["http_server", "metrics::Exposition"]),
+    ("echo", &["http_server", "quantity"]),
+    ("http_server", &[]),
+    ("quantity", &[]),
+    ("metrics", &["version"]),
+    ("telemetry", &[]),
+    ("quantity", &[]),
+    ("ready", &[]),
+    ("drain", &[]),
+    ("version", &[]),
+    // Wiring: knows everybody, and nobody knows it.
+    ("app", EVERYTHING),
+    ("main", EVERYTHING),
+];
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    tree::expect_none(imports::findings(&checkout(), IMPORTS));
+}
+
+#[test]
+fn source_files_say_what_they_are_about_and_stay_short() {
+    let files = checkout();
+    for line in sources::long_files(&files) {
+        println!("{line}");
+    }
+    tree::expect_none(sources::findings(&files));
+}
+
+#[test]
+fn no_file_holds_promises_machine_paths_or_registry_hosts() {
+    tree::expect_none(words::findings(&checkout()));
+}
+
+#[test]
+fn documents_lead_to_things_that_exist() {
+    tree::expect_none(documents::findings(&checkout()));
+}
+
+#[test]
+fn the_lock_file_has_one_of_each_and_only_releases() {
+    tree::expect_none(lock::findings(&checkout()));
+}
+
+#[test]
+fn make_help_lists_every_target() {
+    let files = checkout();
+    let makefile = files.iter().find(|file| file.path == "Makefile").expect("the Makefile is in the root");
+    let output = Command::new("make").args(["--silent", "help"]).current_dir(root()).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start make: {error}; install it"));
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed: Vec<&str> =
+        help.lines().filter(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next()).collect();
+    let targets = documents::targets(makefile);
+    assert!(!targets.is_empty());
+    for target in targets {
+        assert!(
+            listed.contains(&target),
+            "Makefile: `{target}` is not in `make help`; describe it behind ## in its rule"
+        );
+    }
+}
+
+fn checkout() -> Vec<File> {
+    tree::read(root())
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,260 @@
+//! Documents: links that lead somewhere, commands that exist, reading lists that can be read.
+
+use std::collections::BTreeSet;
+
+use crate::tree::{File, Finding};
+
+/// Sections of ARCHITECTURE.md that list files to read, in order.
+const READING_LISTS: &[&str] = &["Follow a request", "Follow a change"];
+/// More than this nobody reads in a row.
+const MOST_FILES: usize = 7;
+
+pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files.iter().filter(|file| file.has_extension("md")) {
+        findings.extend(broken_links(file, files));
+        findings.extend(unknown_commands(file, files));
+    }
+    findings.extend(unlisted_pages(files));
+    findings.extend(reading_lists(files));
+    findings
+}
+
+/// Pages of the guide that its table of contents does not link.
+fn unlisted_pages(files: &[File]) -> Vec<Finding> {
+    const CONTENTS: &str = "docs/README.md";
+    let contents = files.iter().find(|file| file.path == CONTENTS);
+    let listed: BTreeSet<String> =
+        contents.iter().flat_map(|file| links(&file.text)).filter_map(|link| join(CONTENTS, link)).collect();
+    let pages = files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
+    pages
+        .filter(|file| file.path != CONTENTS && !listed.contains(&file.path))
+        .map(|file| Finding::new(&file.path, 1, format!("is not listed in {CONTENTS}, where readers look for it")))
+        .collect()
+}
+
+/// Relative links, to files and folders of the checkout and to headings in documents.
+fn broken_links(file: &File, files: &[File]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (line, text) in prose(file) {
+        for link in links(text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { Some(file.path.clone()) } else { join(&file.path, path) };
+            let Some(target) = target.filter(|target| exists(target, files)) else {
+                let message = format!("the link to {link} leads nowhere; correct it or add the file");
+                findings.push(Finding::new(&file.path, line, message));
+                continue;
+            };
+            let document = files.iter().find(|other| other.path == target && other.has_extension("md"));
+            if !anchor.is_empty() && document.is_some_and(|document| !headings(document).contains(anchor)) {
+                let message = format!("the link to {link}: {target} has no heading #{anchor}");
+                findings.push(Finding::new(&file.path, line, message));
+            }
+        }
+    }
+    findings
+}
+
+/// Lines that are not inside a code block.
+fn prose(file: &File) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    file.lines().filter(move |(_, line)| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !fence && !code
+    })
+}
+
+/// What stands in `[…](here)`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
+}
+
+/// The path that `link` in the file `from` means, or none if it leaves the checkout.
+fn join(from: &str, link: &str) -> Option<String> {
+    let mut parts: Vec<&str> = from.split('/').collect();
+    parts.pop();
+    for part in link.trim_end_matches('/').split('/') {
+        match part {
+            "." | "" => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn exists(target: &str, files: &[File]) -> bool {
+    target.is_empty() || files.iter().any(|file| file.path == target || file.path.starts_with(&format!("{target}/")))
+}
+
+/// Anchors of the headings, made the way code hosting sites make them.
+fn headings(file: &File) -> BTreeSet<String> {
+    let headings = prose(file).filter_map(|(_, line)| line.strip_prefix('#').map(|rest| rest.trim_start_matches('#')));
+    headings
+        .map(|heading| {
+            let kept = heading.trim().to_lowercase().replace(' ', "-");
+            kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+        })
+        .collect()
+}
+
+/// `make …` in code, for a target that the Makefile does not have.
+fn unknown_commands(file: &File, files: &[File]) -> Vec<Finding> {
+    let targets: BTreeSet<&str> = files.iter().filter(|file| file.path == "Makefile").flat_map(targets).collect();
+    let mut findings = Vec::new();
+    for (line, text) in file.lines() {
+        let in_code = text.split('`').skip(1).step_by(2);
+        for code in in_code.chain([text]) {
+            let Some(words) = code.trim_start_matches([' ', '$']).strip_prefix("make ") else { continue };
+            let target = words.split_whitespace().find(|word| !word.contains('='));
+            // A line of prose may begin with "make"; a target is one word of this form at the end or before more code.
+            let Some(target) = target.filter(|_| code != text || is_code_line(file, line)) else { continue };
+            if !targets.contains(target) {
+                let message = format!("`make {target}` does not exist; the targets are in the Makefile");
+                findings.push(Finding::new(&file.path, line, message));
+            }
+        }
+    }
+    findings
+}
+
+fn is_code_line(file: &File, line: usize) -> bool {
+    prose(file).all(|(number, _)| number != line)
+}
+
+/// Targets of a Makefile, in order.
+pub(crate) fn targets(makefile: &File) -> Vec<&str> {
+    let rules = makefile.lines().filter_map(|(_, line)| line.split_once(':'));
+    let is_target = |name: &&str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
+    rules.filter(|(_, rest)| !rest.starts_with('=')).map(|(name, _)| name).filter(is_target).collect()
+}
+
+/// Numbered lists under the headings of [`READING_LISTS`]: each line links one file.
+fn reading_lists(files: &[File]) -> Vec<Finding> {
+    const DOCUMENT: &str = "ARCHITECTURE.md";
+    let Some(document) = files.iter().find(|file| file.path == DOCUMENT) else {
+        return vec![Finding::new(DOCUMENT, 1, "is missing; it says how the parts fit together")];
+    };
+    let mut findings = Vec::new();
+    for title in READING_LISTS {
+        let section = document.lines().skip_while(|(_, line)| line.trim_start_matches('#').trim() != *title);
+        let section: Vec<_> =
+            section.enumerate().take_while(|(at, (_, line))| *at == 0 || !line.starts_with('#')).collect();
+        let Some((_, (start, _))) = section.first() else {
+            findings.push(Finding::new(DOCUMENT, 1, format!("has no section \"{title}\"; list the files to read")));
+            continue;
+        };
+        let items: Vec<_> = section
+            .iter()
+            .map(|(_, line)| *line)
+            .filter(|(_, line)| line.starts_with(|c: char| c.is_ascii_digit()))
+            .collect();
+        if items.is_empty() || items.len() > MOST_FILES {
+            let message = format!("\"{title}\" lists {} files; make it 1 to {MOST_FILES}", items.len());
+            findings.push(Finding::new(DOCUMENT, *start, message));
+        }
+        for (line, text) in items {
+            let link = links(text).next();
+            if !link.is_some_and(|link| link.ends_with(".rs") && exists(link, files)) {
+                let message = format!("this step of \"{title}\" has to link a source file that exists");
+                findings.push(Finding::new(DOCUMENT, line, message));
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Places, expect};
+
+    const MAKEFILE: &str = "VAR := x\nSHELL ?= y\n.PHONY: run\nrun: setup ## Run\n\t@cargo build\ntest-all: ## Test\n";
+    const LISTS: &str = "# A\n## Follow a request\n1. [a](src/a.rs)\n\n## Follow a change\n1. [a](src/a.rs)\n";
+
+    fn with(path: &str, text: &str) -> Vec<File> {
+        let mut files = vec![
+            File::new("Makefile", MAKEFILE),
+            File::new("docs/README.md", "[a](a.md)\n"),
+            File::new("docs/a.md", "# One `two`, 3!\n"),
+            File::new("src/a.rs", "//! A."),
+        ];
+        files.push(File::new(path, text));
+        if path != "ARCHITECTURE.md" {
+            files.push(File::new("ARCHITECTURE.md", LISTS));
+        }
+        files
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_found() {
+        let cases: &[(&str, &str, &str, Places<'_>)] = &[
+            ("file", "README.md", "[a](docs/a.md) and [b](src/a.rs)", &[]),
+            ("folder", "README.md", "[a](docs/) and [b](docs)", &[]),
+            ("up", "src/b.md", "[a](../src/a.rs) [b](a.rs) [c](./a.rs)", &[]),
+            ("web", "README.md", "[a](https://example.com/x)", &[]),
+            ("gone", "README.md", "\n[a](docs/gone.md)", &[("README.md:2", "docs/gone.md")]),
+            ("outside", "README.md", "[a](../x.md)", &[("README.md:1", "../x.md")]),
+            ("second", "README.md", "[a](docs/a.md) [b](b.md)", &[("README.md:1", "b.md")]),
+            ("heading", "README.md", "[a](docs/a.md#one-two-3)", &[]),
+            ("own heading", "README.md", "# Here\n[a](#here)", &[]),
+            ("no heading", "README.md", "[a](docs/a.md#four)", &[("README.md:1", "#four")]),
+            ("code", "README.md", "```\n[a](gone.md)\n```", &[]),
+        ];
+        for (name, path, text, expected) in cases {
+            expect(name, findings(&with(path, text)), expected);
+        }
+    }
+
+    #[test]
+    fn pages_that_the_guide_does_not_list_are_found() {
+        expect("listed", findings(&with("README.md", "")), &[]);
+        expect("forgotten", findings(&with("docs/b.md", "# B")), &[("docs/b.md:1", "not listed")]);
+    }
+
+    #[test]
+    fn commands_that_do_not_exist_are_found() {
+        let cases: &[(&str, &str, Places<'_>)] = &[
+            ("good", "Call `make run` or:\n```sh\nmake test-all\n$ make run ARGS=x\nmake V=1 run\n```", &[]),
+            ("in a line", "Call `make fly`.", &[("README.md:1", "make fly")]),
+            ("in a block", "```sh\nmake fly\n```", &[("README.md:2", "make fly")]),
+            ("prose", "make sure that\nmake run-time errors", &[]),
+        ];
+        for (name, text, expected) in cases {
+            expect(name, findings(&with("README.md", text)), expected);
+        }
+    }
+
+    #[test]
+    fn reading_lists_are_short_and_lead_to_files() {
+        let list = |request: &str| format!("## Follow a request\n{request}\n## Follow a change\n1. [a](src/a.rs)\n");
+        let cases: &[(&str, String, Places<'_>)] = &[
+            ("good", list("Some words.\n\n1. [a](src/a.rs): first\n2. [a](src/a.rs)"), &[]),
+            ("none", list(""), &[("ARCHITECTURE.md:1", "lists 0 files")]),
+            ("too many", list(&"1. [a](src/a.rs)\n".repeat(8)), &[("ARCHITECTURE.md:1", "lists 8 files")]),
+            ("no link", list("1. src/a.rs"), &[("ARCHITECTURE.md:2", "link a source file")]),
+            ("a folder", list("1. [a](src)"), &[("ARCHITECTURE.md:2", "link a source file")]),
+            (
+                "no section",
+                "## Follow a request\n1. [a](src/a.rs)\n".to_owned(),
+                &[("ARCHITECTURE.md:1", "Follow a change")],
+            ),
+        ];
+        for (name, text, expected) in cases {
+            expect(name, findings(&with("ARCHITECTURE.md", text)), expected);
+        }
+    }
+
+    #[test]
+    fn targets_are_rules_and_not_variables() {
+        assert_eq!(targets(&File::new("Makefile", MAKEFILE)), ["run", "test-all"]);
+    }
+}

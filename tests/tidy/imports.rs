@@ -1,0 +1,231 @@
+//! Which module may import which: every path of ours that the source names, held against a table.
+
+use std::collections::BTreeSet;
+
+use crate::tokens::{Token, tokens};
+use crate::tree::{File, Finding};
+
+/// A module, and what it may import: modules, or items of modules.
+pub(crate) type Row = (&'static str, &'static [&'static str]);
+
+/// In place of a list: everything.
+pub(crate) const EVERYTHING: &[&str] = &["*"];
+
+pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for file in files {
+        let Some(module) = module_of(&file.path) else { continue };
+        let Some(own) = module.first() else { continue };
+        let row = table.iter().find(|(name, _)| name == own);
+        if seen.insert(own.clone()) && row.is_none() {
+            let message = format!("`{own}` has no row in the table of imports; add one to tests/tidy.rs");
+            findings.push(Finding::new(&file.path, 1, message));
+        }
+        let Some((_, may)) = row else { continue };
+        for (line, path) in imports(&file.text, &module) {
+            if path.first() != Some(own) && !allows(may, &path) {
+                let path = path.join("::");
+                let may = if may.is_empty() { "nothing of ours".to_owned() } else { may.join(", ") };
+                let message = format!(
+                    "`{own}` imports crate::{path}, but may import {may}; take what is needed as an argument or a \
+                     trait, move the code, or change the table in tests/tidy.rs and say why"
+                );
+                findings.push(Finding::new(&file.path, line, message));
+            }
+        }
+    }
+    for (name, _) in table {
+        if !seen.contains(*name) {
+            let message = format!("the table of imports has a row for `{name}`, which does not exist; remove it");
+            findings.push(Finding::new("tests/tidy.rs", 1, message));
+        }
+    }
+    findings
+}
+
+/// The path of the module in a file of src/, empty for the root: `src/proxy/request.rs` is `proxy::request`.
+fn module_of(path: &str) -> Option<Vec<String>> {
+    let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    let mut module: Vec<String> = path.split('/').map(str::to_owned).collect();
+    if matches!(module.last().map(String::as_str), Some("mod")) || module == ["lib"] {
+        module.pop();
+    }
+    Some(module)
+}
+
+fn allows(may: &[&str], path: &[String]) -> bool {
+    may == EVERYTHING
+        || may.iter().any(|entry| {
+            let entry: Vec<&str> = entry.split("::").collect();
+            path.len() >= entry.len() && path.iter().zip(&entry).all(|(found, allowed)| found == allowed)
+        })
+}
+
+/// Every path that starts at `crate` or climbs by `super`, from the root, with its line.
+fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
+    let tokens = tokens(source);
+    let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
+    let mut found = Vec::new();
+    // Modules written inside the file, with the depth of their braces.
+    let mut inline: Vec<(String, usize)> = Vec::new();
+    let mut depth = 0;
+    let mut at = 0;
+    while at < tokens.len() {
+        match text(at) {
+            "mod" if text(at + 2) == "{" => inline.push((text(at + 1).to_owned(), depth)),
+            "{" => depth += 1,
+            "}" => {
+                depth -= 1;
+                inline.pop_if(|(_, opened)| *opened == depth);
+            }
+            "crate" | "super" if text(at + 1) == "::" && (at == 0 || text(at - 1) != "::") => {
+                let mut base = Vec::new();
+                if text(at) == "super" {
+                    base.extend(module.iter().cloned());
+                    base.extend(inline.iter().map(|(name, _)| name.clone()));
+                    base.pop();
+                }
+                at = tree(&tokens, at + 2, base, &mut found);
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Reads what follows a `::`: names, further `super`s, or a group in braces. Returns where it ends.
+fn tree(tokens: &[Token], mut at: usize, mut path: Vec<String>, found: &mut Vec<(usize, Vec<String>)>) -> usize {
+    let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
+    let line = tokens.get(at).map_or(0, |token| token.line);
+    loop {
+        match text(at) {
+            "{" => {
+                at += 1;
+                while !["}", ""].contains(&text(at)) {
+                    let end = tree(tokens, at, path.clone(), found);
+                    // `as name`, commas, and whatever is not a path.
+                    at = end.max(at + 1);
+                    while !["}", ",", ""].contains(&text(at)) {
+                        at += 1;
+                    }
+                    if text(at) == "," {
+                        at += 1;
+                    }
+                }
+                return at + 1;
+            }
+            "super" => {
+                path.pop();
+            }
+            "self" | "*" => {}
+            word if word.starts_with(|c: char| c.is_alphabetic() || c == '_') => path.push(word.to_owned()),
+            _ => break,
+        }
+        at += 1;
+        if text(at) != "::" {
+            break;
+        }
+        at += 1;
+    }
+    found.push((line, path));
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Places, expect};
+
+    const TABLE: &[Row] = &[
+        ("api", &[]),
+        ("app", EVERYTHING),
+        ("proxy", &["snapshot"]),
+        ("snapshot", &[]),
+        ("status", &["proxy::Binds"]),
+    ];
+
+    /// One file for each row, so that no row is without its module.
+    fn with_all_modules(path: &str, text: &str) -> Vec<File> {
+        let mut files = vec![File::new(path, text)];
+        for (name, _) in TABLE {
+            let file = format!("src/{name}/mod.rs");
+            if file != path {
+                files.push(File::new(&file, ""));
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn edges_that_are_not_in_the_table_are_found() {
+        let cases: &[(&str, &str, &str, Places<'_>)] = &[
+            ("allowed", "src/proxy/mod.rs", "use crate::snapshot::Rule;", &[]),
+            ("own module", "src/proxy/request.rs", "use crate::proxy::Binds; use super::Bind;", &[]),
+            ("other", "src/proxy/mod.rs", "//!\nuse crate::api::Kind;", &[("src/proxy/mod.rs:2", "crate::api::Kind")]),
+            (
+                "in an expression",
+                "src/snapshot/mod.rs",
+                "fn f() {\n crate::api::g() }",
+                &[("src/snapshot/mod.rs:2", "api")],
+            ),
+            (
+                "group",
+                "src/proxy/mod.rs",
+                "use crate::{\n snapshot::{A, B},\n api::C as D,\n};",
+                &[("src/proxy/mod.rs:3", "api::C")],
+            ),
+            (
+                "nested group",
+                "src/status/mod.rs",
+                "use crate::proxy::{\nBinds,\nlistener::{X, Y}};",
+                &[("src/status/mod.rs:3", "proxy::listener::X"), ("src/status/mod.rs:3", "proxy::listener::Y")],
+            ),
+            ("item allowed", "src/status/mod.rs", "use crate::proxy::Binds;", &[]),
+            (
+                "module of an item",
+                "src/status/mod.rs",
+                "use crate::proxy;",
+                &[("src/status/mod.rs:1", "crate::proxy,")],
+            ),
+            ("longer name", "src/status/mod.rs", "use crate::proxy::BindsX;", &[("src/status/mod.rs:1", "BindsX")]),
+            (
+                "climbing",
+                "src/proxy/request.rs",
+                "use super::super::api::Kind;",
+                &[("src/proxy/request.rs:1", "api::Kind")],
+            ),
+            ("climbing from mod.rs", "src/proxy/mod.rs", "use super::api;", &[("src/proxy/mod.rs:1", "crate::api")]),
+            ("inline", "src/proxy/request.rs", "mod tests { use super::*; use super::super::Bind; }", &[]),
+            (
+                "after inline",
+                "src/proxy/request.rs",
+                "mod a { fn f() {} }\nuse super::super::api;",
+                &[("src/proxy/request.rs:2", "api")],
+            ),
+            ("app", "src/app.rs", "use crate::{api, proxy::x, status};", &[]),
+            ("importing app", "src/api/mod.rs", "use crate::app::run;", &[("src/api/mod.rs:1", "nothing of ours")]),
+            ("visibility", "src/api/mod.rs", "pub(crate) fn f() {}", &[]),
+            ("comment", "src/api/mod.rs", "// use crate::proxy::x;\n/// [`crate::proxy::x`]\nstruct A;", &[]),
+            (
+                "macro",
+                "src/api/mod.rs",
+                "macro_rules! m { () => { $crate::proxy::x() } }",
+                &[("src/api/mod.rs:1", "proxy::x")],
+            ),
+            ("new module", "src/cache/mod.rs", "", &[("src/cache/mod.rs:1", "no row")]),
+            ("root", "src/lib.rs", "pub mod api;\npub use crate::proxy::x;", &[]),
+        ];
+        for (name, path, text, expected) in cases {
+            expect(name, findings(&with_all_modules(path, text), TABLE), expected);
+        }
+    }
+
+    #[test]
+    fn a_row_without_its_module_is_found() {
+        let files = [File::new("src/api/mod.rs", "")];
+        expect("stale row", findings(&files, &[("api", &[]), ("gone", &[])]), &[("tests/tidy.rs:1", "`gone`")]);
+    }
+}

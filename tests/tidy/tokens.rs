@@ -1,0 +1,145 @@
+//! Rust source as words and signs, without comments and literals: as much of the language as paths need.
+
+/// A word, `::`, or any other sign by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+}
+
+pub(crate) fn tokens(source: &str) -> Vec<Token> {
+    let mut scanner = Scanner { rest: source, line: 1, tokens: Vec::new() };
+    while scanner.step() {}
+    scanner.tokens
+}
+
+struct Scanner<'a> {
+    rest: &'a str,
+    line: usize,
+    tokens: Vec<Token>,
+}
+
+impl Scanner<'_> {
+    fn step(&mut self) -> bool {
+        let Some(first) = self.rest.chars().next() else { return false };
+        if self.rest.starts_with("//") {
+            self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+        } else if self.rest.starts_with("/*") {
+            self.skip(block_comment(self.rest));
+        } else if let Some(length) = raw_string(self.rest) {
+            self.skip(length);
+        } else if first == '"' {
+            self.skip(1 + closing_quote(&self.rest[1..]));
+        } else if first == '\'' {
+            self.skip(character_or_lifetime(self.rest));
+        } else if first.is_alphanumeric() || first == '_' {
+            let word = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest.len());
+            // The prefix of b"…" and c"…" belongs to the literal.
+            if self.rest[word..].starts_with('"') && ["b", "c"].contains(&&self.rest[..word]) {
+                self.skip(word);
+            } else {
+                self.take(word);
+            }
+        } else if self.rest.starts_with("::") {
+            self.take(2);
+        } else if first.is_whitespace() {
+            self.skip(first.len_utf8());
+        } else {
+            self.take(first.len_utf8());
+        }
+        true
+    }
+
+    fn take(&mut self, length: usize) {
+        self.tokens.push(Token { text: self.rest[..length].to_owned(), line: self.line });
+        self.skip(length);
+    }
+
+    fn skip(&mut self, length: usize) {
+        self.line += self.rest[..length].matches('\n').count();
+        self.rest = &self.rest[length..];
+    }
+}
+
+/// Length of a block comment, which may hold others.
+fn block_comment(source: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < source.len() {
+        if source[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if source[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += source[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    source.len()
+}
+
+/// Length of `r"…"`, `r#"…"#`, `br"…"` and so on, if the source starts with one.
+fn raw_string(source: &str) -> Option<usize> {
+    let after = ["br", "cr", "r"].iter().find_map(|prefix| source.strip_prefix(prefix))?;
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    let body = after[hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    let start = source.len() - body.len();
+    Some(body.find(&end).map_or(source.len(), |at| start + at + end.len()))
+}
+
+/// Length up to and including the quote that ends a string whose opening quote is gone.
+fn closing_quote(source: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in source.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    source.len()
+}
+
+/// `'x'`, `'\n'` and `'\u{1F600}'` as a whole; of `'static` only the apostrophe.
+fn character_or_lifetime(source: &str) -> usize {
+    let mut chars = source.char_indices().skip(1);
+    match chars.next() {
+        Some((_, '\\')) => source[3..].find('\'').map_or(source.len(), |at| at + 4),
+        Some(_) => match chars.next() {
+            Some((at, '\'')) => at + 1,
+            _ => 1,
+        },
+        None => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_literals_are_left_out_and_lines_are_right() {
+        let cases: &[(&str, &[(&str, usize)])] = &[
+            ("use a::b;", &[("use", 1), ("a", 1), ("::", 1), ("b", 1), (";", 1)]),
+            ("// crate::x\n/* crate::y /* crate::z */\n*/ a", &[("a", 3)]),
+            ("\"crate::x \\\" crate::y\" a", &[("a", 1)]),
+            ("r#\"crate::x \" \n crate::y\"# a", &[("a", 2)]),
+            ("b\"x\" br\"y\" c\"z\" a", &[("a", 1)]),
+            ("'\"' a", &[("a", 1)]),
+            ("'\\'' a '\\u{41}' b '\\\\' c", &[("a", 1), ("b", 1), ("c", 1)]),
+            ("&'static a", &[("&", 1), ("static", 1), ("a", 1)]),
+            ("\"unfinished", &[]),
+        ];
+        for (source, expected) in cases {
+            let found = tokens(source);
+            let found: Vec<(&str, usize)> = found.iter().map(|token| (token.text.as_str(), token.line)).collect();
+            assert_eq!(found, *expected, "{source}");
+        }
+    }
+}
