@@ -1,8 +1,8 @@
 //! One connection of a client, from accept to close.
 //!
 //! ```text
-//!   socket ─ ClientStream ─ hyper ─ request::serve            one task; every wake polls all of it
-//!               └────────┴── Activity ──┘ ◀─ one timer: idle, slow head, slow answer, stall
+//!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
+//!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
 //! ```
 
 use std::cell::RefCell;
