@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fault::Fault;
+use super::guard::Refusal;
 use super::limits::Limits;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +36,14 @@ pub(crate) struct Activity {
     pub(crate) bytes_in: Cell<u64>,
     /// The body of the request has not come to its end.
     pub(crate) uploading: Cell<bool>,
+    /// The body of the request ended before its end, or is not one.
+    pub(crate) broken: Cell<bool>,
     /// A body was left unread, so the client may still be writing when we close.
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
     pub(crate) overdue: Cell<bool>,
+    /// What the guard has found.
+    pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
     pub(crate) reset: Cell<bool>,
 }
@@ -52,8 +58,10 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             uploading: Cell::new(false),
+            broken: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
+            refusal: Cell::new(None),
             reset: Cell::new(false),
         }
     }
@@ -93,9 +101,16 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.uploading.set(false);
+        self.broken.set(false);
         self.unread.set(false);
         self.overdue.set(false);
         self.enter(Phase::Waiting, now);
+    }
+
+    /// Why the present request is not to be trusted, if it is not.
+    pub(crate) fn refused(&self) -> Option<Fault> {
+        let refusal = self.refusal.get()?;
+        (refusal.from <= self.requests.get()).then_some(refusal.fault)
     }
 
     /// When patience with the present phase ends.

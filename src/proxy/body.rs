@@ -58,7 +58,10 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Err(error)) => {
+                this.peer.activity.broken.set(true);
+                Poll::Ready(Some(Err(error)))
+            }
             None => {
                 this.end();
                 Poll::Ready(None)

@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Host(&'static str),
     /// A body whose length or coding is not told in a way everybody reads alike.
     Framing(&'static str),
+    /// The body of the request is cut short, or broken.
+    Body,
     Connect,
     Expectation,
     UploadTimeout,
@@ -64,6 +66,7 @@ impl Fault {
             Fault::Target(message) => (Client, StatusCode::BAD_REQUEST, "bad_target", message, false),
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
+            Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
             Fault::Connect => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_method", "Method not allowed", false),
             Fault::Expectation => (Client, StatusCode::EXPECTATION_FAILED, "expectation", "Expectation failed", false),
             Fault::UploadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "upload_timeout", "Request timeout", false),

@@ -123,6 +123,9 @@ async fn send(
                 *request = Some(unsent);
                 return Err(Lost::Unsent);
             }
+            if activity.broken.get() {
+                return Err(Lost::Fault(Fault::Body));
+            }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
             let unanswered = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(&error);

@@ -1,9 +1,8 @@
 //! Whether everybody reads the same end of a message: what hyper lets through and the next reader may take differently.
 //!
 //! hyper itself refuses with 400 and closes: lengths that differ or are no number, a coding that does not end in `chunked`,
-//! any coding in HTTP/1.0, a space before the colon, folded lines. Of a length together with a coding it drops the length
-//! before we see it, reads the chunks, and closes after the answer (RFC 9112, section 6.3), so the endpoint gets exactly
-//! one reading. What is left is refused here.
+//! any coding in HTTP/1.0, a space before the colon, folded lines. What it repairs instead, the guard refuses. What is left
+//! is refused here.
 
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Version};

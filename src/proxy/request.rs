@@ -81,6 +81,9 @@ fn decide<'v>(
     exchange: &mut Exchange,
 ) -> Result<Decision<'v>, Fault> {
     let peer = Rc::clone(&exchange.peer);
+    if let Some(fault) = peer.activity.refused() {
+        return Err(fault);
+    }
     framing::check(request)?;
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;

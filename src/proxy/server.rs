@@ -163,3 +163,18 @@ impl Proxy {
 
 /// Commands that may wait for a worker; whoever tells waits for the answer anyway.
 const COMMANDS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The control side calls from a runtime of many threads.
+    #[test]
+    fn the_handle_may_be_used_from_any_thread() {
+        fn sent<T: Send>(_: impl Fn(&'static Proxy) -> T) {}
+        fn shared<T: Send + Sync>() {}
+        shared::<Proxy>();
+        sent(Proxy::reconcile);
+        sent(|proxy| proxy.drain(Duration::ZERO));
+    }
+}

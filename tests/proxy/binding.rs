@@ -8,7 +8,7 @@ use portico::snapshot::Snapshot;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::harness::{Client, Endpoint, Gate, Options, reserve, snapshot, to};
+use crate::harness::{Client, Endpoint, Gate, Options, reserve, snapshot, to, within};
 
 /// An endpoint that sends half of its answer, and the rest when it is told to.
 async fn halting() -> (Endpoint, Arc<Notify>) {
@@ -137,7 +137,7 @@ async fn one_address_that_fails_does_not_keep_others_from_being_served() {
     let gate = Gate::start(Options::default(), address, reserved, both);
     let binds = gate.proxy.reconcile().await;
     assert_eq!(binds[&address], BindState::Bound);
-    assert_eq!(binds[&foreign], BindState::Failed("192.0.2.1 is not an address of this machine".to_owned()));
+    assert_eq!(binds[&foreign], BindState::NotOurs);
     assert_eq!(gate.client().await.get("/").await.text(), "ok");
 }
 
@@ -183,4 +183,19 @@ async fn draining_answers_what_was_queued() {
         assert_eq!(client.answer(false).await.text(), "ok");
         assert_eq!(client.rest().await.unwrap(), b"");
     }
+}
+
+#[tokio::test]
+async fn dropping_the_proxy_ends_everything_at_once() {
+    let (endpoint, _go) = halting().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let (mut busy, mut idle) = (gate.client().await, gate.client().await);
+    ask(&mut busy).await;
+    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
+    let Gate { proxy, address, .. } = gate;
+    drop(proxy);
+    assert_eq!(busy.try_answer(false).await, None);
+    assert!(idle.rest().await.unwrap_or_default().is_empty());
+    // The threads end one after the other.
+    within("the end of listening", async { while TcpStream::connect(address).await.is_ok() {} }).await;
 }

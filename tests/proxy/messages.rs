@@ -40,8 +40,7 @@ async fn requests_reach_the_endpoint_as_they_should() {
         },
         Case {
             name: "bytes of the target are kept when nothing had to be normalized",
-            request: "GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../#no HTTP/1.1\r\nHost: a.example\r\n\r\n",
-            // hyper takes the fragment off before we see it.
+            request: "GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\r\nHost: a.example\r\n\r\n",
             sees: Some("GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
         },
@@ -339,4 +338,42 @@ async fn a_rule_that_cannot_be_honored_answers_for_itself() {
         assert_eq!(client.get("/brokenx").await.status, 200, "on the same connection");
         assert_eq!(endpoint.log.requests().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn whether_a_connection_stays_is_the_clients_choice() {
+    // (request; the answer's Connection; whether it stays)
+    let cases = [
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", None, true),
+        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", Some("close"), false),
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", None, false),
+        ("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n", Some("keep-alive"), true),
+    ];
+    for (request, connection, stays) in cases {
+        let endpoint = Endpoint::ok().await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let mut client = gate.client().await;
+        client.send(request).await;
+        assert_eq!(client.answer(false).await.header("connection"), connection, "{request}");
+        if stays {
+            assert_eq!(client.get("/").await.text(), "ok", "{request}");
+        } else {
+            assert_eq!(client.rest().await.unwrap(), b"", "{request}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_to_upgrade_is_answered_as_a_plain_one() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    for _ in 0..2 {
+        let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        client.send(request).await;
+        assert_eq!(client.answer(false).await.text(), "ok");
+    }
+    assert_eq!(client.get("/").await.text(), "ok");
+    assert!(endpoint.log.requests().iter().all(|request| !request.contains("upgrade")));
+    assert_eq!(endpoint.log.connections(), 1);
 }

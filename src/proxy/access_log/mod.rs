@@ -1,6 +1,7 @@
 //! One line per request, written by a thread of its own: the workers hand over what they know and never wait.
 
-use std::fmt::Write as _;
+mod line;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -11,9 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::stats::Labels;
@@ -160,7 +159,7 @@ const QUEUE: usize = 65_536;
 const GATHER: Duration = Duration::from_millis(20);
 
 fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: &Shared) {
-    let mut line = String::new();
+    let mut text = String::new();
     let mut idle_rounds = 0;
     loop {
         if shared.reopen.swap(false, Ordering::Relaxed) {
@@ -172,13 +171,13 @@ fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: 
         let ended = loop {
             match queue.try_recv() {
                 Ok(record) => {
-                    line.clear();
+                    text.clear();
                     match format {
-                        Format::Text => write_text(&record, &mut line),
-                        Format::Json => write_json(&record, &mut line),
+                        Format::Text => line::write_text(&record, &mut text),
+                        Format::Json => line::write_json(&record, &mut text),
                     }
-                    line.push('\n');
-                    if sink.write(line.as_bytes()).is_err() {
+                    text.push('\n');
+                    if sink.write(text.as_bytes()).is_err() {
                         shared.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                     wrote = true;
@@ -243,138 +242,10 @@ fn open(path: &PathBuf) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-fn write_json(record: &Record, line: &mut String) {
-    let labels = record.labels.as_deref();
-    let text = |label: fn(&Labels) -> &Arc<str>| labels.map(label).filter(|text| !text.is_empty()).map(|text| &**text);
-    let value = serde_json::json!({
-        "time": time(record),
-        "client": record.client.to_string(),
-        "method": record.method.as_ref().map(Method::as_str),
-        "host": record.host.as_ref().map(lossy),
-        "path": record.target.as_ref().map(Uri::to_string),
-        "status": record.status.as_u16(),
-        "bytes_in": record.bytes_in,
-        "bytes_out": record.bytes_out,
-        "duration_ms": milliseconds(record),
-        "gateway": text(|labels| &labels.gateway),
-        "listener": text(|labels| &labels.listener),
-        "route": text(|labels| &labels.route),
-        "rule": text(|labels| &labels.rule),
-        "upstream": text(|labels| &labels.backend),
-        "address": record.address.map(|address| address.to_string()),
-        "request_id": record.id.as_ref().map(lossy),
-        "fault": record.fault,
-        "user_agent": record.agent.as_ref().map(lossy),
-    });
-    line.push_str(&value.to_string());
-}
-
-fn write_text(record: &Record, line: &mut String) {
-    let label = |label: fn(&Labels) -> &Arc<str>| match record.labels.as_deref().map(label) {
-        Some(text) if !text.is_empty() => Arc::clone(text),
-        _ => "-".into(),
-    };
-    let quoted = |value: &Option<HeaderValue>| value.as_ref().map_or("-".to_owned(), |value| escaped(&lossy(value)));
-    write!(
-        line,
-        "{} {} {} {} {} {} in={} out={} {:.3}ms route={} rule={} upstream={} address={} id={} fault={} agent={}",
-        time(record),
-        record.client,
-        record.method.as_ref().map_or("-", Method::as_str),
-        quoted(&record.host),
-        record.target.as_ref().map_or("-".to_owned(), |target| escaped(&target.to_string())),
-        record.status.as_u16(),
-        record.bytes_in,
-        record.bytes_out,
-        milliseconds(record),
-        label(|labels| &labels.route),
-        label(|labels| &labels.rule),
-        label(|labels| &labels.backend),
-        record.address.map_or("-".to_owned(), |address| address.to_string()),
-        quoted(&record.id),
-        record.fault.unwrap_or("-"),
-        quoted(&record.agent),
-    )
-    .expect("a String takes everything");
-}
-
-/// RFC 3339 with milliseconds.
-fn time(record: &Record) -> String {
-    let time = Timestamp::try_from(record.time).unwrap_or_default();
-    format!("{time:.3}")
-}
-
-fn milliseconds(record: &Record) -> f64 {
-    (record.duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn lossy(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(&Bytes::copy_from_slice(value.as_bytes())).into_owned()
-}
-
-/// As one word that cannot be mistaken for more: control characters, quotes and spaces would let a client write lines
-/// and fields of its own.
-fn escaped(text: &str) -> String {
-    if !text.is_empty()
-        && text.chars().all(|character| character.is_ascii_graphic() && character != '"' && character != '\\')
-    {
-        return text.to_owned();
-    }
-    format!("{text:?}")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::line::testing::record;
     use super::*;
-
-    fn record(target: &'static str) -> Record {
-        Record {
-            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            client: "10.0.0.1:5".parse().unwrap(),
-            method: Some(Method::GET),
-            host: Some(HeaderValue::from_static("a.example")),
-            target: Some(Uri::from_static(target)),
-            status: StatusCode::OK,
-            bytes_in: 1,
-            bytes_out: 2,
-            duration: Duration::from_micros(1_500),
-            labels: Some(Arc::new(Labels {
-                route: "HTTPRoute/ns/a".into(),
-                rule: "0".into(),
-                backend: "ns/web:80".into(),
-                ..Labels::default()
-            })),
-            address: Some("10.0.0.2:80".parse().unwrap()),
-            id: Some(HeaderValue::from_static("id")),
-            fault: None,
-            agent: Some(
-                HeaderValue::from_bytes(b"a \"b\"\t\xff\x1b".trim_ascii_end().strip_suffix(b"\x1b").unwrap()).unwrap(),
-            ),
-        }
-    }
-
-    #[test]
-    fn text() {
-        let mut line = String::new();
-        write_text(&record("/x?y=1"), &mut line);
-        assert_eq!(
-            line,
-            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x?y=1 200 in=1 out=2 1.500ms route=HTTPRoute/ns/a rule=0 \
-             upstream=ns/web:80 address=10.0.0.2:80 id=id fault=- agent=\"a \\\"b\\\"\\t\u{fffd}\""
-        );
-    }
-
-    #[test]
-    fn json() {
-        let mut line = String::new();
-        write_json(&record("/x?y=1"), &mut line);
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
-        assert_eq!(value["path"], "/x?y=1");
-        assert_eq!(value["duration_ms"], 1.5);
-        assert_eq!(value["user_agent"], "a \"b\"\t\u{fffd}");
-        assert_eq!(value["gateway"], serde_json::Value::Null);
-    }
 
     #[test]
     fn everything_is_written_and_a_moved_file_is_made_anew() {

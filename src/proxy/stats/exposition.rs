@@ -1,0 +1,242 @@
+//! The books of all workers together, in the families that `interface.md` §6 names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{BOUNDS, CLASSES, Labels, Ledger, Series, Stats};
+use crate::upstream::{Count, Traffic};
+
+impl Collector for Stats {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let merged = self.merged();
+
+        let mut family =
+            encoder.encode_descriptor("portico_requests", "Requests answered", None, MetricType::Counter)?;
+        for (labels, counts) in &merged {
+            for (class, count) in CLASSES.iter().zip(counts.classes) {
+                // A series exists from its first request.
+                if count > 0 {
+                    let mut pairs = labels.pairs().to_vec();
+                    pairs.push(("code_class", class));
+                    family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+                }
+            }
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_request_duration_seconds",
+            "From the first byte of a request to the last byte of its response",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (labels, counts) in &merged {
+            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(counts.durations).collect();
+            let count = counts.durations.iter().sum();
+            let pairs = labels.pairs();
+            let mut series = family.encode_family(&pairs)?;
+            series.encode_histogram::<NoLabelSet>(counts.microseconds as f64 / 1e6, count, &buckets, None)?;
+        }
+
+        for (name, help, part) in BYTES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, counts) in &merged {
+                let pairs = labels.pairs();
+                family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&part(counts), None)?;
+            }
+        }
+
+        for (name, help, part) in GAUGES {
+            let value = i64::try_from(self.sum(part)).unwrap_or(i64::MAX);
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_connects",
+            "Connections to endpoints that were tried, by what became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (outcome, part) in OUTCOMES {
+            let count = self.sum(|ledger| part(&ledger.traffic).value());
+            family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let totals = [
+            (
+                "portico_upstream_reuses",
+                "Requests sent on a kept-alive connection to an endpoint",
+                self.sum(|ledger| ledger.traffic.reused.value()),
+            ),
+            (
+                "portico_upstream_replays",
+                "Requests sent again because a kept-alive connection was gone",
+                self.sum(|ledger| ledger.traffic.replayed.value()),
+            ),
+            (
+                "portico_accept_errors",
+                "Failures of the system to hand over a connection of a client",
+                self.sum(|ledger| ledger.accept_errors.value()),
+            ),
+            (
+                "portico_access_log_dropped",
+                "Access log records dropped because writing did not keep up",
+                self.log_dropped.load(Relaxed),
+            ),
+            (
+                "portico_series_folded",
+                "Label sets counted under `other` because --metrics-max-series was reached",
+                self.folded.load(Relaxed),
+            ),
+        ];
+        for (name, help, value) in totals {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+type Part<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
+const BYTES: [Part<Merged, u64>; 2] = [
+    ("portico_request_bytes", "Bytes of request bodies", |counts| counts.bytes_in),
+    ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
+];
+
+const GAUGES: [Part<Ledger, u64>; 2] = [
+    ("portico_connections", "Open connections of clients", |ledger| {
+        ledger.accepted.value().saturating_sub(ledger.closed.value())
+    }),
+    ("portico_upstream_connections", "Open connections to endpoints", |ledger| {
+        ledger.traffic.connected.value().saturating_sub(ledger.traffic.closed.value())
+    }),
+];
+
+type Outcome = (&'static str, fn(&Traffic) -> &Count);
+
+const OUTCOMES: [Outcome; 4] = [
+    ("connected", |traffic| &traffic.connected),
+    ("refused", |traffic| &traffic.refused),
+    ("timed_out", |traffic| &traffic.timed_out),
+    ("failed", |traffic| &traffic.failed),
+];
+
+impl Labels {
+    fn pairs(&self) -> [(&'static str, &str); 5] {
+        [
+            ("gateway", &self.gateway),
+            ("listener", &self.listener),
+            ("route", &self.route),
+            ("rule", &self.rule),
+            ("backend", &self.backend),
+        ]
+    }
+}
+
+impl Stats {
+    /// Requests answered since the start.
+    pub fn requests(&self) -> u64 {
+        let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
+        counted + self.forgotten.load(Relaxed)
+    }
+
+    fn merged(&self) -> BTreeMap<Arc<Labels>, Merged> {
+        let mut merged: BTreeMap<Arc<Labels>, Merged> = BTreeMap::new();
+        for ledger in &self.ledgers {
+            // Copied out, so that a worker that meets a new route does not wait for a slow scrape.
+            let series: Vec<_> = ledger.series.lock().values().cloned().collect();
+            for series in series {
+                merged.entry(Arc::clone(&series.labels)).or_default().add(&series);
+            }
+        }
+        merged
+    }
+}
+
+#[derive(Default)]
+struct Merged {
+    classes: [u64; CLASSES.len()],
+    durations: [u64; BOUNDS.len() + 1],
+    microseconds: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Merged {
+    fn add(&mut self, series: &Series) {
+        for (sum, count) in self.classes.iter_mut().zip(&series.classes) {
+            *sum += count.value();
+        }
+        for (sum, count) in self.durations.iter_mut().zip(&series.durations) {
+            *sum += count.value();
+        }
+        self.microseconds += series.microseconds.value();
+        self.bytes_in += series.bytes_in.value();
+        self.bytes_out += series.bytes_out.value();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    pub(in super::super) fn scrape(stats: Arc<Stats>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(stats));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    pub(in super::super) fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|candidate| candidate == line), "no line {line} in\n{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::testing::{has, scrape};
+    use super::*;
+
+    fn labels(route: &str) -> Labels {
+        Labels { gateway: "ns/gw".into(), listener: "http".into(), route: route.into(), ..Labels::default() }
+    }
+
+    #[test]
+    fn workers_are_merged() {
+        let stats = Arc::new(Stats::new(2, 10, Arc::default()));
+        for worker in 0..2 {
+            let series = stats.series(stats.ledger(worker), labels("HTTPRoute/ns/a"));
+            series.add(StatusCode::OK, Duration::from_millis(1), 3, 4);
+            series.add(StatusCode::NOT_FOUND, Duration::from_secs(60), 0, 1);
+        }
+        let text = scrape(stats);
+        let common = r#"gateway="ns/gw",listener="http",route="HTTPRoute/ns/a",rule="",backend="""#;
+        has(&text, &format!(r#"portico_requests_total{{{common},code_class="2xx"}} 2"#));
+        has(&text, &format!(r#"portico_requests_total{{{common},code_class="4xx"}} 2"#));
+        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="0.001",{common}}} 2"#));
+        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="10.0",{common}}} 2"#));
+        has(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="+Inf",{common}}} 4"#));
+        has(&text, &format!(r#"portico_request_duration_seconds_count{{{common}}} 4"#));
+        has(&text, &format!("portico_request_bytes_total{{{common}}} 6"));
+        has(&text, &format!("portico_response_bytes_total{{{common}}} 10"));
+        assert!(!text.contains("5xx"), "a series exists from its first request");
+    }
+}
