@@ -45,8 +45,10 @@ test_suites() {
     suite build cargo test --locked --workspace --all-targets --no-run
     suite unit cargo test --locked --workspace --lib --bins --no-fail-fast
     local file name
-    for file in tests/*.rs; do
-        name=$(basename "$file" .rs)
+    for file in tests/*.rs tests/*/main.rs; do
+        name=${file#tests/}
+        name=${name%/main.rs}
+        name=${name%.rs}
         case "$name" in
             tidy) ;; # Ran with the checks.
             gateway_crds)

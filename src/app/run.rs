@@ -83,7 +83,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         let over = drain.clone();
         tasks.spawn(async move { echo::serve(listener, async { over.over().await }).await });
     }
-    tasks.spawn(reopen_on_hangup(hangups, access_log));
+    tasks.spawn(reopen_on_hangup(hangups, access_log.clone()));
     tasks.spawn(unready_when_leaving(ready.clone(), drain.clone()));
     let conducting = tokio::spawn(conductor.run());
 
@@ -106,6 +106,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         until = stopping.draining() => drain_until(&proxy, until, &drain).await,
     }
     conducting.abort();
+    // The last requests are often the ones that somebody will ask about.
+    tokio::task::block_in_place(|| access_log.finish());
     Ok(Exit::Fine)
 }
 
