@@ -1,0 +1,149 @@
+//! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
+
+mod server;
+mod summary;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use self::server::Server;
+use self::summary::{Figures, Summary};
+use crate::backend::Backend;
+use crate::plan::{Plan, Shape};
+use crate::process::Process;
+use crate::run::run;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The release binary of Portico.
+    #[arg(long)]
+    portico: PathBuf,
+    /// nginx, if it is to run beside.
+    #[arg(long)]
+    nginx: Option<PathBuf>,
+    /// The core that the servers run on, one at a time; start this program on another.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Of each measurement.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    case: Option<String>,
+    /// Where to write all figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+struct Case {
+    name: &'static str,
+    path: &'static str,
+    /// Well below what either server can do, so that the time per request is that of the request and not of a queue.
+    rate: u32,
+    connections: usize,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "HTTP/1.1, 64 bytes", path: "/", rate: 5000, connections: 32 },
+    Case { name: "HTTP/1.1, 100 kB", path: "/bytes/100000", rate: 1000, connections: 32 },
+];
+
+/// Whether every answer was right.
+pub async fn compare(options: &Options) -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
+    let mut servers = vec![server::portico(&options.portico, options.core, folder.path(), backend.address)?];
+    if let Some(nginx) = &options.nginx {
+        servers.push(server::nginx(nginx, options.core, folder.path(), backend.address)?);
+    }
+    for server in &servers {
+        wait_for(server).await?;
+    }
+    let cases: Vec<&Case> =
+        CASES.iter().filter(|case| options.case.as_ref().is_none_or(|word| case.name.contains(word))).collect();
+    let mut summary = Summary::new(&cases.iter().map(|case| case.name).collect::<Vec<_>>(), &servers);
+    for round in 0..options.rounds {
+        for (at, case) in cases.iter().enumerate() {
+            // Who comes first changes, so that neither always finds the caches of the other.
+            let mut order: Vec<usize> = (0..servers.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for number in order {
+                let figures = measure(options, &servers[number], case).await?;
+                eprintln!("round {} of {}: {}: {}", round + 1, options.rounds, servers[number].name, case.name);
+                summary.add(at, number, figures);
+            }
+        }
+    }
+    println!("{summary}");
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&json!({ "cases": summary.to_json() }))?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(summary.is_clean())
+}
+
+async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
+    let process = server.process().serving();
+    let plan = Plan {
+        target: server.address,
+        rate: Some(case.rate),
+        duration: Duration::from_secs_f64(options.seconds),
+        kept: case.connections,
+        fresh: 0,
+        shapes: vec![Shape::get("bench.example", case.path)],
+        judge: None,
+    };
+    // Connections and caches are warm before the clock starts.
+    run(Plan { duration: WARM, ..plan.clone() }).await;
+    let before = process.cpu()?;
+    let paced = run(plan.clone()).await;
+    let paced_cpu = process.cpu()? - before;
+
+    let (before, own) = (process.cpu()?, Process(std::process::id()).cpu()?);
+    let full = run(Plan { rate: None, ..plan }).await;
+    let (full_cpu, own) = (process.cpu()? - before, Process(std::process::id()).cpu()? - own);
+    ensure!(paced.good > 0 && full.good > 0, "{} did not answer:\n{paced}{full}", server.name);
+    Ok(Figures {
+        cpu: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
+        cpu_full: full_cpu.as_secs_f64() * 1e6 / full.good as f64,
+        per_second: full.per_second(),
+        busy: full_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
+        load_busy: own.as_secs_f64() / full.elapsed.as_secs_f64(),
+        p50: paced.percentile(0.5),
+        p99: paced.percentile(0.99),
+        resident: process.resident()?,
+        bad: paced.failed + paced.wrong + full.failed + full.wrong,
+    })
+}
+
+async fn wait_for(server: &Server) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let plan = Plan {
+            target: server.address,
+            rate: None,
+            duration: Duration::from_millis(20),
+            kept: 1,
+            fresh: 0,
+            shapes: vec![Shape::get("bench.example", "/")],
+            judge: None,
+        };
+        if run(plan).await.is_clean() {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < START, "{} does not answer; {}", server.name, server.said());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const WARM: Duration = Duration::from_millis(500);
+const START: Duration = Duration::from_secs(20);

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# A minute of requests while everything is edited: tests/soak at full length. Ends with 1 if one answer was not right.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+export SOAK_SECONDS=${SOAK_SECONDS:-60} SOAK_RATE=${SOAK_RATE:-2000} SOAK_EDITS=${SOAK_EDITS:-500}
+ulimit -n "$(ulimit -H -n)"
+cargo test --locked --release --test soak -- --nocapture
