@@ -39,14 +39,29 @@ impl RequestBody {
     }
 }
 
+/// The body of the request will not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("the body of the request is broken: {0}")]
+    Read(hyper::Error),
+    #[error("the body of the request can be read in two ways")]
+    Refused,
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        // The guard has seen these bytes before hyper made something of them.
+        if this.peer.activity.refused().is_some() {
+            this.peer.activity.broken.set(true);
+            return Poll::Ready(Some(Err(Broken::Refused)));
+        }
+        match frame {
             Some(Ok(frame)) => {
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
@@ -60,7 +75,7 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.peer.activity.broken.set(true);
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(Broken::Read(error))))
             }
             None => {
                 this.end();
