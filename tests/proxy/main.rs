@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
 mod answers;
+mod bad_answers;
 mod binding;
 mod bodies;
 mod books;
