@@ -127,7 +127,7 @@ spec:
     )
 }
 
-/// Buffers its log, as Portico does. Adds the fields that Portico adds. Its usual 1,000 requests per connection would have
+/// Buffers its log, as Portico does, and has memory for the longest body, which it would otherwise write to disk. Adds the fields that Portico adds. Its usual 1,000 requests per connection would have
 /// it close connections that the load keeps.
 fn nginx_conf(folder: &Path, address: SocketAddr, backend: SocketAddr) -> String {
     let folder = folder.display();
@@ -162,6 +162,7 @@ http {{
         location / {{
             proxy_pass http://backend;
             proxy_http_version 1.1;
+            proxy_buffers 8 16k;
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $remote_addr;
