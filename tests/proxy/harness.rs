@@ -135,7 +135,7 @@ pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream>
     let upstream = Upstream::new(UpstreamKey { namespace: "default".into(), service: service.into(), port: 80 });
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();
-    upstream.set_endpoints(Endpoints { addresses });
+    upstream.set_endpoints(Endpoints { addresses, ..Default::default() });
     Arc::new(upstream)
 }
 
