@@ -190,6 +190,7 @@ impl Cors {
         let Cors { origins, credentials, methods, headers, expose, max_age } = self;
         let mut lines = vec![match origins {
             Origins::Any => "origins *".to_owned(),
+            Origins::These(origins) if origins.is_empty() => "no origins".to_owned(),
             Origins::These(origins) => {
                 let origins: Vec<_> = origins.iter().map(Origin::to_string).collect();
                 format!("origins {}", origins.join(", "))

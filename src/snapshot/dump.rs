@@ -59,7 +59,7 @@ pub struct MatchDump {
     pub rule: String,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
-    /// `request 10s`, `backendRequest endless`, `retry 2 times, also on 503, after 25ms`.
+    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<String>,
     pub action: ActionDump,

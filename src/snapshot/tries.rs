@@ -91,7 +91,7 @@ impl fmt::Display for Limit {
 
 impl fmt::Display for Retry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "retry {} times", self.attempts)?;
+        write!(formatter, "further tries {}", self.attempts)?;
         if !self.codes.is_empty() {
             let codes: Vec<_> = self.codes.iter().map(ToString::to_string).collect();
             write!(formatter, ", also on {}", codes.join(", "))?;

@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
 mod answers;
+mod balance;
 mod binding;
 mod bodies;
 mod books;
+mod cors;
 mod endpoints;
 mod harness;
 mod hostile;
 mod messages;
+mod mirror;
+mod retry;
 mod timeouts;
