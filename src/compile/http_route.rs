@@ -8,13 +8,14 @@ use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
 use super::matches;
+use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
-use crate::api::gateway::{HttpRoute, HttpRouteRule};
+use crate::api::gateway::{BackendObjectReference, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
-use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split};
+use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
@@ -175,7 +176,19 @@ fn translate_rule(
     };
 
     unsupported_fields(raw, field, &mut dropped);
-    let own = filters::translate(&raw.filters, Level::Rule, prefix, field);
+    let tries = tries::translate(raw, field, &mut dropped);
+    let from = (Kind::HttpRoute, &*route.namespace);
+    let mut mirrored = Vec::new();
+    let mut resolve = |target: &BackendObjectReference, field: &str| {
+        let resolved = backends::resolve(store, inputs, from, target, field);
+        let upstream = match &resolved {
+            Ok((_, Target::Upstream(upstream))) => Some(upstream.clone()),
+            Ok((_, Target::Fail(_))) | Err(_) => None,
+        };
+        mirrored.push(resolved);
+        upstream
+    };
+    let own = filters::translate(&raw.filters, Level::Rule, prefix, field, &mut resolve);
     let unresolved_filter = !own.unresolved.is_empty();
     dropped.extend(own.unsupported);
     unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
@@ -183,25 +196,31 @@ fn translate_rule(
     let mut backends = Vec::new();
     for (index, backend) in raw.backend_refs.iter().enumerate() {
         let field = format!("{field}.backendRefs[{index}]");
-        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field);
+        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field, &mut resolve);
         dropped.extend(own.unsupported);
-        let mut target =
-            match backends::resolve(store, inputs, (Kind::HttpRoute, &route.namespace), &backend.target, &field) {
-                Ok((key, target)) => {
-                    upstreams.insert(key);
-                    target
-                }
-                Err((code, problem, target)) => {
-                    unresolved.push((code, problem));
-                    target
-                }
-            };
+        let mut target = match backends::resolve(store, inputs, from, &backend.target, &field) {
+            Ok((key, target)) => {
+                upstreams.insert(key);
+                target
+            }
+            Err((code, problem, target)) => {
+                unresolved.push((code, problem));
+                target
+            }
+        };
         if !own.unresolved.is_empty() {
-            target = crate::snapshot::rule::Target::Fail(Failure::Unsupported);
+            target = Target::Fail(Failure::Unsupported);
             unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
         }
         let weight = u32::try_from(backend.weight).unwrap_or(0);
         backends.push(Backend { weight, filters: own.filters, target });
+    }
+
+    for resolved in mirrored {
+        match resolved {
+            Ok((key, _)) => drop(upstreams.insert(key)),
+            Err((code, problem, _)) => unresolved.push((code, problem)),
+        }
     }
 
     let action = if !dropped.is_empty() || unresolved_filter {
@@ -209,7 +228,13 @@ fn translate_rule(
     } else if let Some(redirect) = own.redirect {
         Action::Redirect(redirect)
     } else {
-        Split::new(backends).map_or(Action::Fail(Failure::NoBackends), Action::Forward)
+        match Split::new(backends) {
+            Some(mut split) => {
+                split.tries = tries;
+                Action::Forward(split)
+            }
+            None => Action::Fail(Failure::NoBackends),
+        }
     };
     let rule = Rule { id, filters: own.filters, action };
     TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved }
@@ -221,17 +246,6 @@ fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Probl
         let remedy = "remove it, if requests may be served without it";
         problems.push(Problem::new(format!("{field}.{part}"), format!("{message} not served by this version"), remedy));
     };
-    if let Some(timeouts) = &raw.timeouts {
-        for (part, value) in [("request", &timeouts.request), ("backendRequest", &timeouts.backend_request)] {
-            // A duration of zero switches the timeout off, and there is none.
-            if value.as_deref().is_some_and(|value| value.bytes().any(|byte| (b'1'..=b'9').contains(&byte))) {
-                refuse(&format!("timeouts.{part}"), "timeouts are");
-            }
-        }
-    }
-    if raw.retry.is_some() {
-        refuse("retry", "retries are");
-    }
     if raw.session_persistence.is_some() {
         refuse("sessionPersistence", "session persistence is");
     }

@@ -1,19 +1,22 @@
 //! One request and its answer as the books see them: counted and logged exactly once, however it ends.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
+use super::fault::{CLIENT_GONE, TOO_LARGE, UNREADABLE};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
+use crate::snapshot::cors::Grant;
 
 /// An open entry in the books. Dropping it closes it: a client that goes away takes its request with it.
 pub(crate) struct Exchange {
@@ -25,6 +28,10 @@ pub(crate) struct Exchange {
     /// None until there is an answer.
     pub(crate) status: Option<StatusCode>,
     pub(crate) bytes_out: u64,
+    /// What the answer says to pages of other origins.
+    pub(crate) grant: Option<Box<Grant>>,
+    /// When the answer has to be complete, and what it is called if it is not.
+    pub(crate) cut_off: Option<(&'static str, Pin<Box<Sleep>>)>,
     /// Only kept if there is a log.
     line: Option<Line>,
     closed: bool,
@@ -57,6 +64,8 @@ impl Exchange {
             fault: None,
             status: None,
             bytes_out: 0,
+            grant: None,
+            cut_off: None,
             line,
             closed: false,
         }
@@ -69,6 +78,9 @@ impl Exchange {
         }
         let activity = &self.peer.activity;
         let worker = &self.peer.worker;
+        if let Some(word) = self.fault {
+            worker.fault(word);
+        }
         let now = Instant::now();
         activity.enter(Phase::Idle, now);
         let duration = now - activity.started.get();
@@ -99,8 +111,10 @@ impl Exchange {
 
 /// Books what came instead of a request; hyper has answered it already and closes.
 pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
+    let fault = if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE { TOO_LARGE } else { UNREADABLE };
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
+    peer.worker.fault(fault);
     peer.worker.log.write(Record {
         time: SystemTime::now(),
         client: peer.address,
@@ -114,7 +128,7 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         labels: None,
         address: None,
         id: None,
-        fault: Some("unreadable"),
+        fault: Some(fault),
         agent: None,
     });
 }
@@ -122,7 +136,7 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert("client_gone");
+            self.fault.get_or_insert(CLIENT_GONE);
             self.close();
         }
     }

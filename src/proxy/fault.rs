@@ -32,6 +32,10 @@ pub(crate) enum Fault {
     Refused,
     ConnectTimeout,
     AnswerTimeout,
+    /// `timeouts.request` of the rule.
+    RequestTimeout,
+    /// `timeouts.backendRequest` of the rule.
+    BackendTimeout,
     /// What the endpoint sent is not an answer.
     BadAnswer,
     /// The endpoint closed the connection instead of answering.
@@ -80,12 +84,25 @@ impl Fault {
             Fault::Refused => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "refused", UNAVAILABLE, true),
             Fault::ConnectTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMING_OUT, true),
             Fault::AnswerTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "answer_timeout", TIMING_OUT, false),
+            Fault::RequestTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "request_timeout", TIMING_OUT, false),
+            Fault::BackendTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "backend_timeout", TIMING_OUT, false),
             Fault::BadAnswer => (Upstream, StatusCode::BAD_GATEWAY, "bad_answer", INVALID_ANSWER, false),
             Fault::NoAnswer => (Upstream, StatusCode::BAD_GATEWAY, "no_answer", INVALID_ANSWER, false),
         };
         Account { blame, status, word, message, retry }
     }
 }
+
+// What goes wrong where no answer of ours can be given any more, or before there is a request.
+
+/// The endpoint ended before its answer did.
+pub(crate) const TRUNCATED: &str = "truncated";
+/// The client ended before the answer did.
+pub(crate) const CLIENT_GONE: &str = "client_gone";
+/// What came is no request.
+pub(crate) const UNREADABLE: &str = "unreadable";
+/// The header of a request is larger than the limit.
+pub(crate) const TOO_LARGE: &str = "header_too_large";
 
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";

@@ -5,6 +5,7 @@
 //! once and there is no body.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use smallvec::SmallVec;
 
 use super::activity::Activity;
 use super::body::{RequestBody, Source};
@@ -30,58 +32,89 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    let pools = &peer.worker.pools;
-    *request.version_mut() = Version::HTTP_11;
-    let empty = request.body().is_end_stream();
-    if !empty && request.body().size_hint().exact().is_none() {
-        // hyper would leave out the body of a GET that does not say so.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let replayable = empty && is_idempotent(request.method());
+    prepare(&mut request);
+    let replay = Replay { whole: request.body().is_end_stream() && is_idempotent(request.method()), stale: true };
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
     let mut request = Some(request);
-
-    for address in pools.turn(upstream) {
+    let mut tried = SmallVec::<[SocketAddr; ENDPOINTS]>::new();
+    while tried.len() < ENDPOINTS
+        && let Some(address) = peer.worker.pools.next(upstream, &tried)
+    {
+        tried.push(address);
         exchange.address = Some(address);
-        let age = if replayable { Duration::MAX } else { FRESH };
-        while let Some(connection) = pools.idle(upstream, address, age) {
-            match send(&peer, connection, &mut request, replayable).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => {}
-                Err(Lost::Unanswered) if replayable => {
-                    pools.replayed();
-                    // If one has gone stale the others may have too, and this request shall not find out about each.
-                    break;
-                }
-                Err(lost) => return Err(lost.fault()),
+        match attempt(&peer, upstream, address, &mut request, replay).await {
+            Ok(answer) => return Ok(answer),
+            Err(lost @ (Lost::Unsent | Lost::Fault(Fault::Refused | Fault::ConnectTimeout)))
+                if !peer.activity.overdue.get() =>
+            {
+                failure = lost.fault();
             }
-        }
-        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
-        let connect = Box::pin(pools.connect(upstream, address));
-        let Some(connected) = patiently(&peer.activity, connect).await else {
-            return Err(Fault::ConnectTimeout);
-        };
-        match connected {
-            Ok(connection) => match send(&peer, connection, &mut request, false).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => failure = Fault::NoAnswer,
-                Err(lost) => return Err(lost.fault()),
-            },
-            Err(error) => {
-                tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-                failure = match error {
-                    ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
-                    ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
-                };
-            }
+            Err(lost) => return Err(lost.fault()),
         }
     }
     Err(failure)
 }
 
+/// Makes the request one of HTTP/1.1.
+pub(crate) fn prepare(request: &mut Request<RequestBody>) {
+    *request.version_mut() = Version::HTTP_11;
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        // hyper would leave out the body of a GET that does not say so.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// What may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay {
+    /// All of the request is there, and twice is as good as once.
+    pub(crate) whole: bool,
+    /// A kept-alive connection that turns out to be gone may cost a request another try.
+    pub(crate) stale: bool,
+}
+
+/// One try at one endpoint: over a connection that was kept, or else a new one.
+pub(crate) async fn attempt(
+    peer: &Rc<Peer>,
+    upstream: &Arc<Upstream>,
+    address: SocketAddr,
+    request: &mut Option<Request<RequestBody>>,
+    replay: Replay,
+) -> Result<Response<Source>, Lost> {
+    let pools = &peer.worker.pools;
+    let replayable = replay.whole && replay.stale;
+    let age = if replayable { Duration::MAX } else { FRESH };
+    while let Some(connection) = pools.idle(upstream, address, age) {
+        match send(peer, connection, request, replay.whole).await {
+            Err(Lost::Unsent) => {}
+            Err(Lost::Unanswered) if replayable => {
+                pools.replayed();
+                // If one has gone stale the others may have too, and this request shall not find out about each.
+                break;
+            }
+            outcome => return outcome,
+        }
+    }
+    // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+    let connect = Box::pin(pools.connect(upstream, address));
+    let Some(connected) = patiently(&peer.activity, connect).await else {
+        return Err(Lost::Fault(Fault::ConnectTimeout));
+    };
+    match connected {
+        Ok(connection) => send(peer, connection, request, replay.whole).await,
+        Err(error) => {
+            tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+            Err(Lost::Fault(match error {
+                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
+                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
+            }))
+        }
+    }
+}
+
 /// What became of a request that got no answer.
-enum Lost {
+pub(crate) enum Lost {
     /// Not a byte of it was sent; it is back where it was.
     Unsent,
     /// The connection closed before the answer began.
@@ -90,7 +123,7 @@ enum Lost {
 }
 
 impl Lost {
-    fn fault(self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         match self {
             Lost::Unsent | Lost::Unanswered => Fault::NoAnswer,
             Lost::Fault(fault) => fault,
@@ -109,7 +142,7 @@ async fn send(
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
-            *request = Some(copy(&original, peer));
+            *request = Some(copy(&original));
         }
         connection.send(original)
     };
@@ -144,7 +177,7 @@ async fn send(
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
-async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -158,8 +191,8 @@ fn is_io(error: &hyper::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
-fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty(peer));
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -168,10 +201,13 @@ fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody>
 }
 
 /// RFC 9110, section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
 }
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// Endpoints that one request may try to connect to, if its rule says nothing about it.
+pub(crate) const ENDPOINTS: usize = 3;

@@ -13,10 +13,9 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{ConnectFailure, Dial, Traffic, Upstream};
+use super::{ConnectFailure, Dial, Load, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
 pub struct Pools<B> {
@@ -47,15 +46,14 @@ struct Idle<B> {
     since: Instant,
 }
 
-/// The endpoints to try for one request, in order.
-pub type Turn = SmallVec<[SocketAddr; 3]>;
-
 /// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
 pub struct Connection<B> {
     sender: SendRequest<B>,
     pub address: SocketAddr,
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
+    /// What it counts for while it has a request.
+    load: Option<Load>,
     pool: Rc<Pool<B>>,
 }
 
@@ -68,17 +66,12 @@ where
         Pools { dial, keep, traffic, upstreams: RefCell::default() }
     }
 
-    /// The next endpoints in turn: the one whose turn it is, then those to fall back on, each at most once.
-    pub fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
-        let reachable = upstream.reachable();
-        if reachable.is_empty() {
-            return Turn::new();
-        }
+    /// The endpoint whose turn it is, but none of `avoid`.
+    pub fn next(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         let turn = pool.cursor.get().wrapping_add(1);
         pool.cursor.set(turn);
-        let first = turn % reachable.len();
-        reachable[first..].iter().chain(&reachable[..first]).take(TRIES).copied().collect()
+        upstream.next(turn, avoid)
     }
 
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
@@ -93,7 +86,8 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        Some(Connection { sender: newest.sender, address, reused: true, pool })
+        upstream.succeeded(address);
+        Some(Connection { sender: newest.sender, address, reused: true, load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -101,13 +95,24 @@ where
         upstream: &Arc<Upstream>,
         address: SocketAddr,
     ) -> Result<Connection<B>, ConnectFailure> {
-        let sender = self.dial.connect(address, &self.traffic).await?;
-        Ok(Connection { sender, address, reused: false, pool: self.pool(upstream) })
+        // Before there is a connection: who connects is a request in progress, too.
+        let load = upstream.load(address);
+        let connected = self.dial.connect(address, &self.traffic).await;
+        match &connected {
+            Ok(_) => upstream.succeeded(address),
+            Err(_) => upstream.failed(address),
+        }
+        Ok(Connection { sender: connected?, address, reused: false, load, pool: self.pool(upstream) })
     }
 
     /// Counts a request that is sent again.
     pub fn replayed(&self) {
         self.traffic.replayed.add(1);
+    }
+
+    /// Counts a further try that a rule asks for.
+    pub fn retried(&self) {
+        self.traffic.retried.add(1);
     }
 
     /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
@@ -116,7 +121,7 @@ where
             let reachable = pool.upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
-                let current = reachable.binary_search(address).is_ok();
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
@@ -149,6 +154,7 @@ impl<B: Body + 'static> Connection<B> {
 
     /// Gives the connection back for the next request, if it can take one.
     pub fn keep(mut self) {
+        self.load = None;
         if self.sender.is_closed() {
             return;
         }
@@ -174,6 +180,3 @@ impl<B: Body + 'static> Connection<B> {
         }
     }
 }
-
-/// Endpoints that one request may try to connect to.
-const TRIES: usize = 3;

@@ -4,13 +4,17 @@
 
 mod answers;
 mod bad_answers;
+mod balance;
 mod binding;
 mod bodies;
 mod books;
 mod corpus;
+mod cors;
 mod endpoints;
 mod harness;
 mod hostile;
 mod messages;
+mod mirror;
+mod retry;
 mod strict;
 mod timeouts;
