@@ -57,7 +57,7 @@ control() {
 instructions() {
     need valgrind valgrind
     printf '\nInstructions per request\n'
-    bash scripts/instructions.sh
+    taskset -c "$load_core" target/release/portico-load instructions --portico target/release/portico
 }
 
 describe_machine() {

@@ -24,6 +24,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::framing;
 use super::headers::strip_hop_by_hop;
+use super::spares::Spares;
 use crate::upstream::{ConnectFailure, Connection, Upstream};
 
 pub(crate) async fn forward(
@@ -44,7 +45,12 @@ pub(crate) async fn forward(
         tried.push(address);
         exchange.address = Some(address);
         match attempt(&peer, upstream, address, &mut request, replay).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if let Some(copy) = request {
+                    peer.worker.spares.give_back(copy.into_parts().0.headers);
+                }
+                return Ok(answer);
+            }
             Err(lost @ (Lost::Unsent | Lost::Fault(Fault::Refused | Fault::ConnectTimeout)))
                 if !peer.activity.overdue.get() =>
             {
@@ -142,7 +148,7 @@ async fn send(
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
-            *request = Some(copy(&original));
+            *request = Some(copy(&original, &peer.worker.spares));
         }
         connection.send(original)
     };
@@ -191,12 +197,12 @@ fn is_io(error: &hyper::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+fn copy(request: &Request<RequestBody>, spares: &Spares) -> Request<RequestBody> {
     let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
+    *copy.headers_mut() = spares.copy(request.headers());
     copy
 }
 

@@ -24,6 +24,7 @@ mod mirror;
 mod request;
 mod request_id;
 mod server;
+mod spares;
 mod stats;
 mod target;
 mod tries;

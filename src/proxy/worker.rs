@@ -25,6 +25,7 @@ use super::group::Group;
 use super::limits::Limits;
 use super::mirror::Mirrors;
 use super::request_id::RequestIds;
+use super::spares::Spares;
 use super::stats::{Labels, Ledger, Series, Stats};
 use super::view::View;
 use crate::snapshot::Snapshot;
@@ -57,6 +58,7 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) spares: Spares,
     pub(crate) http: http1::Builder,
     stats: Arc<Stats>,
     ledger: Arc<Ledger>,
@@ -113,6 +115,7 @@ impl Worker {
             pools: Pools::new(dial, keep, Arc::clone(traffic)),
             mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
+            spares: Spares::default(),
             http,
             stats: shared.stats,
             ledger,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
-use portico_load::compare::{self, compare};
+use portico_load::compare::{self, compare, count_instructions};
 use portico_load::{Plan, Shape, run};
 
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum What {
     },
     /// Measure Portico, and nginx beside it.
     Compare(compare::Options),
+    /// Count Portico's instructions per request, with valgrind.
+    Instructions(compare::Counting),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +71,7 @@ async fn main() -> Result<ExitCode> {
             std::future::pending().await
         }
         What::Compare(options) => compare(&options).await?,
+        What::Instructions(options) => count_instructions(&options).await?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,5 +1,6 @@
 //! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
 
+mod instructions;
 mod server;
 mod summary;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+pub use self::instructions::{Counting, count_instructions};
 use self::server::Server;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
@@ -125,7 +127,8 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     })
 }
 
-async fn wait_for(server: &Server) -> Result<()> {
+/// Until it answers; says how many requests that took.
+async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
         let plan = Plan {
@@ -137,8 +140,9 @@ async fn wait_for(server: &Server) -> Result<()> {
             shapes: vec![Shape::get("bench.example", "/")],
             judge: None,
         };
-        if run(plan).await.is_clean() {
-            return Ok(());
+        let report = run(plan).await;
+        if report.is_clean() {
+            return Ok(report.good);
         }
         ensure!(begin.elapsed() < START, "{} does not answer; {}", server.name, server.said());
         sleep(Duration::from_millis(50)).await;
@@ -146,4 +150,4 @@ async fn wait_for(server: &Server) -> Result<()> {
 }
 
 const WARM: Duration = Duration::from_millis(500);
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);

@@ -40,12 +40,22 @@ impl Drop for Server {
 }
 
 pub(crate) fn portico(binary: &Path, core: usize, folder: &Path, backend: SocketAddr) -> Result<Server> {
+    start_portico(pinned(core, binary), folder, backend)
+}
+
+/// The same as what valgrind runs; it writes what it counted to `counts` at the end.
+pub(crate) fn counted(binary: &Path, counts: &Path, folder: &Path, backend: SocketAddr) -> Result<Server> {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
+    start_portico(command, folder, backend)
+}
+
+fn start_portico(mut command: Command, folder: &Path, backend: SocketAddr) -> Result<Server> {
     let address = free()?;
     let folder = folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
     fs::write(manifests.join("all.yaml"), manifest(address, backend))?;
-    let mut command = pinned(core, binary);
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
     command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log"));
     start("portico", address, command, folder.join("output"))
