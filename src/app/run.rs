@@ -284,6 +284,8 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         workers: options.workers,
         limits,
         trusted: options.trusted_ips.clone(),
+        tls: proxy::TlsPolicy::default(),
+        balancers: Vec::new(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
         max_series: options.metrics_max_series.get(),

@@ -122,7 +122,7 @@ impl Routers {
                 ports.entry(listener.port).or_default().push((listener.hostname.clone(), Arc::new(made)));
             }
             for (port, listeners) in ports {
-                let bind = Arc::new(Bind { listeners: HostMap::new(listeners) });
+                let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls: None });
                 for address in &plan.bind {
                     let address = SocketAddr::new(*address, port);
                     binds.insert(address, bind.clone());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
-use portico::proxy::{BindState, Config, Limits, Proxy};
+use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
@@ -73,6 +73,8 @@ impl Gate {
             limits: options.limits,
             trusted: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
+            tls: TlsPolicy::default(),
+            balancers: vec![],
             allow_port_sharing: false,
             max_series: 100,
         };
@@ -141,7 +143,7 @@ pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream>
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners }))].into() }
+    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
