@@ -10,4 +10,8 @@ mod endpoints;
 mod harness;
 mod hostile;
 mod messages;
+mod misdirected;
+mod proxy_header;
+mod secure;
 mod timeouts;
+mod tls;
