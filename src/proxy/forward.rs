@@ -15,7 +15,6 @@ use std::time::Duration;
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use smallvec::SmallVec;
 
 use super::activity::Activity;
 use super::body::{RequestBody, Source};
@@ -37,11 +36,11 @@ pub(crate) async fn forward(
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
     let mut request = Some(request);
-    let mut tried = SmallVec::<[SocketAddr; ENDPOINTS]>::new();
+    // Empty, and so without memory, unless something fails.
+    let mut tried = Vec::new();
     while tried.len() < ENDPOINTS
         && let Some(address) = peer.worker.pools.next(upstream, &tried)
     {
-        tried.push(address);
         exchange.address = Some(address);
         match attempt(&peer, upstream, address, &mut request, replay).await {
             Ok(answer) => return Ok(answer),
@@ -49,6 +48,7 @@ pub(crate) async fn forward(
                 if !peer.activity.overdue.get() =>
             {
                 failure = lost.fault();
+                tried.push(address);
             }
             Err(lost) => return Err(lost.fault()),
         }
