@@ -61,14 +61,17 @@ async fn all(
         exchange.address = Some(address);
         peer.activity.moved();
         let end = tries.backend_request.duration().map(|limit| Instant::now() + limit);
-        let trying = attempt(&peer, upstream, address, &mut request, replay);
+        let trying = attempt(&peer, upstream, address, &mut request, replay, end);
         let outcome = match end {
             None => trying.await,
             Some(end) => timeout_at(end, trying).await.unwrap_or(Err(Lost::Fault(Fault::BackendTimeout))),
         };
         let is_last = further >= most;
         let failure = match outcome {
-            Ok(answer) if !is_last && replay.whole && retry.is_some_and(|retry| refuses(retry, &answer)) => None,
+            Ok(answer) if !is_last && replay.whole && retry.is_some_and(|retry| refuses(retry, &answer)) => {
+                discard(answer);
+                None
+            }
             Ok(answer) => {
                 exchange.cut_off = end.map(|end| CutOff::at(end, Fault::BackendTimeout));
                 return Ok(answer);
@@ -150,4 +153,13 @@ async fn is_replayable(peer: &Peer, request: &mut Request<RequestBody>, tries: &
 
 fn refuses(retry: &Retry, answer: &Response<Source>) -> bool {
     retry.codes.binary_search(&answer.status().as_u16()).is_ok()
+}
+
+/// Without a body to read, its connection can take the next request.
+fn discard(answer: Response<Source>) {
+    if let Source::Upstream { incoming, connection: Some(connection) } = answer.into_body()
+        && incoming.is_end_stream()
+    {
+        connection.keep();
+    }
 }
