@@ -274,6 +274,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         header_timeout: flags.client_header_timeout,
         max_head: flags.client_header_bytes,
         max_fields: flags.client_header_count.get(),
+        handshake_timeout: options.tls.handshake_timeout,
         keep_alive: flags.client_idle_timeout,
         max_connections: flags.max_connections.get(),
         connect_timeout: flags.upstream_connect_timeout,
@@ -284,10 +285,20 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         workers: options.workers,
         limits,
         trusted: options.trusted_ips.clone(),
+        tls: tls_policy(&options.tls),
+        balancers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
         max_series: options.metrics_max_series.get(),
     }
+}
+
+fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
+    let min_version = match options.min_version {
+        args::TlsVersion::V1_2 => proxy::TlsVersion::V1_2,
+        args::TlsVersion::V1_3 => proxy::TlsVersion::V1_3,
+    };
+    proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
 }
 
 fn open_access_log(log: &args::AccessLog) -> anyhow::Result<Arc<AccessLog>> {

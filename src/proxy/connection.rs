@@ -1,4 +1,4 @@
-//! One connection of a client, from accept to close.
+//! One connection of a client, from its first request to its close.
 //!
 //! ```text
 //!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
@@ -17,7 +17,6 @@ use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
@@ -26,7 +25,10 @@ use super::exchange;
 use super::group::{Group, Membership};
 use super::headers::Client;
 use super::request;
+use super::tls::Session;
+use super::transport::Transport;
 use super::worker::Worker;
+use crate::snapshot::redirect::Scheme;
 
 /// One client, and what its requests need to know about it.
 pub(crate) struct Peer {
@@ -35,12 +37,15 @@ pub(crate) struct Peer {
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
+    /// What was agreed on, if the connection is TLS.
+    pub(crate) session: Option<Session>,
     /// The port clients see, written out for the listener that was last used.
     pub(crate) port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl Peer {
-    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr) -> Self {
+    /// `address` is the client's, as far as it is known.
+    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr, session: Option<Session>) -> Self {
         let ip = address.ip().to_canonical();
         let trusted = worker.trusted.iter().any(|network| network.contains(&ip));
         Peer {
@@ -48,7 +53,8 @@ impl Peer {
             group,
             activity: Activity::new(),
             address,
-            client: Client::new(ip, trusted),
+            client: Client::new(ip, trusted, if session.is_some() { Scheme::Https } else { Scheme::Http }),
+            session,
             port: RefCell::default(),
         }
     }
@@ -67,8 +73,8 @@ impl Peer {
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
-    let stream = ClientStream::new(stream, Rc::clone(&peer));
+pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: Membership) {
+    let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))

@@ -105,6 +105,8 @@ impl Exchange {
             worker.log.write(Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
+                tls: self.peer.session.as_ref().map(|session| session.version),
+                server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(line.method),
                 host: line.host,
                 target: Some(line.target),
@@ -131,6 +133,8 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
     peer.worker.log.write(Record {
         time: SystemTime::now(),
         client: peer.address,
+        tls: peer.session.as_ref().map(|session| session.version),
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: None,
         host: None,
         target: None,

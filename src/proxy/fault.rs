@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     /// No listener of this address takes the host.
     NoListener,
     NoRoute,
+    /// The connection was made for another listener.
+    Misdirected,
     /// The rule or its backend cannot be honored.
     Rule(Failure),
     /// The path after a rewrite is none.
@@ -76,6 +78,7 @@ impl Fault {
             Fault::UploadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "upload_timeout", "Request timeout", false),
             Fault::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
             Fault::NoRoute => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
+            Fault::Misdirected => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", true),
             Fault::Rule(Failure::NoBackends) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", UNEXPECTED, false),
             Fault::Rule(Failure::InvalidBackend) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", UNEXPECTED, false),
             Fault::Rule(Failure::Unsupported) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
@@ -351,6 +354,7 @@ mod tests {
             Fault::Connect,
             Fault::Expectation,
             Fault::UploadTimeout,
+            Fault::Misdirected,
             Fault::NoListener,
             Fault::NoRoute,
             Fault::Rule(Failure::NoBackends),
@@ -368,7 +372,7 @@ mod tests {
         ];
         all.into_iter().inspect(|fault| match fault {
             Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Body | Fault::Connect => {}
-            Fault::Expectation | Fault::UploadTimeout | Fault::NoListener | Fault::NoRoute => {}
+            Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
             Fault::Rewrite | Fault::NoEndpoints | Fault::Refused | Fault::ConnectTimeout => {}
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}

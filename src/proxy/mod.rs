@@ -5,6 +5,7 @@
 //!                                  └ View: the snapshot, with this worker's counters     └▶ redirect, fault
 //! ```
 
+mod accept;
 pub mod access_log;
 mod activity;
 mod bind;
@@ -21,11 +22,14 @@ mod guard;
 mod headers;
 mod limits;
 mod mirror;
+mod proxy_header;
 mod request;
 mod request_id;
 mod server;
 mod stats;
 mod target;
+mod tls;
+mod transport;
 mod tries;
 mod view;
 mod worker;
@@ -36,6 +40,7 @@ use std::net::SocketAddr;
 pub use limits::Limits;
 pub use server::{Config, Proxy};
 pub use stats::Stats;
+pub use tls::{TlsPolicy, TlsVersion};
 
 /// What became of every address the snapshot asks for.
 pub type Binds = BTreeMap<SocketAddr, BindState>;
