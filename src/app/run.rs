@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::announce::Announcer;
+use super::certificates::CertificateExpiry;
 use super::control::Control;
 use super::meters::Meters;
 use super::views::{Inside, Outside, Question};
@@ -63,6 +64,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
 
     let mut metrics = Metrics::new(started);
     metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
+    metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
     let meters = Meters::register(metrics.registry());
 
     let mut tasks = JoinSet::new();

@@ -25,7 +25,7 @@ use crate::snapshot::certs::Certificates;
 #[derive(Clone, Debug, Default)]
 pub struct TlsPolicy {
     pub min_version: TlsVersion,
-    /// Best first, and our order counts. Empty means all that rustls has, which are all good.
+    /// Best first, and then this order counts. Empty means all that rustls has, in the client's order.
     pub ciphers: Vec<SupportedCipherSuite>,
 }
 
@@ -67,6 +67,8 @@ impl Terminator {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Shown::default()));
+        // Without an opinion of ours the client knows best: a phone may have no AES in hardware.
+        config.ignore_client_order = !policy.ciphers.is_empty();
         // Its keys are random and change by themselves every few hours; tickets of the key before are still good.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         // For clients of TLS 1.2 that know no tickets.
@@ -238,5 +240,42 @@ impl Failure {
             | Error::DecryptError => Failure::Misbehaved,
             _ => Failure::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::HeaderOutcome;
+    use super::*;
+
+    /// The words are what dashboards hold on to, so each is explained, and none that does not exist.
+    #[test]
+    fn every_outcome_is_documented() {
+        let page = include_str!("../../docs/listening.md");
+        let section = |title: &str| -> Vec<&str> {
+            let (_, section) = page.split_once(title).unwrap();
+            let section = section.split("\n## ").next().unwrap();
+            section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(word, _)| word)).collect()
+        };
+        let handshakes: Vec<_> = ["full", "resumed"].into_iter().chain(Failure::ALL.map(Failure::word)).collect();
+        assert_eq!(section("\n## How handshakes end\n"), handshakes);
+        assert_eq!(section("\n## Behind a balancer\n"), HeaderOutcome::ALL.map(|(_, word)| word));
+    }
+
+    #[test]
+    fn failures_are_counted_where_they_belong() {
+        for (index, failure) in Failure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, index);
+        }
+        for (index, (outcome, _)) in HeaderOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_policy_that_leaves_nothing_is_refused() {
+        let ciphers = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        assert!(Terminator::new(&TlsPolicy { min_version: TlsVersion::V1_3, ciphers: ciphers.clone() }).is_err());
+        assert!(Terminator::new(&TlsPolicy { min_version: TlsVersion::V1_2, ciphers }).is_ok());
     }
 }

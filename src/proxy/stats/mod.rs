@@ -154,7 +154,7 @@ pub(crate) enum HeaderOutcome {
 }
 
 impl HeaderOutcome {
-    const ALL: [(HeaderOutcome, &'static str); 6] = [
+    pub(crate) const ALL: [(HeaderOutcome, &'static str); 6] = [
         (HeaderOutcome::Client, "client"),
         (HeaderOutcome::Peer, "peer"),
         (HeaderOutcome::Ended, "ended"),
