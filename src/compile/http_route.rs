@@ -84,6 +84,9 @@ pub(super) fn plan(
     if verdict.parents.is_empty() && verdict.notes.is_empty() {
         verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
     }
+    if !attachments.is_empty() {
+        verdict.notes.extend(rules.notes);
+    }
     RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
 }
 
@@ -95,6 +98,8 @@ struct Rules {
     /// Why rules are not served.
     dropped: Vec<Problem>,
     any_served: bool,
+    /// What is served, though perhaps not as somebody expects.
+    notes: Vec<Problem>,
 }
 
 fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> Rules {
@@ -104,6 +109,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
         resolved: Condition::plain(Code::RouteResolvedRefs),
         dropped: Vec::new(),
         any_served: false,
+        notes: Vec::new(),
     };
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
     let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
@@ -113,6 +119,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
         let translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         rules.any_served |= translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
+        rules.notes.extend(translated.notes);
         rules.upstreams.extend(translated.upstreams);
         for (code, problem) in translated.unresolved {
             // The first reason stands; the message tells all of them.
@@ -147,6 +154,7 @@ struct TranslatedRule {
     upstreams: BTreeSet<UpstreamKey>,
     dropped: Vec<Problem>,
     unresolved: Vec<(Code, Problem)>,
+    notes: Vec<Problem>,
 }
 
 fn translate_rule(
@@ -223,6 +231,15 @@ fn translate_rule(
         }
     }
 
+    let mut notes = Vec::new();
+    if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
+        notes.push(Problem::new(
+            format!("{field}.filters"),
+            "the rule redirects, so there is no request to mirror",
+            "remove the mirror, or give it a rule of its own",
+        ));
+    }
+
     let action = if !dropped.is_empty() || unresolved_filter {
         Action::Fail(Failure::Unsupported)
     } else if let Some(redirect) = own.redirect {
@@ -237,7 +254,7 @@ fn translate_rule(
         }
     };
     let rule = Rule { id, filters: own.filters, action };
-    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved }
+    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved, notes }
 }
 
 /// Valid fields that this version does not honor: the rule is not served without them.

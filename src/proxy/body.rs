@@ -237,35 +237,33 @@ impl Body for ResponseBody {
             Source::Upstream { incoming, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => {
                     // The time the rule gives an endpoint goes on until its last byte.
-                    let Some((fault, end)) = &mut this.exchange.cut_off else { return Poll::Pending };
-                    ready!(end.as_mut().poll(cx));
-                    this.exchange.fault = Some(*fault);
+                    let Some(cut_off) = &mut this.exchange.cut_off else { return Poll::Pending };
+                    ready!(cut_off.sleep.as_mut().poll(cx));
+                    this.exchange.fault = Some(cut_off.fault.account().word);
                     this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
                     this.exchange.close();
                     Poll::Ready(Some(Err(Truncated::Late)))
                 }
-                Poll::Ready(frame) => match frame {
-                    Some(Ok(frame)) => {
-                        this.exchange.peer.activity.moved();
-                        if let Some(data) = frame.data_ref() {
-                            this.exchange.bytes_out += data.len() as u64;
-                        }
-                        if incoming.is_end_stream() {
-                            this.end();
-                        }
-                        Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.exchange.peer.activity.moved();
+                    if let Some(data) = frame.data_ref() {
+                        this.exchange.bytes_out += data.len() as u64;
                     }
-                    Some(Err(error)) => {
-                        this.exchange.fault = Some(TRUNCATED);
-                        this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
-                        this.exchange.close();
-                        Poll::Ready(Some(Err(Truncated::Cut(error))))
-                    }
-                    None => {
+                    if incoming.is_end_stream() {
                         this.end();
-                        Poll::Ready(None)
                     }
-                },
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.exchange.fault = Some(TRUNCATED);
+                    this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
+                    this.exchange.close();
+                    Poll::Ready(Some(Err(Truncated::Cut(error))))
+                }
+                Poll::Ready(None) => {
+                    this.end();
+                    Poll::Ready(None)
+                }
             },
         }
     }

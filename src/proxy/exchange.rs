@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
-use super::fault::{CLIENT_GONE, TOO_LARGE, UNREADABLE};
+use super::fault::{CLIENT_GONE, Fault, TOO_LARGE, UNREADABLE};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
 use crate::snapshot::cors::Grant;
@@ -30,11 +30,24 @@ pub(crate) struct Exchange {
     pub(crate) bytes_out: u64,
     /// What the answer says to pages of other origins.
     pub(crate) grant: Option<Box<Grant>>,
-    /// When the answer has to be complete, and what it is called if it is not.
-    pub(crate) cut_off: Option<(&'static str, Pin<Box<Sleep>>)>,
+    /// Boxed, since few requests have one.
+    pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
     line: Option<Line>,
     closed: bool,
+}
+
+/// When the answer has to be complete.
+pub(crate) struct CutOff {
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    /// What it is called if it is not.
+    pub(crate) fault: Fault,
+}
+
+impl CutOff {
+    pub(crate) fn at(end: Instant, fault: Fault) -> Box<Self> {
+        Box::new(CutOff { sleep: Box::pin(sleep_until(end)), fault })
+    }
 }
 
 struct Line {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use smallvec::SmallVec;
+use tokio::time::{Instant, timeout_at};
 
 use super::activity::Activity;
 use super::body::{RequestBody, Source};
@@ -38,13 +38,13 @@ pub(crate) async fn forward(
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
     let mut request = Some(request);
-    let mut tried = SmallVec::<[SocketAddr; ENDPOINTS]>::new();
+    // Empty, and so without memory, unless something fails.
+    let mut tried = Vec::new();
     while tried.len() < ENDPOINTS
         && let Some(address) = peer.worker.pools.next(upstream, &tried)
     {
-        tried.push(address);
         exchange.address = Some(address);
-        match attempt(&peer, upstream, address, &mut request, replay).await {
+        match attempt(&peer, upstream, address, &mut request, replay, None).await {
             Ok(answer) => {
                 if let Some(copy) = request {
                     peer.worker.spares.give_back(copy.into_parts().0.headers);
@@ -55,6 +55,7 @@ pub(crate) async fn forward(
                 if !peer.activity.overdue.get() =>
             {
                 failure = lost.fault();
+                tried.push(address);
             }
             Err(lost) => return Err(lost.fault()),
         }
@@ -80,13 +81,14 @@ pub(crate) struct Replay {
     pub(crate) stale: bool,
 }
 
-/// One try at one endpoint: over a connection that was kept, or else a new one.
+/// One try at one endpoint: over a connection that was kept, or else a new one, which has to be there by `end`.
 pub(crate) async fn attempt(
     peer: &Rc<Peer>,
     upstream: &Arc<Upstream>,
     address: SocketAddr,
     request: &mut Option<Request<RequestBody>>,
     replay: Replay,
+    end: Option<Instant>,
 ) -> Result<Response<Source>, Lost> {
     let pools = &peer.worker.pools;
     let replayable = replay.whole && replay.stale;
@@ -103,7 +105,15 @@ pub(crate) async fn attempt(
         }
     }
     // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
-    let connect = Box::pin(pools.connect(upstream, address));
+    let connect = Box::pin(async {
+        let connecting = pools.connect(upstream, address);
+        let Some(end) = end else { return connecting.await };
+        let began = Instant::now();
+        timeout_at(end, connecting).await.unwrap_or_else(|_| {
+            upstream.failed(address);
+            Err(ConnectFailure::TimedOut(address, began.elapsed()))
+        })
+    });
     let Some(connected) = patiently(&peer.activity, connect).await else {
         return Err(Lost::Fault(Fault::ConnectTimeout));
     };

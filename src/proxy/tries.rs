@@ -3,17 +3,17 @@
 //! Tried again is what was certainly not processed, and, for idempotent methods whose body is small enough to be kept, what
 //! was answered with one of the rule's codes or not answered within the time of one try. Nothing else is sent twice.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body;
-use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
-use super::exchange::Exchange;
+use super::exchange::{CutOff, Exchange};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
 use crate::snapshot::tries::{Retry, Tries};
@@ -31,8 +31,8 @@ pub(crate) async fn forward(
     let Ok(outcome) = timeout_at(end, all(upstream, request, exchange, tries)).await else {
         return Err(Fault::RequestTimeout);
     };
-    if exchange.cut_off.as_ref().is_none_or(|(_, cut_off)| cut_off.deadline() > end) {
-        exchange.cut_off = Some((Fault::RequestTimeout.account().word, Box::pin(sleep_until(end))));
+    if exchange.cut_off.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
+        exchange.cut_off = Some(CutOff::at(end, Fault::RequestTimeout));
     }
     outcome
 }
@@ -54,24 +54,26 @@ async fn all(
     prepare(&mut request);
     let most = retry.map_or(ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
     let mut request = Some(request);
-    let mut tried = SmallVec::<[_; ENDPOINTS]>::new();
+    let mut tried = Vec::new();
     let mut further = 0;
     loop {
         let Some(address) = next(&peer, upstream, &mut tried, retry) else { return Err(Fault::NoEndpoints) };
         exchange.address = Some(address);
         peer.activity.moved();
         let end = tries.backend_request.duration().map(|limit| Instant::now() + limit);
-        let trying = attempt(&peer, upstream, address, &mut request, replay);
+        let trying = attempt(&peer, upstream, address, &mut request, replay, end);
         let outcome = match end {
             None => trying.await,
             Some(end) => timeout_at(end, trying).await.unwrap_or(Err(Lost::Fault(Fault::BackendTimeout))),
         };
         let is_last = further >= most;
         let failure = match outcome {
-            Ok(answer) if !is_last && replay.whole && retry.is_some_and(|retry| refuses(retry, &answer)) => None,
+            Ok(answer) if !is_last && replay.whole && retry.is_some_and(|retry| refuses(retry, &answer)) => {
+                discard(answer);
+                None
+            }
             Ok(answer) => {
-                let word = Fault::BackendTimeout.account().word;
-                exchange.cut_off = end.map(|end| (word, Box::pin(sleep_until(end))));
+                exchange.cut_off = end.map(|end| CutOff::at(end, Fault::BackendTimeout));
                 return Ok(answer);
             }
             Err(lost) => {
@@ -113,17 +115,16 @@ async fn all(
 fn next(
     peer: &Peer,
     upstream: &Arc<Upstream>,
-    tried: &mut SmallVec<[std::net::SocketAddr; ENDPOINTS]>,
+    tried: &mut Vec<SocketAddr>,
     retry: Option<&Retry>,
-) -> Option<std::net::SocketAddr> {
+) -> Option<SocketAddr> {
     let pools = &peer.worker.pools;
     let address = pools.next(upstream, tried).or_else(|| {
         retry?;
         // Not the one that has just failed, if there is a choice.
         let last = tried.pop();
         tried.clear();
-        let last: SmallVec<[_; 1]> = last.into_iter().collect();
-        pools.next(upstream, &last).or_else(|| pools.next(upstream, &[]))
+        pools.next(upstream, last.as_slice()).or_else(|| pools.next(upstream, &[]))
     })?;
     tried.push(address);
     Some(address)
@@ -152,4 +153,13 @@ async fn is_replayable(peer: &Peer, request: &mut Request<RequestBody>, tries: &
 
 fn refuses(retry: &Retry, answer: &Response<Source>) -> bool {
     retry.codes.binary_search(&answer.status().as_u16()).is_ok()
+}
+
+/// Without a body to read, its connection can take the next request.
+fn discard(answer: Response<Source>) {
+    if let Source::Upstream { incoming, connection: Some(connection) } = answer.into_body()
+        && incoming.is_end_stream()
+    {
+        connection.keep();
+    }
 }

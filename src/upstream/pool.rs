@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub struct Pools<B> {
     dial: Dial,
     keep: Keep,
     traffic: Arc<Traffic>,
-    /// By the address of the `Upstream`, which the pool keeps alive so that it stays unique.
+    /// By the address of the `Upstream`, of which the pool keeps the memory so that it stays unique.
     upstreams: RefCell<HashMap<usize, Rc<Pool<B>>, foldhash::fast::FixedState>>,
 }
 
@@ -34,7 +34,8 @@ pub struct Keep {
 }
 
 struct Pool<B> {
-    upstream: Arc<Upstream>,
+    /// Weak, since every worker has such a pool: they must not keep it in use for each other.
+    upstream: Weak<Upstream>,
     /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
@@ -118,14 +119,15 @@ where
     /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
     pub fn sweep(&self) {
         self.upstreams.borrow_mut().retain(|_, pool| {
-            let reachable = pool.upstream.reachable();
+            let Some(upstream) = pool.upstream.upgrade() else { return false };
+            let reachable = upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
-            Arc::strong_count(&pool.upstream) > 1
+            true
         });
     }
 
@@ -133,7 +135,7 @@ where
         let mut upstreams = self.upstreams.borrow_mut();
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(Pool {
-                upstream: Arc::clone(upstream),
+                upstream: Arc::downgrade(upstream),
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.keep.per_endpoint,

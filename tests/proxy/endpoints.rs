@@ -168,7 +168,7 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
 }
 
 /// An address where nobody answers: the queue of its listener is full, so the system leaves newcomers waiting.
-async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
+pub(crate) async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
     let (address, listener) = reserve();
     listener.listen(0).unwrap();
     let mut queue = Vec::new();
