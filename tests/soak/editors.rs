@@ -21,6 +21,7 @@ pub(crate) struct World {
     /// The backends of each version that have a weight.
     weights: History<&'static [&'static str]>,
     endpoints: History<Vec<String>>,
+    certificates: History<Vec<u8>>,
     restarts: AtomicUsize,
 }
 
@@ -30,8 +31,17 @@ impl World {
             routes: History::new(),
             weights: History::new(),
             endpoints: History::new(),
+            certificates: History::new(),
             restarts: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether this certificate was to be shown at some time meanwhile.
+    pub(crate) fn inspect(&self, begin: Instant, end: Instant, certificate: &[u8]) -> Result<(), String> {
+        if self.certificates.suits(begin, end, |_, shown| shown == certificate) {
+            return Ok(());
+        }
+        Err("this certificate is not in force".to_owned())
     }
 
     /// Whether the answer came from a backend, through a rule, that was in force meanwhile.
@@ -93,6 +103,7 @@ impl Editors {
         tasks.spawn(own().routes());
         tasks.spawn(own().weights());
         tasks.spawn(own().endpoints());
+        tasks.spawn(own().certificates());
         tasks.spawn(own().hang_up(hasty));
         while begun.load(Ordering::SeqCst) < tasks.len() {
             sleep(Duration::from_millis(1)).await;
@@ -188,6 +199,24 @@ impl Editor {
         unreachable!("counting ends with the load")
     }
 
+    async fn certificates(self) -> (&'static str, usize) {
+        let history = &self.world.certificates;
+        for turn in 0.. {
+            let pause = Instant::now() + PAUSE;
+            let made = rcgen::generate_simple_self_signed(["soak.example".to_owned()]).unwrap();
+            let number = history.begin(made.cert.der().to_vec());
+            let text = secret(&made.cert.pem(), &made.signing_key.serialize_pem());
+            let text = route("certificates", number, &[("a", 1)]) + &text;
+            self.gateway.write("certificates.yaml", &text);
+            self.gateway.until_seen("/probe-certificates", number).await;
+            history.seen(number);
+            if self.is_over(turn, pause).await {
+                return ("certificates", turn);
+            }
+        }
+        unreachable!("counting ends with the load")
+    }
+
     /// A backend that closes kept connections whenever it likes.
     async fn hang_up(self, hasty: Backend) -> (&'static str, usize) {
         for turn in 0.. {
@@ -239,6 +268,24 @@ spec:
         - type: RequestRedirect
           requestRedirect:
             path: {{ type: ReplaceFullPath, replaceFullPath: /revision-{version} }}
+"
+    )
+}
+
+fn secret(certificate: &str, key: &str) -> String {
+    let (certificate, key) = (certificate.replace('\n', "\n    "), key.replace('\n', "\n    "));
+    format!(
+        "---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: certificate
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+    {certificate}
+  tls.key: |
+    {key}
 "
     )
 }

@@ -13,22 +13,22 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    /// The same with TLS.
+    pub(crate) secure: SocketAddr,
     folder: TempDir,
     child: Child,
     // Bound but not listening, so that nobody else gets the port.
-    _reserved: Socket,
+    _reserved: [Socket; 2],
 }
 
 impl Gateway {
     /// Starts it with a Service for each of these backends.
     pub(crate) fn start(services: &[(&str, SocketAddr)]) -> Gateway {
-        let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        reserved.set_reuse_address(true).unwrap();
-        reserved.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = reserved.local_addr().unwrap().as_socket().unwrap();
+        let ((address, plain), (secure, tls)) = (reserve(), reserve());
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("manifests")).unwrap();
-        fs::write(folder.path().join("manifests/gateway.yaml"), manifest(address.port(), services)).unwrap();
+        fs::write(folder.path().join("manifests/gateway.yaml"), manifest(address.port(), secure.port(), services))
+            .unwrap();
         let output = File::create(folder.path().join("output")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_portico"))
             .args(["run", "--workers", "2", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"])
@@ -41,7 +41,7 @@ impl Gateway {
             .stderr(output)
             .spawn()
             .unwrap();
-        Gateway { address, folder, child, _reserved: reserved }
+        Gateway { address, secure, folder, child, _reserved: [plain, tls] }
     }
 
     /// Replaces a file at once, as tools do that care.
@@ -83,7 +83,14 @@ impl Drop for Gateway {
     }
 }
 
-fn manifest(port: u16, services: &[(&str, SocketAddr)]) -> String {
+fn reserve() -> (SocketAddr, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    (socket.local_addr().unwrap().as_socket().unwrap(), socket)
+}
+
+fn manifest(port: u16, secure: u16, services: &[(&str, SocketAddr)]) -> String {
     let mut text = format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -102,6 +109,12 @@ spec:
     - name: http
       port: {port}
       protocol: HTTP
+    - name: https
+      port: {secure}
+      protocol: HTTPS
+      tls:
+        certificateRefs:
+          - name: certificate
 "
     );
     for (name, address) in services {

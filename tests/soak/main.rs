@@ -1,4 +1,4 @@
-//! Requests at a fixed rate while routes, weights and endpoints are edited and backends come and go: every answer comes
+//! Requests at a fixed rate while routes, weights, endpoints and certificates are edited and backends come and go: every answer comes
 //! from a backend that was right at some time between the request and the answer, and none fails.
 //!
 //! `make test` runs a few seconds of it; `make soak` a minute at 2,000 requests per second.
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portico_load::backend::Backend;
-use portico_load::{Answer, Plan, Sent, Shape, run};
+use portico_load::{Answer, Plan, Protocol, Report, Sent, Shape, Tls, run};
+use tokio::time::Instant;
 
 use crate::editors::{Editors, World};
 use crate::gateway::Gateway;
@@ -39,22 +40,36 @@ async fn every_answer_is_right_while_everything_changes() {
         let world = Arc::clone(&world);
         move |sent: &Sent<'_>, answer: &Answer| world.judge(sent, answer)
     };
-    let report = run(Plan {
-        target: gateway.address,
-        rate: Some(rate),
-        duration: Duration::from_secs(seconds),
-        kept: 24,
-        fresh: 24,
-        shapes: shapes(),
+    let inspect = {
+        let world = Arc::clone(&world);
+        move |begin: Instant, end: Instant, certificate: &[u8]| world.inspect(begin, end, certificate)
+    };
+    let plain = Plan {
+        rate: Some(rate / 2),
+        fresh: 16,
         judge: Some(Arc::new(judge)),
-    })
-    .await;
+        inspect: Some(Arc::new(inspect)),
+        ..Plan::new(gateway.address, shapes(), Duration::from_secs(seconds), 16)
+    };
+    // A handshake costs as much as many requests, so few of these have one of their own.
+    let secure = |protocol| Plan {
+        target: gateway.secure,
+        rate: Some(rate / 4),
+        fresh: 2,
+        tls: Some(Tls::to("soak.example", protocol).unwrap()),
+        protocol,
+        ..plain.clone()
+    };
+    let plans = [plain.clone(), secure(Protocol::Http1)];
+    let wanted: u64 = plans.iter().map(|plan| u64::from(plan.rate.unwrap()) * seconds).sum();
+    let reports = futures_util::future::join_all(plans.map(run)).await;
     stop.store(true, Ordering::SeqCst);
     let done = editors.finish().await;
 
-    println!("{report}{done}");
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(report.good, u64::from(rate) * seconds, "every request was sent and answered");
+    let text: String = reports.iter().map(ToString::to_string).collect();
+    println!("{text}{done}");
+    assert!(reports.iter().all(Report::is_clean), "{text}");
+    assert_eq!(reports.iter().map(|report| report.good).sum::<u64>(), wanted, "every request was sent and answered");
     for (what, count) in done.edits {
         assert!(count >= edits, "only {count} edits of {what}");
     }

@@ -88,14 +88,19 @@ async fn serve(mut stream: TcpStream, name: &str, mut stages: watch::Receiver<St
     }
     let mut buffer = Vec::with_capacity(BUFFER);
     let mut answer = Vec::new();
+    let mut served = false;
     loop {
         while buffer.is_empty() {
             tokio::select! {
                 read = stream.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
                 changed = stages.changed() => {
-                    // An error says that the backend was dropped instead of retired.
-                    if changed.is_err() || *stages.borrow() != Stage::Deaf {
-                        return Ok(());
+                    match *stages.borrow() {
+                        // The backend was dropped instead of retired.
+                        _ if changed.is_err() => return Ok(()),
+                        Stage::Leaving => return Ok(()),
+                        // No server closes a connection as idle that is new.
+                        Stage::Serving(_) if served => return Ok(()),
+                        Stage::Serving(_) | Stage::Deaf => {}
                     }
                 }
             }
@@ -121,6 +126,7 @@ async fn serve(mut stream: TcpStream, name: &str, mut stages: watch::Receiver<St
         }
         write(&mut answer, name, &head, &follow);
         stream.write_all(&answer).await?;
+        served = true;
     }
 }
 

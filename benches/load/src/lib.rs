@@ -13,14 +13,17 @@
 pub mod backend;
 pub mod compare;
 mod http1;
+mod http2;
 mod pace;
 mod pattern;
 mod plan;
 mod process;
 mod report;
 mod run;
+mod tls;
 
 pub use http1::Answer;
-pub use plan::{Judge, Plan, Sent, Shape};
+pub use plan::{Inspect, Judge, Plan, Protocol, Sent, Shape};
 pub use report::Report;
 pub use run::run;
+pub use tls::Tls;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
 use portico_load::compare::{self, compare, count_instructions};
-use portico_load::{Plan, Shape, run};
+use portico_load::{Plan, Protocol, Shape, Tls, run};
 
 #[derive(Parser)]
 #[command(about = "Load at a fixed rate, of which every answer is checked. Ends with 1 if one was not right.")]
@@ -57,6 +57,12 @@ struct Run {
     /// Every second request is a POST with a body of this many bytes.
     #[arg(long)]
     body: Option<usize>,
+    /// With TLS; every certificate will do.
+    #[arg(long)]
+    tls: bool,
+    /// HTTP/2, without TLS by prior knowledge.
+    #[arg(long)]
+    http2: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -65,7 +71,7 @@ struct Run {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
     let good = match Arguments::parse().command {
-        What::Run(arguments) => send(arguments).await,
+        What::Run(arguments) => send(arguments).await?,
         What::Backend { listen, name } => {
             let _backend = Backend::start(listen, &name).await?;
             std::future::pending().await
@@ -76,19 +82,20 @@ async fn main() -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn send(arguments: Run) -> bool {
+async fn send(arguments: Run) -> Result<bool> {
     let mut shapes = vec![Shape::get(&arguments.host, &arguments.path)];
     if let Some(body) = arguments.body {
         shapes.push(Shape::post(&arguments.host, &arguments.path, body, false));
     }
+    let protocol = if arguments.http2 { Protocol::Http2 } else { Protocol::Http1 };
+    let tls = if arguments.tls { Some(Tls::to(&arguments.host, protocol)?) } else { None };
+    let duration = Duration::from_secs_f64(arguments.seconds);
     let report = run(Plan {
-        target: arguments.target,
         rate: arguments.rate,
-        duration: Duration::from_secs_f64(arguments.seconds),
-        kept: arguments.kept,
         fresh: arguments.fresh,
-        shapes,
-        judge: None,
+        tls,
+        protocol,
+        ..Plan::new(arguments.target, shapes, duration, arguments.kept)
     })
     .await;
     if arguments.json {
@@ -96,5 +103,5 @@ async fn send(arguments: Run) -> bool {
     } else {
         print!("{report}");
     }
-    report.is_clean()
+    Ok(report.is_clean())
 }

@@ -7,9 +7,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::http1::Answer;
+use crate::tls::Tls;
 
 /// Says what is wrong with an answer, if anything is.
 pub type Judge = Arc<dyn Fn(&Sent, &Answer) -> Result<(), String> + Send + Sync>;
+
+/// Says what is wrong with a certificate that was shown between two moments.
+pub type Inspect = Arc<dyn Fn(Instant, Instant, &[u8]) -> Result<(), String> + Send + Sync>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// Several places for requests share a connection that is kept.
+    Http2,
+}
 
 /// One run.
 #[derive(Clone)]
@@ -24,8 +36,31 @@ pub struct Plan {
     pub fresh: usize,
     /// Sent in turn.
     pub shapes: Vec<Shape>,
+    /// None: without TLS.
+    pub tls: Option<Tls>,
+    pub protocol: Protocol,
     /// Beyond what is checked of every answer.
     pub judge: Option<Judge>,
+    /// Says what is wrong with the certificate that was shown, if anything is.
+    pub inspect: Option<Inspect>,
+}
+
+impl Plan {
+    /// Kept connections of HTTP/1.1, as fast as it goes.
+    pub fn new(target: SocketAddr, shapes: Vec<Shape>, duration: Duration, kept: usize) -> Plan {
+        Plan {
+            target,
+            rate: None,
+            duration,
+            kept,
+            fresh: 0,
+            shapes,
+            tls: None,
+            protocol: Protocol::Http1,
+            judge: None,
+            inspect: None,
+        }
+    }
 }
 
 /// One kind of request.

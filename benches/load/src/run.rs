@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 
-use crate::http1::{Answer, Connection};
+use crate::http1::{Answer, Connection, Stream};
+use crate::http2;
 use crate::pace::Tickets;
-use crate::plan::{Plan, Sent, Shape};
+use crate::plan::{Plan, Protocol, Sent, Shape};
 use crate::report::Report;
 
 /// Sends what the plan says and reports how it went. Runs on the thread that calls it.
@@ -26,9 +28,13 @@ pub async fn run(plan: Plan) -> Report {
         plan,
     });
     let tasks = LocalSet::new();
+    let mut slot = Slot::default();
     for place in 0..shared.plan.kept + shared.plan.fresh {
         let kept = place < shared.plan.kept;
-        tasks.spawn_local(connection(Rc::clone(&shared), kept));
+        if !kept || place % STREAMS == 0 {
+            slot = Slot::default();
+        }
+        tasks.spawn_local(connection(Rc::clone(&shared), Rc::clone(&slot), kept));
     }
     tasks.await;
     let mut report = shared.report.take();
@@ -58,7 +64,10 @@ impl Shared {
     }
 }
 
-async fn connection(shared: Rc<Shared>, kept: bool) {
+/// The connection of HTTP/2 that several places share.
+type Slot = Rc<Mutex<Option<http2::Connection>>>;
+
+async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
     let plan = &shared.plan;
     let mut open: Option<Connection> = None;
     while let Some((number, due)) = shared.next().await {
@@ -68,9 +77,19 @@ async fn connection(shared: Rc<Shared>, kept: bool) {
         let last = !kept && (number / number_of_shapes).is_multiple_of(2);
         let begin = Instant::now();
         let exchange = async {
+            if plan.protocol == Protocol::Http2 {
+                let mut shared = slot.lock().await;
+                if !kept || !shared.as_ref().is_some_and(http2::Connection::is_open) {
+                    let (stream, scheme) = connect(plan).await?;
+                    *shared = Some(http2::Connection::new(stream, scheme).await?);
+                }
+                let mut connection = shared.clone().context("a connection was just made")?;
+                drop(shared);
+                return connection.exchange(shape, number).await;
+            }
             let mut connection = match open.take() {
                 Some(connection) => connection,
-                None => connect(plan).await?,
+                None => Connection::new(connect(plan).await?.0),
             };
             let answer = connection.exchange(shape, number, last).await?;
             ensure!(last || !answer.last, "the proxy closes a connection that was to be kept");
@@ -97,10 +116,17 @@ async fn connection(shared: Rc<Shared>, kept: bool) {
     }
 }
 
-async fn connect(plan: &Plan) -> Result<Connection> {
+/// What goes over it, and the scheme that it is for.
+pub(crate) async fn connect(plan: &Plan) -> Result<(Box<dyn Stream>, &'static str)> {
+    let begin = Instant::now();
     let stream = TcpStream::connect(plan.target).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
-    Ok(Connection::new(Box::new(stream)))
+    let Some(tls) = &plan.tls else { return Ok((Box::new(stream), "http")) };
+    let (stream, certificate) = tls.connect(stream).await?;
+    if let Some(inspect) = &plan.inspect {
+        inspect(begin, Instant::now(), &certificate).map_err(|message| anyhow::anyhow!(message))?;
+    }
+    Ok((Box::new(stream), "https"))
 }
 
 /// What holds for every answer.
@@ -121,4 +147,6 @@ fn check(sent: &Sent<'_>, answer: &Answer) -> Result<(), String> {
     Ok(())
 }
 
+/// Requests that share a kept connection of HTTP/2 at a time.
+const STREAMS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -32,18 +32,10 @@ async fn once(options: &Counting, duration: Duration) -> Result<(u64, u64)> {
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
-    let server = server::counted(&options.portico, &counts, folder.path(), backend.address)?;
+    let key = server::write_certificate(folder.path(), "bench.example")?;
+    let server = server::counted(&options.portico, &counts, folder.path(), backend.address, &key)?;
     let before = wait_for(&server).await?;
-    let report = run(Plan {
-        target: server.address,
-        rate: None,
-        duration,
-        kept: 1,
-        fresh: 0,
-        shapes: vec![Shape::get("bench.example", "/")],
-        judge: None,
-    })
-    .await;
+    let report = run(Plan::new(server.address, vec![Shape::get("bench.example", "/")], duration, 1)).await;
     ensure!(report.is_clean(), "not every answer was right:\n{report}");
     let said = server.said();
     drop(server);

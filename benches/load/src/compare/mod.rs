@@ -16,9 +16,11 @@ pub use self::instructions::{Counting, count_instructions};
 use self::server::Server;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
-use crate::plan::{Plan, Shape};
+use crate::http1;
+use crate::plan::{Plan, Protocol, Shape};
 use crate::process::Process;
-use crate::run::run;
+use crate::run::{connect, run};
+use crate::tls::Tls;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -39,31 +41,82 @@ pub struct Options {
     /// Only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
+    /// Connections that are held idle at the end, to see what memory they take; 0 for none.
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
     /// Where to write all figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     path: &'static str,
     /// Well below what either server can do, so that the time per request is that of the request and not of a queue.
     rate: u32,
-    connections: usize,
+    security: Security,
+    protocol: Protocol,
+    /// A connection for each request.
+    fresh: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Security {
+    None,
+    Full,
+    Resumed,
+}
+
+const PLAIN: Case = Case {
+    name: "HTTP/1.1, 64 bytes",
+    path: "/",
+    rate: 5000,
+    security: Security::None,
+    protocol: Protocol::Http1,
+    fresh: false,
+};
+const LONG: &str = "/bytes/100000";
+
 const CASES: &[Case] = &[
-    Case { name: "HTTP/1.1, 64 bytes", path: "/", rate: 5000, connections: 32 },
-    Case { name: "HTTP/1.1, 100 kB", path: "/bytes/100000", rate: 1000, connections: 32 },
+    PLAIN,
+    Case { name: "HTTP/1.1, 100 kB", path: LONG, rate: 1000, ..PLAIN },
+    Case { name: "HTTPS, 64 bytes", security: Security::Full, ..PLAIN },
+    Case { name: "HTTPS, 100 kB", path: LONG, rate: 1000, security: Security::Full, ..PLAIN },
+    Case { name: "HTTP/2, 64 bytes", security: Security::Full, protocol: Protocol::Http2, ..PLAIN },
+    Case {
+        name: "HTTP/2, 100 kB",
+        path: LONG,
+        rate: 1000,
+        security: Security::Full,
+        protocol: Protocol::Http2,
+        ..PLAIN
+    },
+    Case { name: "HTTP/1.1, a connection for each request", rate: 1000, fresh: true, ..PLAIN },
+    Case {
+        name: "HTTPS, a full handshake for each request",
+        rate: 500,
+        security: Security::Full,
+        fresh: true,
+        ..PLAIN
+    },
+    Case {
+        name: "HTTPS, a resumed handshake for each request",
+        rate: 500,
+        security: Security::Resumed,
+        fresh: true,
+        ..PLAIN
+    },
 ];
 
 /// Whether every answer was right.
 pub async fn compare(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
-    let mut servers = vec![server::portico(&options.portico, options.core, folder.path(), backend.address)?];
+    let key = server::write_certificate(folder.path(), "bench.example")?;
+    let mut servers = vec![server::portico(&options.portico, options.core, folder.path(), backend.address, &key)?];
     if let Some(nginx) = &options.nginx {
-        servers.push(server::nginx(nginx, options.core, folder.path(), backend.address)?);
+        servers.push(server::nginx(nginx, options.core, folder.path(), backend.address, &key)?);
     }
     for server in &servers {
         wait_for(server).await?;
@@ -86,6 +139,14 @@ pub async fn compare(options: &Options) -> Result<bool> {
         }
     }
     println!("{summary}");
+    if options.idle > 0 {
+        println!("Memory of {} idle connections, KiB for each", options.idle);
+        for server in &servers {
+            let plain = idle(server, options.idle, None).await?;
+            let secure = idle(server, options.idle, Some(Tls::to("bench.example", Protocol::Http1)?)).await?;
+            println!("  {:<10} plain {plain:>6.1}   TLS {secure:>6.1}", server.name);
+        }
+    }
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&json!({ "cases": summary.to_json() }))?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -95,14 +156,20 @@ pub async fn compare(options: &Options) -> Result<bool> {
 
 async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
     let process = server.process().serving();
+    let shapes = vec![Shape::get("bench.example", case.path)];
+    let (target, tls) = match case.security {
+        Security::None => (server.address, None),
+        Security::Full => (server.secure, Some(Tls::to("bench.example", case.protocol)?)),
+        Security::Resumed => (server.secure, Some(Tls::to("bench.example", case.protocol)?.resuming())),
+    };
+    let duration = Duration::from_secs_f64(options.seconds);
+    let (kept, fresh) = if case.fresh { (0, CONNECTIONS) } else { (CONNECTIONS, 0) };
     let plan = Plan {
-        target: server.address,
         rate: Some(case.rate),
-        duration: Duration::from_secs_f64(options.seconds),
-        kept: case.connections,
-        fresh: 0,
-        shapes: vec![Shape::get("bench.example", case.path)],
-        judge: None,
+        fresh,
+        tls,
+        protocol: case.protocol,
+        ..Plan::new(target, shapes, duration, kept)
     };
     // Connections and caches are warm before the clock starts.
     run(Plan { duration: WARM, ..plan.clone() }).await;
@@ -127,20 +194,28 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     })
 }
 
+/// KiB of resident memory that each connection takes which had one request.
+async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
+    let process = server.process().serving();
+    let target = if tls.is_some() { server.secure } else { server.address };
+    let shape = Shape::get("bench.example", "/");
+    let plan = Plan { tls, ..Plan::new(target, vec![], Duration::ZERO, 0) };
+    let before = process.resident()?;
+    let mut connections = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut connection = http1::Connection::new(connect(&plan).await?.0);
+        connection.exchange(&shape, number as u64, false).await?;
+        connections.push(connection);
+    }
+    Ok((process.resident()? - before) * 1024.0 / count as f64)
+}
+
 /// Until it answers; says how many requests that took.
 async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
-        let plan = Plan {
-            target: server.address,
-            rate: None,
-            duration: Duration::from_millis(20),
-            kept: 1,
-            fresh: 0,
-            shapes: vec![Shape::get("bench.example", "/")],
-            judge: None,
-        };
-        let report = run(plan).await;
+        let shapes = vec![Shape::get("bench.example", "/")];
+        let report = run(Plan::new(server.address, shapes, Duration::from_millis(20), 1)).await;
         if report.is_clean() {
             return Ok(report.good);
         }
@@ -149,5 +224,6 @@ async fn wait_for(server: &Server) -> Result<u64> {
     }
 }
 
+const CONNECTIONS: usize = 32;
 const WARM: Duration = Duration::from_millis(500);
 const START: Duration = Duration::from_secs(60);

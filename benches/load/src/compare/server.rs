@@ -13,6 +13,8 @@ use crate::process::Process;
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// The same with TLS.
+    pub(crate) secure: SocketAddr,
     child: Child,
     output: PathBuf,
 }
@@ -39,37 +41,43 @@ impl Drop for Server {
     }
 }
 
-pub(crate) fn portico(binary: &Path, core: usize, folder: &Path, backend: SocketAddr) -> Result<Server> {
-    start_portico(pinned(core, binary), folder, backend)
+pub(crate) fn portico(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    start_portico(pinned(core, binary), folder, backend, key)
 }
 
 /// The same as what valgrind runs; it writes what it counted to `counts` at the end.
-pub(crate) fn counted(binary: &Path, counts: &Path, folder: &Path, backend: SocketAddr) -> Result<Server> {
+pub(crate) fn counted(
+    binary: &Path,
+    counts: &Path,
+    folder: &Path,
+    backend: SocketAddr,
+    key: &KeyPair,
+) -> Result<Server> {
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
-    start_portico(command, folder, backend)
+    start_portico(command, folder, backend, key)
 }
 
-fn start_portico(mut command: Command, folder: &Path, backend: SocketAddr) -> Result<Server> {
-    let address = free()?;
+fn start_portico(mut command: Command, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    let (address, secure) = (free()?, free()?);
     let folder = folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
-    fs::write(manifests.join("all.yaml"), manifest(address, backend))?;
+    fs::write(manifests.join("all.yaml"), manifest(address, secure, backend, key)?)?;
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
     command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log"));
-    start("portico", address, command, folder.join("output"))
+    start("portico", (address, secure), command, folder.join("output"))
 }
 
-pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAddr) -> Result<Server> {
-    let address = free()?;
+pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    let (address, secure) = (free()?, free()?);
     let folder = folder.join("nginx");
     fs::create_dir_all(&folder)?;
     let configuration = folder.join("nginx.conf");
-    fs::write(&configuration, nginx_conf(&folder, address, backend))?;
+    fs::write(&configuration, nginx_conf(&folder, address, secure, backend, key))?;
     let mut command = pinned(core, binary);
     command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(&configuration);
-    start("nginx", address, command, folder.join("output"))
+    start("nginx", (address, secure), command, folder.join("output"))
 }
 
 fn pinned(core: usize, binary: &Path) -> Command {
@@ -78,20 +86,41 @@ fn pinned(core: usize, binary: &Path) -> Command {
     command
 }
 
-fn start(name: &'static str, address: SocketAddr, mut command: Command, output: PathBuf) -> Result<Server> {
+fn start(
+    name: &'static str,
+    (address, secure): (SocketAddr, SocketAddr),
+    mut command: Command,
+    output: PathBuf,
+) -> Result<Server> {
     let file = File::create(&output)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().with_context(|| format!("cannot start {name} with {command:?}"))?;
-    Ok(Server { name, address, child, output })
+    Ok(Server { name, address, secure, child, output })
 }
 
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn manifest(address: SocketAddr, backend: SocketAddr) -> String {
-    let (port, backend) = (address.port(), backend.port());
-    format!(
+/// A certificate and its key, as files in PEM.
+pub(crate) struct KeyPair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+pub(crate) fn write_certificate(folder: &Path, name: &str) -> Result<KeyPair> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+    let pair = KeyPair { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    fs::write(&pair.certificate, made.cert.pem())?;
+    fs::write(&pair.key, made.signing_key.serialize_pem())?;
+    Ok(pair)
+}
+
+fn manifest(address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> Result<String> {
+    let (port, secure, backend) = (address.port(), secure.port(), backend.port());
+    let indented = |path: &Path| Ok::<_, anyhow::Error>(fs::read_to_string(path)?.replace('\n', "\n    "));
+    let (certificate, key) = (indented(&key.certificate)?, indented(&key.key)?);
+    Ok(format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata:
@@ -109,6 +138,12 @@ spec:
     - name: http
       port: {port}
       protocol: HTTP
+    - name: https
+      port: {secure}
+      protocol: HTTPS
+      tls:
+        certificateRefs:
+          - name: certificate
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -133,19 +168,30 @@ spec:
   ports:
     - port: 80
       targetPort: {backend}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: certificate
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+    {certificate}
+  tls.key: |
+    {key}
 "
-    )
+    ))
 }
 
 /// Buffers its log, as Portico does, and has memory for the longest body, which it would otherwise write to disk. Adds the fields that Portico adds. Its usual 1,000 requests per connection would have
 /// it close connections that the load keeps.
-fn nginx_conf(folder: &Path, address: SocketAddr, backend: SocketAddr) -> String {
-    let folder = folder.display();
+fn nginx_conf(folder: &Path, address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> String {
+    let (folder, certificate, key) = (folder.display(), key.certificate.display(), key.key.display());
     format!(
         r#"daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 32768; }}
 http {{
     log_format json escape=json '{{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
         '"host":"$http_host","path":"$request_uri","status":$status,"bytes_in":$request_length,'
@@ -160,7 +206,8 @@ http {{
     tcp_nodelay on;
     server_tokens off;
     keepalive_requests 1000000000;
-    keepalive_timeout 75s;
+    keepalive_timeout 600s;
+    http2_max_concurrent_streams 128;
     upstream backend {{
         server {backend};
         keepalive 128;
@@ -168,6 +215,9 @@ http {{
     }}
     server {{
         listen {address} backlog=4096;
+        listen {secure} ssl http2 backlog=4096;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
         server_name bench.example;
         location / {{
             proxy_pass http://backend;
