@@ -4,9 +4,11 @@
 //! kept-alive connection touches no timer at all.
 
 use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::fault::Fault;
 use super::guard::Refusal;
@@ -24,7 +26,8 @@ pub(crate) enum Phase {
     Answering,
 }
 
-/// Shared by the parts of one connection: its socket, its task, the request in progress and the bodies.
+/// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
+/// and the bodies.
 #[derive(Debug)]
 pub(crate) struct Activity {
     phase: Cell<Phase>,
@@ -46,6 +49,8 @@ pub(crate) struct Activity {
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
     pub(crate) reset: Cell<bool>,
+    /// The client began with the preface of HTTP/2.
+    pub(crate) http2: Cell<bool>,
 }
 
 impl Activity {
@@ -63,6 +68,7 @@ impl Activity {
             overdue: Cell::new(false),
             refusal: Cell::new(None),
             reset: Cell::new(false),
+            http2: Cell::new(false),
         }
     }
 
@@ -124,5 +130,26 @@ impl Activity {
             Phase::Answering => limits.stall_timeout,
         };
         self.since.get() + patience
+    }
+
+    /// Ready when patience with the present phase has ended.
+    pub(crate) fn poll_patience(
+        &self,
+        limits: &Limits,
+        idle: Duration,
+        mut timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let deadline = self.deadline(limits, idle);
+        // A timer that is too early costs one look here; only one that is too late must be moved.
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(cx));
+        if deadline > timer.deadline() {
+            timer.as_mut().reset(deadline);
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
     }
 }

@@ -5,7 +5,6 @@
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
 //! ```
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
@@ -25,18 +24,19 @@ use super::client_stream::ClientStream;
 use super::exchange;
 use super::group::{Group, Membership};
 use super::headers::Client;
+use super::http2;
+use super::rewound::Rewound;
 use super::request;
 use super::worker::Worker;
 
-/// One client, and what its requests need to know about it.
+/// One client, and what its requests need to know about it. On HTTP/2 each stream has its own, since it is doing something of
+/// its own.
 pub(crate) struct Peer {
     pub(crate) worker: Rc<Worker>,
     pub(crate) group: Rc<Group>,
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
-    pub(crate) client: Client,
-    /// The port clients see, written out for the listener that was last used.
-    pub(crate) port: RefCell<Option<(u16, HeaderValue)>>,
+    pub(crate) client: Rc<Client>,
 }
 
 impl Peer {
@@ -48,20 +48,18 @@ impl Peer {
             group,
             activity: Activity::new(),
             address,
-            client: Client::new(ip, trusted),
-            port: RefCell::default(),
+            client: Rc::new(Client::new(ip, trusted)),
         }
     }
 
-    pub(crate) fn port(&self, port: u16) -> HeaderValue {
-        let mut written = self.port.borrow_mut();
-        match &*written {
-            Some((known, value)) if *known == port => value.clone(),
-            _ => {
-                let value = HeaderValue::from(port);
-                *written = Some((port, value.clone()));
-                value
-            }
+    /// The same client on a new stream of the same connection.
+    pub(crate) fn stream(&self) -> Self {
+        Peer {
+            worker: Rc::clone(&self.worker),
+            group: Rc::clone(&self.group),
+            activity: Activity::new(),
+            address: self.address,
+            client: Rc::clone(&self.client),
         }
     }
 }
@@ -81,6 +79,12 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Mem
         poll(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
     })
     .await;
+    if finished && peer.activity.http2.get() {
+        let parts = http.into_parts();
+        let stream = Rewound::new(parts.read_buf, parts.io.into_inner());
+        // Boxed: what HTTP/2 needs would be set aside for every connection.
+        return Box::pin(http2::serve(stream, peer, membership)).await;
+    }
     if finished && peer.activity.unread.get() {
         linger(http.into_parts().io.into_inner()).await;
     }
@@ -110,12 +114,15 @@ fn poll<C: Http>(
             return Poll::Ready(false);
         }
         if let Poll::Ready(outcome) = http.poll(cx) {
+            if activity.http2.get() {
+                return Poll::Ready(true);
+            }
             // Everything else that goes wrong is in the books already.
             if let Err(error) = outcome
                 && error.is_parse()
                 && matches!(activity.phase(), Phase::Idle | Phase::Head)
             {
-                exchange::unreadable(peer, refusal(&error));
+                exchange::unreadable(peer, refusal(&error), "unreadable");
             }
             return Poll::Ready(true);
         }
@@ -146,16 +153,7 @@ fn poll<C: Http>(
             _ if peer.group.is_closing() => LAST_CALL.min(keep_alive),
             _ => keep_alive,
         };
-        let deadline = activity.deadline(&peer.worker.limits, idle);
-        // A timer that is too early costs one look here; only one that is too late must be moved.
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        ready!(timer.as_mut().poll(cx));
-        if deadline > timer.deadline() {
-            timer.as_mut().reset(deadline);
-            ready!(timer.as_mut().poll(cx));
-        }
+        ready!(activity.poll_patience(&peer.worker.limits, idle, timer.as_mut(), cx));
         match activity.phase() {
             // The request sees it when it is polled, and answers.
             Phase::Waiting if !activity.overdue.replace(true) => {}
@@ -219,7 +217,7 @@ async fn linger(mut stream: ClientStream) {
 /// What a connection that has not asked for anything yet still gets when its listener closes.
 const LAST_CALL: Duration = Duration::from_secs(1);
 /// What the last bytes of an answer get to be written when hyper has been told to close.
-const LEAVE: Duration = Duration::from_secs(5);
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::exchange::Exchange;
 use super::fault::{Fault, Manners};
 use super::forward;
 use super::framing;
-use super::headers::strip_hop_by_hop;
+use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::view::View;
@@ -57,7 +57,8 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     });
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
-    if close {
+    // HTTP/2 has no such field; its connections are told to end as a whole.
+    if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
@@ -85,6 +86,9 @@ fn decide<'v>(
         return Err(fault);
     }
     framing::check(request)?;
+    if request.headers().len() > peer.worker.limits.max_fields {
+        return Err(Fault::Fields);
+    }
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;
     let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
@@ -131,7 +135,8 @@ fn decide<'v>(
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
-    peer.client.introduce(headers, &host.written, &peer.port(listener.port));
+    join_cookies(headers);
+    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
     headers.insert(X_REQUEST_ID, exchange.id.clone());
     if host.elsewhere {
         headers.insert(HOST, host.written.clone());
