@@ -5,6 +5,7 @@
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
 //! ```
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -24,8 +25,9 @@ use super::client_stream::ClientStream;
 use super::exchange;
 use super::group::{Group, Membership};
 use super::headers::Client;
-use super::http2;
+use super::http2::{self, Open};
 use super::rewound::Rewound;
+use super::upgrade::Tunnel;
 use super::request;
 use super::worker::Worker;
 
@@ -37,6 +39,10 @@ pub(crate) struct Peer {
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
     pub(crate) client: Rc<Client>,
+    /// Counts the stream, on HTTP/2.
+    _stream: Option<Open>,
+    /// What the connection becomes after the present answer.
+    pub(crate) tunnel: Cell<Option<Tunnel>>,
 }
 
 impl Peer {
@@ -49,17 +55,21 @@ impl Peer {
             activity: Activity::new(),
             address,
             client: Rc::new(Client::new(ip, trusted)),
+            _stream: None,
+            tunnel: Cell::default(),
         }
     }
 
     /// The same client on a new stream of the same connection.
-    pub(crate) fn stream(&self) -> Self {
+    pub(crate) fn stream(&self, stream: Open) -> Self {
         Peer {
             worker: Rc::clone(&self.worker),
             group: Rc::clone(&self.group),
             activity: Activity::new(),
             address: self.address,
             client: Rc::clone(&self.client),
+            _stream: Some(stream),
+            tunnel: Cell::default(),
         }
     }
 }
@@ -79,13 +89,21 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Mem
         poll(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
     })
     .await;
-    if finished && peer.activity.http2.get() {
+    // Taken in any case: it holds the peer that holds it.
+    let tunnel = peer.tunnel.take();
+    if !finished {
+        return;
+    }
+    if peer.activity.http2.get() || tunnel.is_some() {
         let parts = http.into_parts();
         let stream = Rewound::new(parts.read_buf, parts.io.into_inner());
-        // Boxed: what HTTP/2 needs would be set aside for every connection.
-        return Box::pin(http2::serve(stream, peer, membership)).await;
+        // Boxed: what these need would be set aside for every connection.
+        return match tunnel {
+            Some(tunnel) => Box::pin(tunnel.run(stream, membership)).await,
+            None => Box::pin(http2::serve(stream, peer, membership)).await,
+        };
     }
-    if finished && peer.activity.unread.get() {
+    if peer.activity.unread.get() {
         linger(http.into_parts().io.into_inner()).await;
     }
 }
@@ -138,7 +156,7 @@ fn poll<C: Http>(
             let leave = match activity.phase() {
                 Phase::Idle => activity.requests.get() > 0,
                 Phase::Head => false,
-                Phase::Waiting | Phase::Answering => true,
+                Phase::Waiting | Phase::Answering | Phase::Tunnel => true,
             };
             if leave && !matches!(leaving, Leaving::Told) {
                 *leaving = Leaving::Told;
@@ -162,7 +180,7 @@ fn poll<C: Http>(
                 activity.moved();
                 http.leave();
             }
-            Phase::Idle | Phase::Head | Phase::Waiting => return Poll::Ready(false),
+            Phase::Idle | Phase::Head | Phase::Waiting | Phase::Tunnel => return Poll::Ready(false),
             Phase::Answering => {
                 activity.reset.set(true);
                 return Poll::Ready(false);

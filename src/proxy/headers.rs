@@ -51,7 +51,8 @@ fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
 }
 
-fn lists(value: &HeaderValue, token: &str) -> bool {
+/// Whether a list has this token, without regard to case.
+pub(crate) fn lists(value: &HeaderValue, token: &str) -> bool {
     let mut items = value.as_bytes().split(|byte| *byte == b',');
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }

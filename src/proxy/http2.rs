@@ -52,7 +52,7 @@ where
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
-            let stream = Rc::new(streams.connection.stream());
+            let stream = Rc::new(streams.connection.stream(streams.enter()));
             streams.next.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
         })
@@ -133,8 +133,8 @@ impl Streams {
     }
 }
 
-/// A stream that is counted as open until this is dropped.
-struct Open(Rc<Streams>);
+/// A stream that is counted as open until this is dropped: when nothing of it is left, neither a body nor a tunnel.
+pub(crate) struct Open(Rc<Streams>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -154,7 +154,7 @@ struct Tasks(Rc<Streams>);
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
         match self.0.next.take() {
-            Some(peer) => drop(tokio::task::spawn_local(watch(self.0.enter(), peer, future))),
+            Some(peer) => drop(tokio::task::spawn_local(watch(peer, future))),
             // What carries the bytes of a tunnel, which has its own timer.
             None => drop(tokio::task::spawn_local(future)),
         }
@@ -162,7 +162,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
 }
 
 /// Runs a stream for as long as there is patience with what it is doing.
-async fn watch(open: Open, peer: Rc<Peer>, stream: impl Future<Output = ()>) {
+async fn watch(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
     let mut stream = pin!(stream);
     let activity = &peer.activity;
     let limits = &peer.worker.limits;
@@ -183,7 +183,7 @@ async fn watch(open: Open, peer: Rc<Peer>, stream: impl Future<Output = ()>) {
         }
     })
     .await;
-    drop(open);
+    activity.abandon();
 }
 
 /// The least that may be the largest, which is what all clients send anyway.

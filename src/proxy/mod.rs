@@ -28,6 +28,7 @@ mod rewound;
 mod server;
 mod stats;
 mod target;
+mod upgrade;
 mod view;
 mod worker;
 

@@ -21,6 +21,7 @@ use super::framing;
 use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
+use super::upgrade::Upgrade;
 use super::view::View;
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::router::Question;
@@ -38,8 +39,8 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
-        Ok(Decision::Forward { rule, backend, upstream }) => {
-            forward::forward(upstream, request, &mut exchange).await.map(|mut answer| {
+        Ok(Decision::Forward { rule, backend, upstream, upgrade }) => {
+            forward::forward(upstream, request, upgrade, &mut exchange).await.map(|mut answer| {
                 edit_answer(&mut answer, &backend.filters);
                 edit_answer(&mut answer, &rule.filters);
                 answer
@@ -62,7 +63,22 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
+    if matches!(answer.body(), Source::Switched(..)) {
+        return Ok(switch(answer, exchange));
+    }
     Ok(answer.map(|source| ResponseBody::new(source, exchange, version)))
+}
+
+/// The answer behind which the connection, or the stream, belongs to another protocol.
+fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
+    let (head, source) = answer.into_parts();
+    let mut answer = Response::from_parts(head, ResponseBody::none());
+    if let Source::Switched(upgrade, endpoint) = source {
+        upgrade.grant(&mut answer);
+        exchange.status = Some(answer.status());
+        upgrade.open(endpoint, exchange);
+    }
+    answer
 }
 
 /// What becomes of a request.
@@ -73,6 +89,7 @@ enum Decision<'v> {
         rule: &'v Rule,
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
+        upgrade: Option<Upgrade>,
     },
 }
 
@@ -85,6 +102,7 @@ fn decide<'v>(
     if let Some(fault) = peer.activity.refused() {
         return Err(fault);
     }
+    let upgrade = Upgrade::take(request)?;
     framing::check(request)?;
     if request.headers().len() > peer.worker.limits.max_fields {
         return Err(Fault::Fields);
@@ -149,7 +167,7 @@ fn decide<'v>(
     }
     rewrite(request, &path, [&backend.filters, &rule.filters])?;
 
-    Ok(Decision::Forward { rule, backend, upstream })
+    Ok(Decision::Forward { rule, backend, upstream, upgrade })
 }
 
 /// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from

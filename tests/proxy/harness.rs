@@ -15,7 +15,7 @@ use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::{Bind, Listener, Snapshot};
-use portico::upstream::{Address, Endpoints, Upstream, UpstreamKey};
+use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,7 +132,12 @@ pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
 }
 
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    let upstream = Upstream::new(UpstreamKey { namespace: "default".into(), service: service.into(), port: 80 });
+    upstream_of(Protocol::Http1, service, addresses)
+}
+
+pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+    let key = UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, protocol };
+    let upstream = Upstream::new(key);
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();
     upstream.set_endpoints(Endpoints { addresses });

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, Version};
 use jiff::Timestamp;
 
 use super::Record;
@@ -112,7 +112,7 @@ fn escaped(text: &str) -> String {
 pub(super) mod testing {
     use std::time::{Duration, SystemTime};
 
-    use http::StatusCode;
+    use http::{StatusCode, Uri};
 
     use super::*;
 
