@@ -89,6 +89,11 @@ impl Activity {
         self.since.set(now);
     }
 
+    /// Whether the bytes of the connection are HTTP/1, and not something that they have led to.
+    pub(crate) fn is_http1(&self) -> bool {
+        !self.http2.get() && self.phase.get() != Phase::Tunnel
+    }
+
     /// Something moved, so the patience starts anew.
     pub(crate) fn moved(&self) {
         self.since.set(Instant::now());

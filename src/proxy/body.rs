@@ -111,7 +111,7 @@ pub(crate) enum Source {
         connection: Option<Connection<RequestBody>>,
     },
     /// The endpoint switches protocols, as it was asked to.
-    Switched(Upgrade, OnUpgrade),
+    Switched(Box<Upgrade>, OnUpgrade),
 }
 
 /// The body of an answer, with the entry in the books that its end closes.

@@ -25,9 +25,9 @@ impl ClientStream {
         ClientStream { stream, opening: Opening::default(), guard: Guard::default(), peer }
     }
 
-    /// On HTTP/2 the streams know what moves, and what else is written moves nothing.
+    /// The streams of HTTP/2 and a tunnel know for themselves what moves.
     fn told(&self) {
-        if !self.peer.activity.http2.get() {
+        if self.peer.activity.is_http1() {
             self.peer.activity.told();
         }
     }
@@ -46,7 +46,7 @@ impl AsyncRead for ClientStream {
             }
             this.peer.activity.http2.set(ready!(spoken)? == Spoken::Http2);
         }
-        if this.peer.activity.http2.get() {
+        if !this.peer.activity.is_http1() {
             return Poll::Ready(Ok(()));
         }
         let read = &buffer.filled()[before..];

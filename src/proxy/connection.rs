@@ -13,12 +13,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
 use super::client_stream::ClientStream;
@@ -42,7 +43,7 @@ pub(crate) struct Peer {
     /// Counts the stream, on HTTP/2.
     _stream: Option<Open>,
     /// What the connection becomes after the present answer.
-    pub(crate) tunnel: Cell<Option<Tunnel>>,
+    pub(crate) tunnel: Cell<Option<Box<Tunnel>>>,
 }
 
 impl Peer {
@@ -94,18 +95,28 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Mem
     if !finished {
         return;
     }
-    if peer.activity.http2.get() || tunnel.is_some() {
-        let parts = http.into_parts();
-        let stream = Rewound::new(parts.read_buf, parts.io.into_inner());
-        // Boxed: what these need would be set aside for every connection.
-        return match tunnel {
-            Some(tunnel) => Box::pin(tunnel.run(stream, membership)).await,
-            None => Box::pin(http2::serve(stream, peer, membership)).await,
-        };
+    let parts = http.into_parts();
+    if let Some(afterlife) = afterlife(parts.io.into_inner(), parts.read_buf, tunnel, peer, membership) {
+        afterlife.await;
     }
-    if peer.activity.unread.get() {
-        linger(http.into_parts().io.into_inner()).await;
+}
+
+/// What a connection is when it is no longer one of HTTP/1. Boxed: what these need would be set aside for every connection.
+fn afterlife(
+    stream: ClientStream,
+    read: Bytes,
+    tunnel: Option<Box<Tunnel>>,
+    peer: Rc<Peer>,
+    membership: Membership,
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    if let Some(tunnel) = tunnel {
+        peer.activity.enter(Phase::Tunnel, Instant::now());
+        return Some(Box::pin(tunnel.run(Rewound::new(read, stream), membership)));
     }
+    if peer.activity.http2.get() {
+        return Some(Box::pin(http2::serve(Rewound::new(read, stream), peer, membership)));
+    }
+    peer.activity.unread.get().then(|| Box::pin(linger(stream)) as _)
 }
 
 /// How far a connection is on its way out when its listener closes.

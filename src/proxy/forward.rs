@@ -30,7 +30,7 @@ use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
-    mut upgrade: Option<Upgrade>,
+    mut upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
@@ -150,7 +150,7 @@ async fn send(
     peer: &Rc<Peer>,
     mut connection: Connection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
-    upgrade: &mut Option<Upgrade>,
+    upgrade: &mut Option<Box<Upgrade>>,
     keep_copy: bool,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;

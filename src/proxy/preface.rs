@@ -85,7 +85,7 @@ mod tests {
         let mut memory = [0; 256];
         let mut buffer = ReadBuf::new(&mut memory);
         let mut parts = parts.iter();
-        let spoken = poll_fn(|cx| {
+        let spoken = tokio::task::unconstrained(poll_fn(|cx| {
             loop {
                 if let Poll::Ready(spoken) = opening.read(&mut server, cx, &mut buffer) {
                     return Poll::Ready(spoken.unwrap());
@@ -102,7 +102,7 @@ mod tests {
                     }
                 }
             }
-        })
+        }))
         .await;
         assert!(opening.is_over());
         (spoken, buffer.filled().to_vec())

@@ -89,7 +89,7 @@ enum Decision<'v> {
         rule: &'v Rule,
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
-        upgrade: Option<Upgrade>,
+        upgrade: Option<Box<Upgrade>>,
     },
 }
 

@@ -41,14 +41,14 @@ pub(crate) struct Upgrade {
 impl Upgrade {
     /// Takes the wish out of the request, which then reads as a GET. None if there is none, or none that is granted: HTTP/1
     /// lets a server answer as if it had not been asked.
-    pub(crate) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Upgrade>, Fault> {
+    pub(crate) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, Fault> {
         if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
             if protocol.as_str() != "websocket" {
                 return Err(Fault::Protocol);
             }
             let stream = request.extensions_mut().remove::<OnUpgrade>();
             *request.method_mut() = Method::GET;
-            return Ok(Some(Upgrade { protocol: HeaderValue::from_static("websocket"), stream }));
+            return Ok(Some(Box::new(Upgrade { protocol: HeaderValue::from_static("websocket"), stream })));
         }
         let headers = request.headers();
         let Some(protocol) = headers.get(UPGRADE) else { return Ok(None) };
@@ -56,8 +56,8 @@ impl Upgrade {
             && headers.get_all(UPGRADE).iter().count() == 1
             && headers.get_all(CONNECTION).iter().any(|value| lists(value, "upgrade"))
             && request.body().is_end_stream();
-        let upgrade = Upgrade { protocol: protocol.clone(), stream: None };
-        Ok((asked && is_granted(protocol)).then_some(upgrade))
+        let upgrade = || Box::new(Upgrade { protocol: protocol.clone(), stream: None });
+        Ok((asked && is_granted(protocol)).then(upgrade))
     }
 
     /// Asks the endpoint for the same.
@@ -102,9 +102,9 @@ impl Upgrade {
     }
 
     /// Lets the bytes through as soon as the client has its answer.
-    pub(crate) fn open(self, endpoint: OnUpgrade, exchange: Exchange) {
+    pub(crate) fn open(self: Box<Self>, endpoint: OnUpgrade, exchange: Exchange) {
         let peer = Rc::clone(&exchange.peer);
-        let tunnel = Tunnel { endpoint, exchange };
+        let tunnel = Box::new(Tunnel { endpoint, exchange });
         let Some(stream) = self.stream else {
             peer.tunnel.set(Some(tunnel));
             return;
@@ -134,11 +134,11 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Carries bytes until both sides have ended, nothing moves for too long, or the connection has to go.
-    pub(crate) async fn run<S>(self, client: S, mut membership: Membership)
+    pub(crate) async fn run<S>(self: Box<Self>, client: S, mut membership: Membership)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Tunnel { endpoint, mut exchange } = self;
+        let Tunnel { endpoint, mut exchange } = *self;
         let peer = Rc::clone(&exchange.peer);
         let (activity, limits) = (&peer.activity, &peer.worker.limits);
         activity.enter(Phase::Tunnel, Instant::now());

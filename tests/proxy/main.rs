@@ -7,6 +7,7 @@ mod binding;
 mod bodies;
 mod books;
 mod endpoints;
+mod frames;
 mod h2;
 mod harness;
 mod hostile;
