@@ -97,6 +97,7 @@ pub(crate) async fn forward(
             Err(error) => {
                 tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
                 failure = match error {
+                    ConnectFailure::Foreign(_) => Fault::BadAnswer,
                     ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
                     ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
                 };

@@ -34,6 +34,8 @@ pub enum ConnectFailure {
     TimedOut(SocketAddr, Duration),
     #[error("{0} refused the connection; does the container listen on this port?")]
     Refused(SocketAddr),
+    #[error("{0} does not speak HTTP/2 without TLS; is the appProtocol of the Service port right?")]
+    Foreign(SocketAddr),
     #[error("cannot connect to {0}: {1}")]
     Failed(SocketAddr, io::Error),
 }
@@ -43,6 +45,7 @@ impl ConnectFailure {
         match error.kind() {
             io::ErrorKind::TimedOut => ConnectFailure::TimedOut(address, patience),
             io::ErrorKind::ConnectionRefused => ConnectFailure::Refused(address),
+            io::ErrorKind::InvalidData => ConnectFailure::Foreign(address),
             _ => ConnectFailure::Failed(address, error),
         }
     }
@@ -51,6 +54,7 @@ impl ConnectFailure {
         match self {
             ConnectFailure::TimedOut(..) => io::ErrorKind::TimedOut,
             ConnectFailure::Refused(_) => io::ErrorKind::ConnectionRefused,
+            ConnectFailure::Foreign(_) => io::ErrorKind::InvalidData,
             ConnectFailure::Failed(_, error) => error.kind(),
         }
     }
@@ -73,7 +77,7 @@ impl Dial {
             let count = match failure {
                 ConnectFailure::TimedOut(..) => &traffic.timed_out,
                 ConnectFailure::Refused(_) => &traffic.refused,
-                ConnectFailure::Failed(..) => &traffic.failed,
+                ConnectFailure::Foreign(_) | ConnectFailure::Failed(..) => &traffic.failed,
             };
             count.add(1);
             failure

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use http_body::Body;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{Instant, timeout};
 
 use super::{ConnectFailure, Dial, Traffic};
 
@@ -121,12 +122,14 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = dial.open(address, traffic).await?;
-    let mut http = Builder::new(Tasks);
+    let tasks = Tasks::default();
+    let mut http = Builder::new(tasks.clone());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         // As much as all streams together: one client that does not read its answer must not hold up the others.
         .initial_connection_window_size(u32::try_from(dial.streams).unwrap_or(1).saturating_mul(STREAM_WINDOW).min(MAX_WINDOW))
-        .initial_max_send_streams(dial.streams)
+        // Nothing is sent before the endpoint has said how much it takes, so that nothing waits behind what it does not.
+        .initial_max_send_streams(0)
         .max_header_list_size(u32::try_from(dial.max_head).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(dial.ping_interval)
@@ -138,23 +141,38 @@ where
     traffic.connected.add(1);
     let load = Rc::new(Load {
         requests: Cell::new(0),
-        limit: Cell::new(dial.streams),
+        limit: Cell::new(0),
         since: Cell::new(Instant::now()),
     });
     let line = Line { sender, load: Rc::clone(&load) };
     let (traffic, most) = (Arc::clone(traffic), dial.streams);
+    let (known, settings) = oneshot::channel();
+    let mut known = Some(known);
     // Owned by its sender: the task ends when the sender is dropped or the endpoint closes. What went wrong reaches whoever
     // waits for an answer or reads its body, so there is nothing to say here.
     tokio::task::spawn_local(async move {
         let ended = poll_fn(|cx| {
             let state = Pin::new(&mut connection).poll(cx);
             load.limit.set(connection.current_max_send_streams().min(most));
+            if load.limit.get() > 0
+                && let Some(known) = known.take()
+            {
+                // Whoever has stopped waiting does not want to know.
+                known.send(()).ok();
+            } else if known.is_some() {
+                tasks.0.replace(Some(cx.waker().clone()));
+            }
             state
         });
         drop(ended.await);
+        drop(known);
         traffic.closed.add(1);
     });
-    Ok(line)
+    match timeout(dial.timeout, settings).await {
+        Ok(Ok(())) => Ok(line),
+        Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
+        Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
+    }
 }
 
 impl<B> Lease<B> {
@@ -176,13 +194,27 @@ impl<B> Drop for Lease<B> {
     }
 }
 
-/// Where hyper runs what carries the bodies of requests. It ends with the connection or the request.
-#[derive(Clone, Copy)]
-struct Tasks;
+/// Where hyper runs the socket and what carries the bodies of requests. They end with the connection or the request.
+///
+/// What the endpoint says about itself is read by such a task, and nobody is told; so whoever waits for it is woken to look
+/// whenever one has run.
+#[derive(Clone, Default)]
+struct Tasks(Rc<RefCell<Option<Waker>>>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let waiting = Rc::clone(&self.0);
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            poll_fn(|cx| {
+                let state = future.as_mut().poll(cx);
+                if let Some(waker) = waiting.take() {
+                    waker.wake();
+                }
+                state
+            })
+            .await;
+        });
     }
 }
 

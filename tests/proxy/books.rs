@@ -23,7 +23,7 @@ fn scrape(gate: &Gate) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn records(path: &Path) -> Vec<Value> {
+pub(crate) fn records(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -342,6 +342,11 @@ impl Client {
         .await
     }
 
+    /// What was read beyond the last answer.
+    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
         self.answer(false).await
