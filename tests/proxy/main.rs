@@ -9,6 +9,7 @@ mod books;
 mod endpoints;
 mod frames;
 mod h2;
+mod h2_hostile;
 mod h2_upstream;
 mod harness;
 mod hostile;
