@@ -42,7 +42,12 @@ pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
         let ObjectKey { namespace, name } = &service.meta.key;
-        let key = UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, protocol: Protocol::default() };
+        let key = UpstreamKey {
+            namespace: namespace.clone(),
+            service: name.clone(),
+            port: number,
+            protocol: Protocol::default(),
+        };
         if of(store, &key).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),

@@ -27,9 +27,9 @@ use super::exchange;
 use super::group::{Group, Membership};
 use super::headers::Client;
 use super::http2::{self, Open};
+use super::request;
 use super::rewound::Rewound;
 use super::upgrade::Tunnel;
-use super::request;
 use super::worker::Worker;
 
 /// One client, and what its requests need to know about it. On HTTP/2 each stream has its own, since it is doing something of

@@ -198,10 +198,13 @@ async fn send(
     framing::settle_answer(&mut head.headers).map_err(Lost::Fault)?;
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, match switched {
-        Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
-        None => Source::Upstream { incoming, connection: Some(connection) },
-    }))
+    Ok(Response::from_parts(
+        head,
+        match switched {
+            Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
+            None => Source::Upstream { incoming, connection: Some(connection) },
+        },
+    ))
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.

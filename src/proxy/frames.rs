@@ -138,7 +138,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if !self.frames.read(&buffer.filled()[before..]) {
             self.streams.flooded.set(true);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many frames that ask for nothing")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many frames that ask for nothing",
+            )));
         }
         Poll::Ready(Ok(()))
     }

@@ -62,11 +62,7 @@ impl ConnectFailure {
 
 impl Dial {
     /// A socket to the endpoint.
-    pub(super) async fn open(
-        &self,
-        address: SocketAddr,
-        traffic: &Arc<Traffic>,
-    ) -> Result<TcpStream, ConnectFailure> {
+    pub(super) async fn open(&self, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<TcpStream, ConnectFailure> {
         let outcome = match timeout(self.timeout, TcpStream::connect(address)).await {
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
             Ok(outcome) => outcome,

@@ -153,7 +153,12 @@ mod tests {
     use super::*;
 
     fn upstream() -> Upstream {
-        Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, protocol: Protocol::Http1 })
+        Upstream::new(UpstreamKey {
+            namespace: "ns".into(),
+            service: "web".into(),
+            port: 80,
+            protocol: Protocol::Http1,
+        })
     }
 
     fn endpoints(texts: &[&str]) -> Endpoints {

@@ -127,7 +127,9 @@ where
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         // As much as all streams together: one client that does not read its answer must not hold up the others.
-        .initial_connection_window_size(u32::try_from(dial.streams).unwrap_or(1).saturating_mul(STREAM_WINDOW).min(MAX_WINDOW))
+        .initial_connection_window_size(
+            u32::try_from(dial.streams).unwrap_or(1).saturating_mul(STREAM_WINDOW).min(MAX_WINDOW),
+        )
         // Nothing is sent before the endpoint has said how much it takes, so that nothing waits behind what it does not.
         .initial_max_send_streams(0)
         .max_header_list_size(u32::try_from(dial.max_head).unwrap_or(u32::MAX))
@@ -139,11 +141,7 @@ where
         ConnectFailure::Failed(address, io::Error::other(error))
     })?;
     traffic.connected.add(1);
-    let load = Rc::new(Load {
-        requests: Cell::new(0),
-        limit: Cell::new(0),
-        since: Cell::new(Instant::now()),
-    });
+    let load = Rc::new(Load { requests: Cell::new(0), limit: Cell::new(0), since: Cell::new(Instant::now()) });
     let line = Line { sender, load: Rc::clone(&load) };
     let (traffic, most) = (Arc::clone(traffic), dial.streams);
     let (known, settings) = oneshot::channel();

@@ -385,12 +385,7 @@ async fn patience_is_with_each_stream() {
         stream.rest().await;
     })
     .await;
-    let limits = Limits {
-        answer_timeout: SHORT,
-        upload_timeout: SHORT,
-        stall_timeout: SHORT,
-        ..Limits::default()
-    };
+    let limits = Limits { answer_timeout: SHORT, upload_timeout: SHORT, stall_timeout: SHORT, ..Limits::default() };
     let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
     let client = Client::connect(gate.address).await;
     assert_eq!(client.get("/silent").await.status, 504);
@@ -408,7 +403,8 @@ async fn a_client_that_does_not_open_its_window_loses_its_stream() {
     let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
     // SETTINGS_INITIAL_WINDOW_SIZE = 0.
     let mut raw = Raw::with(gate.address, &[0, 4, 0, 0, 0, 0]).await;
-    let request: Vec<(&str, &str)> = GET.iter().map(|(name, value)| (*name, if *name == ":path" { "/9" } else { *value })).collect();
+    let request: Vec<(&str, &str)> =
+        GET.iter().map(|(name, value)| (*name, if *name == ":path" { "/9" } else { *value })).collect();
     raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &frames::block(&request))).await;
     raw.until("the head", |frame| frame.kind == HEADERS && frame.stream == 1).await;
     raw.until("the reset", |frame| frame.kind == RST_STREAM && frame.stream == 1).await;

@@ -297,13 +297,15 @@ async fn an_endpoint_may_say_goodbye_at_any_time() {
 
 #[tokio::test]
 async fn what_an_endpoint_of_http2_can_do_wrong() {
-    let answered = ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "\0\0\0\u{4}\0\0\0\0\0\0\0\u{1}\u{1}\u{5}\0\0\0\u{1}\0"];
+    let answered =
+        ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "\0\0\0\u{4}\0\0\0\0\0\0\0\u{1}\u{1}\u{5}\0\0\0\u{1}\0"];
     for bytes in answered {
         let endpoint = Endpoint::scripted(move |mut stream, _| async move {
             stream.send(bytes).await;
         })
         .await;
-        let gate = Gate::open(vec![route(forward(vec![(1, upstream_of(Protocol::Http2, "h2c", &[endpoint.address]))]))]).await;
+        let gate =
+            Gate::open(vec![route(forward(vec![(1, upstream_of(Protocol::Http2, "h2c", &[endpoint.address]))]))]).await;
         assert_eq!(gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 502, "{bytes:?}");
     }
     let silent = Endpoint::scripted(|mut stream, _| async move {

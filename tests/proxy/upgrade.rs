@@ -72,7 +72,9 @@ async fn a_websocket_goes_through() {
     client.socket.shutdown().await.unwrap();
     assert_eq!(client.rest().await.unwrap(), b"bye", "what is open the other way stays open");
     let seen = endpoint.log.requests().remove(0);
-    for field in ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "x-forwarded-for: 127.0.0.1"] {
+    for field in
+        ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "x-forwarded-for: 127.0.0.1"]
+    {
         assert!(seen.contains(&format!("\r\n{field}\r\n")), "no {field} in {seen}");
     }
 }
