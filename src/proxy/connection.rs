@@ -265,7 +265,7 @@ mod tests {
         let connection = size(serve);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
-            connection <= 1600 && request <= 3300,
+            connection <= 1300 && request <= 3500,
             "a connection takes {connection} bytes, a request in it {request}"
         );
     }

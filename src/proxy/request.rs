@@ -76,7 +76,7 @@ fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<Response
     if let Source::Switched(upgrade, endpoint) = source {
         upgrade.grant(&mut answer);
         exchange.status = Some(answer.status());
-        upgrade.open(endpoint, exchange);
+        (*upgrade).open(endpoint, exchange);
     }
     answer
 }

@@ -102,7 +102,7 @@ impl Upgrade {
     }
 
     /// Lets the bytes through as soon as the client has its answer.
-    pub(crate) fn open(self: Box<Self>, endpoint: OnUpgrade, exchange: Exchange) {
+    pub(crate) fn open(self, endpoint: OnUpgrade, exchange: Exchange) {
         let peer = Rc::clone(&exchange.peer);
         let tunnel = Box::new(Tunnel { endpoint, exchange });
         let Some(stream) = self.stream else {

@@ -199,7 +199,7 @@ async fn large_bodies_go_through_both_ways() {
         send_all(&mut stream, &body).await.unwrap();
         read(answer).await.unwrap()
     };
-    let (first, second) = tokio::join!(async { upload.await }, client.get("/"));
+    let (first, second) = tokio::join!(upload, client.get("/"));
     assert!(first.body == body);
     assert_eq!(second.status, 200);
 }
