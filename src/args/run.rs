@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::gateways::GatewayArgs;
 use super::network::{self, Listen};
+use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
 use crate::quantity;
 use crate::schema;
@@ -26,6 +27,8 @@ pub struct RunArgs {
     gateways: GatewayArgs,
     #[command(flatten)]
     listening: ListeningArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -71,6 +74,11 @@ struct ListeningArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_TRUSTED_IPS")]
     #[arg(value_parser = network::network)]
     trusted_ips: Vec<IpNet>,
+
+    /// Balancers that begin every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_PROXY_PROTOCOL_FROM")]
+    #[arg(value_parser = network::network)]
+    proxy_protocol_from: Vec<IpNet>,
 
     /// Threads that serve requests; without it one per core
     #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = count::<1024>)]
@@ -167,7 +175,10 @@ pub struct RunOptions {
     pub allow_port_sharing: bool,
     /// Peers whose `X-Forwarded-…` fields are believed.
     pub trusted_ips: Vec<IpNet>,
+    /// Peers that begin every connection with a PROXY header.
+    pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
+    pub tls: TlsOptions,
     pub limits: Limits,
     pub drain: DrainOptions,
     pub access_log: AccessLog,
@@ -229,6 +240,8 @@ impl RunArgs {
             echo: listening.echo,
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
+            proxy_protocol_from: listening.proxy_protocol_from,
+            tls: self.tls.resolve()?,
             workers: listening.workers.unwrap_or(surroundings.cores),
             limits: self.limits.resolve(),
             drain: DrainOptions { delay: self.stopping.drain_delay, timeout: self.stopping.drain_timeout },

@@ -26,6 +26,7 @@ mod http_route;
 mod listener;
 mod matches;
 mod notes;
+mod overlaps;
 mod routers;
 mod selector;
 
@@ -38,6 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
 use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
+use certificates::Secrets;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use routers::Routers;
@@ -74,6 +76,7 @@ type Plans<T> = BTreeMap<ObjectKey, Arc<T>>;
 #[derive(Debug, Default)]
 pub struct Compiler {
     owners: PortOwners,
+    secrets: Secrets,
     gateways: Plans<GatewayPlan>,
     routes: Plans<RoutePlan>,
     routers: Routers,
@@ -95,6 +98,9 @@ impl Compiler {
     pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
         let services = self.services_behind(store, changes);
         let touched = touched(store, changes, &services);
+        for key in keys(changes, Kind::Secret) {
+            self.secrets.forget_if_gone(store, key);
+        }
         let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
 
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
@@ -156,7 +162,7 @@ impl Compiler {
         let mut routes = BTreeSet::new();
         for key in gateways {
             let object = store.gateways.get(&key);
-            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, object));
+            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, &mut self.secrets, object));
             if plan.is_none() {
                 let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
                 self.judge(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
@@ -167,9 +173,12 @@ impl Compiler {
                     continue;
                 }
             }
-            let id = ObjectId::new(Kind::Gateway, key.clone());
-            routes
-                .extend(store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute).map(|id| id.key.clone()));
+            let before = self.gateways.get(&key);
+            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_alike_for_routes(before)) {
+                let id = ObjectId::new(Kind::Gateway, key.clone());
+                let dependents = store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                routes.extend(dependents.map(|id| id.key.clone()));
+            }
             run.rerouted.insert(key.clone());
             match plan {
                 Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),

@@ -6,22 +6,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::connection::Peer;
 use super::guard::Guard;
 use super::preface::{Opening, Spoken};
+use super::transport::Transport;
 
-/// The client's socket; it notes when bytes move, and lets none by unseen.
+/// What carries the client's bytes; it notes when bytes move, and lets none by unseen.
 pub(crate) struct ClientStream {
-    stream: TcpStream,
+    stream: Transport,
     opening: Opening,
     guard: Guard,
     peer: Rc<Peer>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, peer: Rc<Peer>) -> Self {
+    pub(crate) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
         ClientStream { stream, opening: Opening::default(), guard: Guard::default(), peer }
     }
 
@@ -97,7 +97,7 @@ impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.peer.activity.reset.get() {
             // If the system refuses, the connection ends in the ordinary way, which is all there is to do then.
-            drop(self.stream.set_zero_linger());
+            drop(self.stream.socket().set_zero_linger());
         }
     }
 }

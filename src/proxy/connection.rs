@@ -1,4 +1,4 @@
-//! One connection of a client, from accept to close.
+//! One connection of a client, from its first request to its close.
 //!
 //! ```text
 //!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
@@ -18,7 +18,6 @@ use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
@@ -29,8 +28,11 @@ use super::headers::Client;
 use super::http2::{self, Open};
 use super::request;
 use super::rewound::Rewound;
+use super::tls::Session;
+use super::transport::Transport;
 use super::upgrade::Tunnel;
 use super::worker::Worker;
+use crate::snapshot::redirect::Scheme;
 
 /// One client, and what its requests need to know about it. On HTTP/2 each stream has its own, since it is doing something of
 /// its own.
@@ -40,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
     pub(crate) client: Rc<Client>,
+    /// What was agreed on, if the connection is TLS.
+    pub(crate) session: Option<Rc<Session>>,
     /// Counts the stream, on HTTP/2.
     _stream: Option<Open>,
     /// What the connection becomes after the present answer.
@@ -47,7 +51,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr) -> Self {
+    /// `address` is the client's, as far as it is known.
+    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr, session: Option<Session>) -> Self {
         let ip = address.ip().to_canonical();
         let trusted = worker.trusted.iter().any(|network| network.contains(&ip));
         Peer {
@@ -55,7 +60,8 @@ impl Peer {
             group,
             activity: Activity::new(),
             address,
-            client: Rc::new(Client::new(ip, trusted)),
+            client: Rc::new(Client::new(ip, trusted, if session.is_some() { Scheme::Https } else { Scheme::Http })),
+            session: session.map(Rc::new),
             _stream: None,
             tunnel: Cell::default(),
         }
@@ -69,6 +75,7 @@ impl Peer {
             activity: Activity::new(),
             address: self.address,
             client: Rc::clone(&self.client),
+            session: self.session.clone(),
             _stream: Some(stream),
             tunnel: Cell::default(),
         }
@@ -76,8 +83,8 @@ impl Peer {
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
-    let stream = ClientStream::new(stream, Rc::clone(&peer));
+pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: Membership) {
+    let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))

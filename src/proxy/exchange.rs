@@ -82,6 +82,8 @@ impl Exchange {
             worker.log.write(Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
+                tls: self.peer.session.as_ref().map(|session| session.version),
+                server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(line.method),
                 version: Some(line.version),
                 host: line.host,
@@ -107,6 +109,8 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     peer.worker.log.write(Record {
         time: SystemTime::now(),
         client: peer.address,
+        tls: peer.session.as_ref().map(|session| session.version),
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: None,
         version: None,
         host: None,

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     /// No listener of this address takes the host.
     NoListener,
     NoRoute,
+    /// The connection was made for another listener.
+    Misdirected,
     /// The rule or its backend cannot be honored.
     Rule(Failure),
     /// The path after a rewrite is none.
@@ -78,6 +80,7 @@ impl Fault {
             Fault::UploadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "upload_timeout", "Request timeout", false),
             Fault::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
             Fault::NoRoute => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
+            Fault::Misdirected => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", true),
             Fault::Rule(Failure::NoBackends) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", UNEXPECTED, false),
             Fault::Rule(Failure::InvalidBackend) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", UNEXPECTED, false),
             Fault::Rule(Failure::Unsupported) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::snapshot::redirect::Scheme;
+
 /// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
 ///
 /// Most requests have one of these fields or none, so one pass over the names finds out which.
@@ -73,17 +75,17 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 pub(crate) struct Client {
     pub(crate) trusted: bool,
     pub(crate) ip: HeaderValue,
-    pub(crate) proto: HeaderValue,
+    pub(crate) scheme: Scheme,
     /// The port clients see, for the listener that was last used.
     port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl Client {
-    pub(crate) fn new(ip: IpAddr, trusted: bool) -> Self {
+    pub(crate) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
         // A client of an IPv4 network is one, also when it comes in through a socket that takes both.
         let text = ip.to_canonical().to_string();
         let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
-        Client { trusted, ip, proto: HeaderValue::from_static("http"), port: RefCell::default() }
+        Client { trusted, ip, scheme, port: RefCell::default() }
     }
 
     pub(crate) fn port(&self, port: u16) -> HeaderValue {
@@ -101,6 +103,7 @@ impl Client {
     /// Tells the backend who asked and how. A trusted peer's word about that is kept and added to, anybody else's is
     /// replaced.
     pub(crate) fn introduce(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
+        let proto = HeaderValue::from_static(self.scheme.as_str());
         // Once, instead of growing twice on the way.
         headers.reserve(5);
         if self.trusted {
@@ -112,13 +115,13 @@ impl Client {
             chain.extend_from_slice(self.ip.as_bytes());
             let chain = HeaderValue::from_bytes(&chain).expect("header values joined by commas are a header value");
             headers.insert(X_FORWARDED_FOR, chain);
-            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| proto);
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
             headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());
         } else {
             headers.remove(FORWARDED);
             headers.insert(X_FORWARDED_FOR, self.ip.clone());
-            headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+            headers.insert(X_FORWARDED_PROTO, proto);
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(X_FORWARDED_PORT, port.clone());
         }
@@ -207,7 +210,7 @@ mod tests {
         ];
         for (trusted, before, after) in cases {
             let mut headers = headers(before);
-            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted);
+            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
             client.introduce(&mut headers, &HeaderValue::from_static("h:1"), &HeaderValue::from_static("80"));
             assert_eq!(text(&headers), after);
         }

@@ -11,6 +11,12 @@ pub struct Limits {
     pub max_head: usize,
     /// Header fields of a request. More is answered 431.
     pub max_fields: usize,
+    /// For a TLS handshake, from the first byte that is waited for to the last one sent. The connection is closed after it.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes at the same time, in the whole process. Further clients wait for their turn.
+    pub max_handshakes: usize,
+    /// For a PROXY header, of which version 2 may have 4096 bytes. The connection is closed after it.
+    pub proxy_header_timeout: Duration,
     /// How long a connection without a request stays open.
     pub keep_alive: Duration,
     /// Silence of a client in the middle of a request body, before an answer. Then 408.
@@ -53,6 +59,9 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             max_head: 64 * 1024,
             max_fields: 100,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 4096,
+            proxy_header_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(75),
             upload_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(60),

@@ -5,6 +5,7 @@
 //!                                  └ View: the snapshot, with this worker's counters     └▶ redirect, fault
 //! ```
 
+mod accept;
 pub mod access_log;
 mod activity;
 mod bind;
@@ -22,12 +23,15 @@ mod headers;
 mod http2;
 mod limits;
 mod preface;
+mod proxy_header;
 mod request;
 mod request_id;
 mod rewound;
 mod server;
 mod stats;
 mod target;
+mod tls;
+mod transport;
 mod upgrade;
 mod view;
 mod worker;
@@ -38,6 +42,7 @@ use std::net::SocketAddr;
 pub use limits::Limits;
 pub use server::{Config, Proxy};
 pub use stats::Stats;
+pub use tls::{TlsPolicy, TlsVersion};
 
 /// What became of every address the snapshot asks for.
 pub type Binds = BTreeMap<SocketAddr, BindState>;

@@ -21,11 +21,12 @@ use super::framing;
 use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
+use super::tls::Session;
 use super::upgrade::Upgrade;
 use super::view::View;
-use crate::snapshot::redirect::Scheme;
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
+use crate::snapshot::{Bind, Listener};
 use crate::upstream::Upstream;
 
 /// Answers one request. What goes wrong becomes an answer too, so there is no error.
@@ -115,7 +116,11 @@ fn decide<'v>(
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
     let bind = view.snapshot.binds.get(&peer.group.address);
-    let listener = bind.and_then(|bind| bind.listener(&name)).ok_or(Fault::NoListener)?;
+    let listener = bind.and_then(|bind| bind.listener(&name));
+    if bind.is_some_and(|bind| is_misdirected(bind, listener, peer.session.as_deref(), &name)) {
+        return Err(Fault::Misdirected);
+    }
+    let listener = listener.ok_or(Fault::NoListener)?;
     let question =
         Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
     let Some(matched) = listener.find(&name, &question) else {
@@ -129,7 +134,7 @@ fn decide<'v>(
         Action::Redirect(redirect) => {
             exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
             let host = host.written.to_str().unwrap_or_default();
-            let location = redirect.location(Scheme::Http, host, listener.port, &path.path, path.query);
+            let location = redirect.location(peer.client.scheme, host, listener.port, &path.path, path.query);
             let mut answer = Response::new(Source::Ours(Bytes::new()));
             *answer.status_mut() = redirect.status;
             let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
@@ -168,6 +173,26 @@ fn decide<'v>(
     rewrite(request, &path, [&backend.filters, &rule.filters])?;
 
     Ok(Decision::Forward { rule, backend, upstream, upgrade })
+}
+
+/// Whether the request came over a connection that belongs to another listener than its host does (RFC 9110, section
+/// 15.5.20): a browser reuses one for every name in its certificate, but what guards a listener was checked for its own
+/// connections only.
+fn is_misdirected(bind: &Bind, listener: Option<&Arc<Listener>>, session: Option<&Session>, host: &str) -> bool {
+    match (session, &bind.tls) {
+        (None, None) => false,
+        (Some(session), Some(_)) => {
+            let server_name = session.server_name.as_deref();
+            // What most clients send, and then there is nothing to look up.
+            if server_name == Some(host) {
+                return false;
+            }
+            let greeted = bind.greeted(server_name);
+            !greeted.zip(listener).is_some_and(|(greeted, listener)| Arc::ptr_eq(greeted, listener))
+        }
+        // The port was turned from HTTP to HTTPS, or back, while the connection was open.
+        (None, Some(_)) | (Some(_), None) => true,
+    }
 }
 
 /// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from

@@ -1,6 +1,6 @@
 //! One worker: a thread with its own runtime, its own sockets, its own pools, and nothing shared on a request's way.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -18,13 +18,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::accept;
 use super::access_log::AccessLog;
 use super::body::RequestBody;
-use super::connection::{self, Peer};
 use super::group::Group;
 use super::limits::Limits;
 use super::request_id::RequestIds;
 use super::stats::{Labels, Ledger, Series, Stats};
+use super::tls::Terminator;
 use super::view::View;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Dial, Keep, Pools};
@@ -39,6 +40,10 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     /// One permit per connection of the whole process.
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) tls: Arc<Terminator>,
+    /// One permit per handshake of the whole process.
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) balancers: Vec<IpNet>,
 }
 
 /// What a worker can be told. Each command is answered when it is done.
@@ -56,8 +61,13 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) request_ids: RequestIds,
     pub(crate) http: http1::Builder,
+    pub(crate) tls: Arc<Terminator>,
+    pub(crate) handshakes: Arc<Semaphore>,
+    balancers: Vec<IpNet>,
+    /// When somebody was last told about a balancer that sends no PROXY header.
+    pub(crate) warned: Cell<Option<Instant>>,
     stats: Arc<Stats>,
-    ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
     unrouted: OnceCell<Arc<Series>>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
@@ -111,6 +121,10 @@ impl Worker {
             pools: Pools::new(dial, keep, Arc::clone(&ledger.traffic)),
             request_ids: RequestIds::default(),
             http,
+            tls: shared.tls,
+            handshakes: shared.handshakes,
+            balancers: shared.balancers,
+            warned: Cell::new(None),
             stats: shared.stats,
             ledger,
             unrouted: OnceCell::new(),
@@ -129,6 +143,12 @@ impl Worker {
             *view = Rc::new(View::new(Arc::clone(current)));
         }
         Rc::clone(&view)
+    }
+
+    /// Whether a peer begins its connections with a PROXY header.
+    pub(crate) fn is_balancer(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.balancers.iter().any(|network| network.contains(&ip))
     }
 
     pub(crate) fn series(&self, labels: Labels) -> Arc<Series> {
@@ -273,11 +293,10 @@ fn start_connection(
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    let peer = Rc::new(Peer::new(Rc::clone(worker), Rc::clone(group), address));
     worker.ledger.accepted.add(1);
     let ledger = Arc::clone(&worker.ledger);
     // Owned by its group, which it joins now: a group that closes before the task runs must know of it.
-    let connection = connection::serve(stream, peer, group.join());
+    let connection = accept::serve(stream, address, Rc::clone(worker), Rc::clone(group), group.join());
     tokio::task::spawn_local(async move {
         let open = Open { ledger, _permit: permit };
         connection.await;

@@ -7,8 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::certs::{Certificate, Certificates};
+use super::host::HostPattern;
 use super::router::{Candidate, ValueMatch};
 use super::rule::{Action, Backend, Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Target};
 use super::{Bind, Listener, Snapshot};
@@ -33,6 +36,9 @@ pub struct ListenerDump {
     pub hostname: String,
     /// As clients see it.
     pub port: u16,
+    /// `namespace/secret: names, until date`, if clients shake hands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<String>>,
     pub hosts: Vec<HostDump>,
 }
 
@@ -135,9 +141,14 @@ pub struct Row {
 impl Snapshot {
     /// Everything, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
-        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| BindDump {
-            address: *address,
-            listeners: bind.listeners.iter().map(|(hostname, listener)| listener.dump(hostname.to_string())).collect(),
+        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
+            let certificates = |hostname: &HostPattern| {
+                let tls = bind.tls.as_ref()?;
+                tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, certificates)| &**certificates)
+            };
+            let listeners = bind.listeners.iter();
+            let listeners = listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname)));
+            BindDump { address: *address, listeners: listeners.collect() }
         };
         SnapshotDump { binds: self.binds.iter().map(bind).collect() }
     }
@@ -160,15 +171,17 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn dump(&self, hostname: String) -> ListenerDump {
+    fn dump(&self, hostname: &HostPattern, certificates: Option<&Certificates>) -> ListenerDump {
         let hosts = self.hosts.iter().map(|(host, router)| HostDump {
             host: host.to_string(),
             matches: router.entries().iter().map(MatchDump::from).collect(),
         });
         ListenerDump {
             listener: format!("{}/{}", self.gateway, self.name),
-            hostname,
+            hostname: hostname.to_string(),
             port: self.port,
+            certificates: certificates
+                .map(|certificates| certificates.all().iter().map(|one| certificate(one)).collect()),
             hosts: hosts.collect(),
         }
     }
@@ -295,6 +308,12 @@ fn shares(backends: &[BackendDump]) -> String {
         }
     }
     text
+}
+
+fn certificate(certificate: &Certificate) -> String {
+    let names: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
+    let until = Timestamp::from_second(certificate.expires).map(|end| end.strftime("%F").to_string());
+    format!("{}: {}, until {}", certificate.secret, names.join(", "), until.unwrap_or_default())
 }
 
 fn header_edits(edits: &HeaderEdits) -> Vec<String> {

@@ -17,7 +17,7 @@ use portico::compile::{Compiler, Inputs, addressed};
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
-use portico::snapshot::rule::Action;
+use portico::snapshot::rule::{Action, Scheme};
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::{Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
@@ -321,7 +321,7 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
             format!("forward to {} of {} shares{path}", split.backends().len(), split.total())
         }
         Action::Redirect(redirect) => {
-            let scheme = portico::snapshot::rule::Scheme::Http;
+            let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
             let location = redirect.location(scheme, &request.host, listener.port, path, query);
             format!("{} {location}", redirect.status.as_u16())
         }
@@ -338,7 +338,7 @@ fn kind_of(document: &Value) -> Kind {
 
 /// Replaces `CERTIFICATE NAME` and `KEY NAME` in Secrets by real ones, made for this run: what is written down must not
 /// depend on them, and no key belongs into a repository.
-fn certificates(document: &Value) -> Value {
+pub(crate) fn certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
     static PAIRS: OnceLock<[(String, String); 2]> = OnceLock::new();
     let pairs = PAIRS.get_or_init(|| {

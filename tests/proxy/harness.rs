@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
-use portico::proxy::{BindState, Config, Limits, Proxy};
+use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::{Bind, Listener, Snapshot};
 use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -44,11 +44,20 @@ pub(crate) struct Options {
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) workers: usize,
     pub(crate) log: Destination,
+    pub(crate) tls: TlsPolicy,
+    pub(crate) balancers: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { limits: Limits::default(), trusted: vec![], workers: 1, log: Destination::Off }
+        Options {
+            limits: Limits::default(),
+            trusted: vec![],
+            workers: 1,
+            log: Destination::Off,
+            tls: TlsPolicy::default(),
+            balancers: vec![],
+        }
     }
 }
 
@@ -73,6 +82,8 @@ impl Gate {
             limits: options.limits,
             trusted: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
+            tls: options.tls,
+            balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
             max_series: 100,
         };
@@ -146,7 +157,7 @@ pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[Socket
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners }))].into() }
+    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
@@ -303,8 +314,8 @@ impl Stream {
 }
 
 /// A client that writes bytes and reads answers.
-pub(crate) struct Client {
-    pub(crate) socket: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) socket: S,
     buffer: Vec<u8>,
 }
 
@@ -318,7 +329,13 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Client {
-        Client { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+        Client::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn over(socket: S) -> Client<S> {
+        Client { socket, buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -381,14 +398,14 @@ pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-async fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<()> {
     match socket.read_buf(buffer).await {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(()),
     }
 }
 
-async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = buffer.drain(..end + 4).collect();
@@ -399,7 +416,12 @@ async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Strin
 }
 
 /// Reads the body as the head frames it; chunks come back decoded, with the trailers behind the last.
-async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, answer: bool) -> Option<Vec<u8>> {
+async fn read_body(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    head: &str,
+    answer: bool,
+) -> Option<Vec<u8>> {
     if header(head, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
         let mut body = Vec::new();
         loop {
@@ -435,7 +457,7 @@ async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, ans
     Some(Vec::new())
 }
 
-async fn read_line(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(2).position(|window| window == b"\r\n") {
             return Some(String::from_utf8(buffer.drain(..end + 2).collect()).unwrap());

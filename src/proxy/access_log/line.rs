@@ -16,6 +16,8 @@ pub(super) fn write_json(record: &Record, line: &mut String) {
         "time": time(record),
         "client": record.client.to_string(),
         "method": record.method.as_ref().map(Method::as_str),
+        "tls": record.tls,
+        "sni": record.server_name,
         "host": record.host.as_ref().map(lossy),
         "path": path(record),
         "protocol": protocol(record),
@@ -44,7 +46,7 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
     let quoted = |value: &Option<HeaderValue>| value.as_ref().map_or("-".to_owned(), |value| escaped(&lossy(value)));
     write!(
         line,
-        "{} {} {} {} {} {} {} in={} out={} {:.3}ms route={} rule={} upstream={} address={} id={} fault={} agent={}",
+        "{} {} {} {} {} {} {} in={} out={} {:.3}ms tls={} sni={} route={} rule={} upstream={} address={} id={} fault={} agent={}",
         time(record),
         record.client,
         record.method.as_ref().map_or("-", Method::as_str),
@@ -55,6 +57,8 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
         record.bytes_in,
         record.bytes_out,
         milliseconds(record),
+        record.tls.unwrap_or("-"),
+        record.server_name.as_deref().map_or("-".to_owned(), escaped),
         label(|labels| &labels.route),
         label(|labels| &labels.rule),
         label(|labels| &labels.backend),
@@ -120,6 +124,8 @@ pub(super) mod testing {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
+            tls: Some("TLSv1.3"),
+            server_name: Some("a.example".into()),
             method: Some(Method::GET),
             version: Some(Version::HTTP_2),
             host: Some(HeaderValue::from_static("a.example")),
@@ -155,7 +161,7 @@ mod tests {
         write_text(&record("/x?y=1"), &mut line);
         assert_eq!(
             line,
-            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x?y=1 HTTP/2 200 in=1 out=2 1.500ms route=HTTPRoute/ns/a rule=0 \
+            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x?y=1 HTTP/2 200 in=1 out=2 1.500ms tls=TLSv1.3 sni=a.example route=HTTPRoute/ns/a rule=0 \
              upstream=ns/web:80 address=10.0.0.2:80 id=id fault=- agent=\"a \\\"b\\\"\\t\u{fffd}\""
         );
     }

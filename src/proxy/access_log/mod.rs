@@ -44,6 +44,9 @@ pub(crate) struct Record {
     /// When the request began.
     pub(crate) time: SystemTime,
     pub(crate) client: SocketAddr,
+    /// The version of TLS, if there is any.
+    pub(crate) tls: Option<&'static str>,
+    pub(crate) server_name: Option<Arc<str>>,
     /// None, like the target, of what could not be read as a request.
     pub(crate) method: Option<Method>,
     pub(crate) version: Option<Version>,

@@ -11,7 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{BOUNDS, CLASSES, Labels, Ledger, Series, Stats};
+use super::super::tls::Failure;
+use super::{BOUNDS, CLASSES, HeaderOutcome, Labels, Ledger, Series, Stats};
 use crate::upstream::{Count, Traffic};
 
 impl Collector for Stats {
@@ -69,6 +70,31 @@ impl Collector for Stats {
         for (outcome, part) in OUTCOMES {
             let count = self.sum(|ledger| part(&ledger.traffic).value());
             family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_tls_handshakes",
+            "TLS handshakes of clients, by how they ended",
+            None,
+            MetricType::Counter,
+        )?;
+        let full = ("full", self.sum(|ledger| ledger.handshakes.full.value()));
+        let resumed = ("resumed", self.sum(|ledger| ledger.handshakes.resumed.value()));
+        let failed = Failure::ALL
+            .map(|failure| (failure.word(), self.sum(|ledger| ledger.handshakes.failed[failure as usize].value())));
+        for (outcome, count) in [full, resumed].into_iter().chain(failed) {
+            family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_proxy_headers",
+            "Connections that are to begin with a PROXY header, by what came",
+            None,
+            MetricType::Counter,
+        )?;
+        for (outcome, word) in HeaderOutcome::ALL {
+            let count = self.sum(|ledger| ledger.headers[outcome as usize].value());
+            family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let totals = [

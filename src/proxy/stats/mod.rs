@@ -16,6 +16,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::tls::Failure;
 use crate::upstream::{Count, Traffic};
 
 /// Which requests are counted together. What does not apply is empty.
@@ -84,7 +85,41 @@ pub(crate) struct Ledger {
     pub(crate) accepted: Count,
     pub(crate) closed: Count,
     pub(crate) accept_errors: Count,
+    pub(crate) handshakes: Handshakes,
+    /// By `HeaderOutcome`.
+    pub(crate) headers: [Count; HeaderOutcome::ALL.len()],
     pub(crate) traffic: Arc<Traffic>,
+}
+
+/// How TLS handshakes ended.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    pub(crate) full: Count,
+    pub(crate) resumed: Count,
+    /// By `Failure`.
+    pub(crate) failed: [Count; Failure::ALL.len()],
+}
+
+/// What came where a PROXY header is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderOutcome {
+    Client,
+    Peer,
+    Ended,
+    Malformed,
+    TooLong,
+    Timeout,
+}
+
+impl HeaderOutcome {
+    pub(crate) const ALL: [(HeaderOutcome, &'static str); 6] = [
+        (HeaderOutcome::Client, "client"),
+        (HeaderOutcome::Peer, "peer"),
+        (HeaderOutcome::Ended, "ended"),
+        (HeaderOutcome::Malformed, "malformed"),
+        (HeaderOutcome::TooLong, "too_long"),
+        (HeaderOutcome::Timeout, "timeout"),
+    ];
 }
 
 /// All ledgers. Registered as a collector, it writes the families of `interface.md` §6.

@@ -135,7 +135,9 @@ fn snapshot(reversed: bool) -> Snapshot {
     let listener =
         Listener { gateway: "default/gateway".into(), name: "http".into(), port: 80, hosts: hosts.collect() };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
-    Snapshot { binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners }))].into_iter().collect() }
+    Snapshot {
+        binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+    }
 }
 
 fn candidate(path: PathMatch, rule: Rule) -> Candidate {
