@@ -5,6 +5,8 @@
 //! expected. `check.txt` is what `check` prints. `run.txt` is what `run` prints when the bad files appear while it runs,
 //! when they go again, and when it starts with them. `UPDATE=1 cargo test --test bad_input` rewrites them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod harness;
 
 #[path = "bad_input/generated.rs"]
@@ -103,7 +105,8 @@ impl<'a> Transcript<'a> {
         self.text += &format!("## {title}\n");
         let (site, told) = (self.site, self.told);
         let expected = self.golden.expected();
-        let expected = expected.strip_prefix(&self.text).map(|rest| rest.split("## ").next().unwrap_or_default().to_owned());
+        let expected =
+            expected.strip_prefix(&self.text).map(|rest| rest.split("## ").next().unwrap_or_default().to_owned());
         let program = self.program();
         // What comes is compared as soon as it is complete; whatever comes too much is noticed by the next step.
         let new = |text: &str| text.get(told..).map(|new| site.plain(new)).unwrap_or_default();

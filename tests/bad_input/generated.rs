@@ -31,7 +31,9 @@ pub(super) fn files(name: &str) -> Files {
         "many-documents" => {
             let data = "y".repeat(1024 * 1024);
             let maps = (0..10).map(|number| {
-                format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: map-{number}\ndata:\n  large: {data}\n")
+                format!(
+                    "---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: map-{number}\ndata:\n  large: {data}\n"
+                )
             });
             (maps.collect::<String>() + "---\n" + &route("many")).into_bytes()
         }
