@@ -22,6 +22,7 @@ use std::thread;
 
 use harness::client;
 use harness::golden::{self, Golden};
+use harness::network::Network;
 use harness::program::{self, Program, portico};
 use harness::site::{Site, files_below};
 
@@ -41,12 +42,7 @@ fn check_says_what_is_wrong_and_how_bad_it_is() {
         let site = Site::new();
         place_good(&site, &BTreeMap::new());
         place(&site, &case.bad);
-        let mut command = portico(&site);
-        command.args(["check", "manifests"]);
-        let output = program::output(command);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let text = format!("{}{stderr}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
-        Golden::new(format!("bad_input/{}/check.txt", case.name)).compare(&site.plain(&text)).err()
+        check(&site, &case.name, &["manifests"])
     });
     golden::expect_none(&differing, "bad_input");
 }
@@ -73,6 +69,16 @@ fn run_says_it_when_it_appears_and_goes_and_serves_the_rest() {
     golden::expect_none(&differing, "bad_input");
 }
 
+/// Compares what `portico check` says with `check.txt` of a case.
+fn check(site: &Site, case: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = portico(site);
+    command.arg("check").args(arguments);
+    let output = program::output(command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let text = format!("{}{stderr}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
+    Golden::new(format!("bad_input/{case}/check.txt")).compare(&site.plain(&text)).err()
+}
+
 /// What a run printed, step by step, compared with what is expected as soon as it is there.
 struct Transcript<'a> {
     golden: Golden,
@@ -81,12 +87,14 @@ struct Transcript<'a> {
     /// What was told before the current step.
     told: usize,
     text: String,
+    /// The network that the program runs in, if it is not the one of everybody.
+    network: Option<Network>,
 }
 
 impl<'a> Transcript<'a> {
     fn new(name: &str, site: &'a Site, program: Program) -> Self {
         let golden = Golden::new(format!("bad_input/{name}/run.txt"));
-        Transcript { golden, site, program: Some(program), told: 0, text: String::new() }
+        Transcript { golden, site, program: Some(program), told: 0, text: String::new(), network: None }
     }
 
     fn program(&mut self) -> &mut Program {
@@ -122,8 +130,16 @@ impl<'a> Transcript<'a> {
 
     /// The route that has nothing to do with it answers, and the program lives.
     fn expect_good(&mut self) {
-        let answer = client::get(&self.site.at("port"), "/good");
-        assert_eq!((answer.status, &answer.json()["path"]), (200, &"/good".into()), "{}", answer.body);
+        let address = self.site.at("port");
+        let body = match self.network {
+            None => client::get(&address, "/good").body,
+            Some(network) => {
+                let url = format!("http://{address}/good");
+                let output = program::output(network.beside(self.program().id(), "curl", &["-sS", "--fail", &url]));
+                String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+            }
+        };
+        assert!(body.contains(r#""path": "/good""#), "{body}");
         assert!(self.program().is_running());
     }
 

@@ -4,6 +4,7 @@
 //!   site.rs     a folder, a loopback address and ports that nobody else has
 //!   program.rs  `portico` as a process: what it says, how it ends
 //!   client.rs   requests, one by one or without end
+//!   network.rs  a network namespace, for fixed ports and few rights
 //!   golden.rs   what it should say, in files that UPDATE=1 rewrites
 //! ```
 
@@ -12,6 +13,7 @@
 
 pub mod client;
 pub mod golden;
+pub mod network;
 pub mod program;
 pub mod site;
 

@@ -175,21 +175,6 @@ pub fn output(mut command: Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-/// Whether this process may make network namespaces, and how: the words to put before a command.
-pub fn own_network() -> Result<Vec<String>, String> {
-    let ways: [&[&str]; 2] = [&["unshare", "--net"], &["unshare", "--user", "--map-root-user", "--net"]];
-    let mut refused = String::new();
-    for way in ways {
-        let tried = Command::new(way[0]).args(&way[1..]).args(["ip", "link", "set", "lo", "up"]).output();
-        match tried {
-            Ok(output) if output.status.success() => return Ok(way.iter().map(ToString::to_string).collect()),
-            Ok(output) => refused = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => refused = format!("{}: {error}", way[0]),
-        }
-    }
-    Err(format!("this test needs a network namespace of its own, as root or with user namespaces: {refused}"))
-}
-
 /// Whether tests that need rights are left out on purpose (`E2E=off`).
 pub fn is_off() -> bool {
     let off = std::env::var_os("E2E").is_some_and(|value| value == "off");
