@@ -180,6 +180,8 @@ fn what_is_broken_stays_as_it_last_was() {
             ),
             // The file is bad: everything stays.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
+            // Emptied, as `render > all.yaml` does before it has something to say.
+            step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
             // Repaired, and the middle one is what it was: nothing changed for it.
             step(
                 vec![Put("all.yaml", good())],
@@ -429,6 +431,69 @@ fn standard_input_is_read_once() {
 }
 
 #[test]
+fn pipes_are_read_once_by_name_and_never_in_folders() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::create_dir(temp.path().join("folder")).unwrap();
+    let (by_name, in_folder) = (temp.path().join("by-name"), temp.path().join("folder/a.yaml"));
+    for pipe in [&by_name, &in_folder] {
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let writer = std::thread::spawn(move || fs::write(by_name, config("a", "1")).unwrap());
+    let mut manifests = source(temp.path(), &["by-name", "folder"]);
+    let update = manifests.read();
+    writer.join().unwrap();
+    assert_eq!(update.objects, 1);
+    assert_eq!(refusals(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
+    assert!(manifests.read().batch.removes.is_empty(), "and what it said stays");
+    let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
+    assert_eq!(manifests.place(&id, "kind").map(|place| place.line), Some(2));
+}
+
+#[test]
+fn what_the_schema_refuses_is_pointed_at() {
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: web
+  annotations:
+    example.com/a b: x
+spec:
+  rules:
+  - matches:
+    - path: {type: Prefix, value: shop}
+      methd: GET
+    backendRef:
+    - name: web
+      port: 80000
+  - backendRefs:
+    - port: 80
+";
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a.yaml"), format!("# Shop\n---\n{route}")).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert!(update.batch.upserts.is_empty());
+    let found: Vec<_> = update
+        .refusals
+        .iter()
+        .map(|refusal| {
+            let excerpt = refusal.place.excerpt.as_deref().expect("the line is at hand");
+            let under: String =
+                excerpt.text.chars().skip(refusal.place.column as usize - 1).take(excerpt.width as usize).collect();
+            format!("{} {}: {} `{under}`", refusal.place.line, refusal.field, refusal.reason)
+        })
+        .collect();
+    for expected in [
+        "12 spec.rules[0].matches[0].path.type: Invalid `Prefix`",
+        "13 spec.rules[0].matches[0].methd: UnknownField `methd`",
+        "14 spec.rules[0].backendRef: UnknownField `backendRef`",
+        "18 spec.rules[1].backendRefs[0].name: Invalid `port`",
+    ] {
+        assert!(found.iter().any(|found| found == expected), "{expected} in {found:#?}");
+    }
+}
+
+#[test]
 fn places_follow_the_file_and_fall_back_to_the_document() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a.yaml");
@@ -525,6 +590,17 @@ fn ten_megabytes_are_read_whether_one_document_or_many() {
 }
 
 #[test]
+fn a_generator_that_errs_does_not_fill_the_screen() {
+    let temp = tempfile::tempdir().unwrap();
+    let objects: Vec<_> = (0..1100).map(|number| broken(&format!("c{number}"))).collect();
+    fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
+    let update = source(temp.path(), &["."]).read();
+    assert_eq!(update.refusals.len(), 1001);
+    let last = update.refusals.iter().find(|refusal| refusal.reason == "MoreProblems").expect("the rest is counted");
+    assert_eq!(last.message, "100 more problems in this file are not shown");
+}
+
+#[test]
 fn files_that_are_not_yaml_at_all_are_refused() {
     for (bytes, reason) in [
         (&b"\x89PNG\r\n\x1a\n\0\0"[..], "NotUtf8"),
@@ -550,7 +626,12 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
     let root = temp.path();
     fs::create_dir(root.join("shop")).unwrap();
     fs::write(root.join("one.yaml"), config("one", "0")).unwrap();
-    let mut manifests = source(root, &["shop", "one.yaml"]);
+    for (tree, version) in [("trees/v1", "1"), ("trees/v2", "2")] {
+        fs::create_dir_all(root.join(tree)).unwrap();
+        fs::write(root.join(tree).join("tree.yaml"), config("tree", version)).unwrap();
+    }
+    symlink("trees/v1", root.join("current")).unwrap();
+    let mut manifests = source(root, &["shop", "one.yaml", "current"]);
     let (mut watcher, mut ticks) = Watcher::start();
     let edits: Vec<(Vec<Edit>, &[&str])> = vec![
         (vec![Put("shop/a.yaml", config("a", "1"))], &["ConfigMap default/a@1"]),
@@ -563,6 +644,8 @@ async fn the_watcher_ticks_for_every_kind_of_edit() {
             &["ConfigMap default/a@2", "ConfigMap default/b@3"],
         ),
         (vec![Put("shop/deep/b.yaml", config("b", "4"))], &["ConfigMap default/b@4"]),
+        (vec![SwapLink { target: "trees/v2", at: "current" }], &["ConfigMap default/tree@2"]),
+        (vec![Put("trees/v2/tree.yaml", config("tree", "3"))], &["ConfigMap default/tree@3"]),
     ];
     manifests.read();
     watcher.follow(manifests.folders());

@@ -102,7 +102,7 @@ impl Announcer {
             format!("\nChanged, live after {}\n{changes}", milliseconds(took))
         };
         if more_ignored {
-            text += &format!("{}\n", report::not_read(&update.ignored));
+            text += &format!("Not read: {}\n", report::not_read(&update.ignored));
         }
         if !diagnostics.is_empty() {
             text += &report::terminal(&diagnostics, self.color);
@@ -142,6 +142,7 @@ fn diagnostics<'a>(
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
     report::explain_missing(&mut diagnostics);
+    report::sort(&mut diagnostics);
     diagnostics
 }
 

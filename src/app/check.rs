@@ -27,7 +27,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
     diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
     report::explain_missing(&mut diagnostics);
-    diagnostics.sort_by(|left, right| (&left.place, left.severity).cmp(&(&right.place, right.severity)));
+    report::sort(&mut diagnostics);
 
     match options.output {
         OutputFormat::Json => print(&report::json(&diagnostics))?,

@@ -37,17 +37,17 @@ mod tests {
     fn the_innermost_mount_decides() {
         let table = "\
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:40 / /home/my\\040files rw,relatime shared:1 - nfs4 server:/x rw
-31 30 0:41 / /home/my\\040files/local rw - tmpfs none rw
+30 22 0:40 / /mnt/my\\040files rw,relatime shared:1 - nfs4 server:/x rw
+31 30 0:41 / /mnt/my\\040files/local rw - tmpfs none rw
 32 22 0:42 / /share rw - fuse.sshfs host:/ rw
 33 22 0:43 / /over rw - ext4 /dev/sdb rw
 34 33 0:44 / /over rw - 9p host rw
 ";
         for (folder, silent) in [
             ("/etc", false),
-            ("/home/my files/manifests", true),
-            ("/home/my files/local/x", false),
-            ("/home/my filesystem", false),
+            ("/mnt/my files/manifests", true),
+            ("/mnt/my files/local/x", false),
+            ("/mnt/my filesystem", false),
             ("/share/deep/er", true),
             ("/over/x", true),
         ] {

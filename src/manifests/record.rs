@@ -82,6 +82,15 @@ impl Record {
     pub(super) fn take(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
         let hash = hash(text);
         self.hash = Some(hash);
+        if text.is_empty() && !self.entries.is_empty() {
+            // `render > file` empties the file first and fills it when the program is done.
+            let message = "the file is empty now; it may be about to be written".to_owned();
+            let remedy = "delete the file if its objects are to go";
+            self.refuse_whole(
+                Refusal::of_file(Place::whole(Arc::clone(file)), "EmptyFile", message, remedy).into_warning(),
+            );
+            return;
+        }
         let documents = split(text);
         let before = Before::of(&self.entries);
         let mut after = After::default();
@@ -160,6 +169,9 @@ struct After {
     /// Where something stands that does not even say which object it is, by index into `remarks`.
     unnamed: Vec<usize>,
     ignored: BTreeMap<String, usize>,
+    /// Findings that are told, and those that are only counted.
+    told: usize,
+    untold: usize,
 }
 
 /// Findings about one object that are still without a place.
@@ -170,9 +182,6 @@ struct Remark {
     /// What stays in use instead.
     meanwhile: Option<&'static str>,
 }
-
-const LAST_GOOD_STAYS: &str = "The last good version of this object stays in use.";
-const MISSING_STAYS: &str = "Objects that this file gave before and does not name now stay in use.";
 
 impl After {
     fn take(
@@ -225,8 +234,7 @@ impl After {
                 let id = object.id();
                 let remarked = !findings.is_empty();
                 if remarked {
-                    let object = Some(id.to_string());
-                    self.remarks.push(Remark { at: at.clone(), object, findings, meanwhile: None });
+                    self.remark(at.clone(), Some(id.to_string()), findings, None);
                 }
                 self.present.insert(id);
                 self.entries.push(Entry { object, hash, remarked, document_text: None, at });
@@ -244,9 +252,20 @@ impl After {
                     }
                     None => self.unnamed.push(self.remarks.len()),
                 }
-                self.remarks.push(Remark { at, object: name, findings, meanwhile });
+                self.remark(at, name, findings, meanwhile);
             }
         }
+    }
+
+    fn remark(&mut self, at: At, object: Option<String>, findings: Vec<Finding>, meanwhile: Option<&'static str>) {
+        self.told += findings.len();
+        let findings = if self.told <= MAX_TOLD {
+            findings
+        } else {
+            self.untold += findings.len();
+            Vec::new()
+        };
+        self.remarks.push(Remark { at, object, findings, meanwhile });
     }
 
     fn finish(
@@ -266,7 +285,13 @@ impl After {
             self.entries.extend(missing);
         }
         self.entries.sort_by(|left, right| left.at.cmp(&right.at));
-        (self.entries, refusals(file, documents, &self.remarks))
+        let mut refusals = refusals(file, documents, &self.remarks);
+        if self.untold > 0 {
+            let message = format!("{} more problems in this file are not shown", self.untold);
+            let place = Place::whole(Arc::clone(file));
+            refusals.push(Refusal::of_file(place, "MoreProblems", message, "correct the others first"));
+        }
+        (self.entries, refusals)
     }
 }
 
@@ -364,6 +389,11 @@ fn is_kustomization(file: &Path, value: &Value) -> bool {
 fn may_hold_secrets(text: &str) -> bool {
     text.lines().any(|line| line.contains("kind") && line.contains("Secret"))
 }
+
+/// Problems of one file that are told. A generator that errs does so thousands of times.
+const MAX_TOLD: usize = 1000;
+const LAST_GOOD_STAYS: &str = "The last good version of this object stays in use.";
+const MISSING_STAYS: &str = "Objects that this file gave before and does not name now stay in use.";
 
 #[cfg(test)]
 mod tests {

@@ -131,10 +131,9 @@ impl Manifests {
     }
 
     fn read_file(&mut self, found: &Found, now: SystemTime) {
-        let known = self.records.get(&found.path);
-        if let Some(record) = known {
-            let pipe_was_read = found.pipe && record.text.is_some();
-            if pipe_was_read || (record.stamp == Some(found.stamp) && record.hash.is_some()) {
+        if let Some(record) = self.records.get(&found.path) {
+            // A pipe that was read is empty, and would be waited for.
+            if found.pipe || (record.stamp == Some(found.stamp) && record.hash.is_some()) {
                 return;
             }
         }

@@ -22,6 +22,7 @@ pub(super) struct Root {
 /// What is there now.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
+    max_files: usize,
     /// Sorted by path; a file that is reached by two names is listed under the first.
     pub(super) files: Vec<Found>,
     /// Folders whose events matter.
@@ -47,7 +48,11 @@ impl Root {
 
 /// Lists all files below the roots.
 pub(super) fn list(roots: &mut [Root]) -> Listing {
-    let mut listing = Listing::default();
+    list_at_most(MAX_FILES, roots)
+}
+
+fn list_at_most(max_files: usize, roots: &mut [Root]) -> Listing {
+    let mut listing = Listing { max_files, ..Listing::default() };
     for root in roots {
         listing.root(root);
     }
@@ -70,13 +75,11 @@ impl Listing {
         root.was_folder = metadata.is_dir();
         if !metadata.is_dir() {
             self.folders.insert(parent(&root.path));
-            self.follow_link(&root.path);
+            self.follow_file(&root.path);
             self.found(&root.path, &metadata, true);
             return;
         }
-        if fs::symlink_metadata(&root.path).is_ok_and(|metadata| metadata.is_symlink()) {
-            self.folders.insert(parent(&root.path));
-        }
+        self.follow_links(&root.path);
         let before = (self.files.len(), self.refusals.len());
         self.folder(&root.path, &metadata, &mut Vec::new());
         if before == (self.files.len(), self.refusals.len()) {
@@ -139,9 +142,9 @@ impl Listing {
             if !is_manifest && !file_type.is_dir() && !file_type.is_symlink() {
                 continue;
             }
-            if self.files.len() >= MAX_FILES {
+            if self.files.len() >= self.max_files {
                 self.kept.push(path.to_owned());
-                let message = format!("more than {MAX_FILES} files; those from here on are not read");
+                let message = format!("more than {} files; those from here on are not read", self.max_files);
                 self.refuse(
                     path,
                     "TooManyFiles",
@@ -156,7 +159,7 @@ impl Listing {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata, above),
                 Ok(metadata) if is_manifest => {
                     if file_type.is_symlink() {
-                        self.follow_link(&path);
+                        self.follow_file(&path);
                     }
                     self.found(&path, &metadata, false);
                 }
@@ -195,10 +198,25 @@ impl Listing {
         }
     }
 
-    /// Edits of a file behind a link show up where the file is.
-    fn follow_link(&mut self, path: &Path) {
+    /// Edits of a file behind links show up where the file is.
+    fn follow_file(&mut self, path: &Path) {
         if let Ok(target) = fs::canonicalize(path) {
             self.folders.insert(parent(&target));
+        }
+        self.follow_links(path);
+    }
+
+    /// Each link in a path may be turned to something else: a checkout that is swapped as a whole is one in the middle.
+    fn follow_links(&mut self, path: &Path) {
+        let mut waiting = vec![path.to_owned()];
+        for _ in 0..MAX_LINKS {
+            let Some(path) = waiting.pop() else { return };
+            for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+                let Ok(target) = fs::read_link(ancestor) else { continue };
+                let (folder, rest) = (parent(ancestor), path.strip_prefix(ancestor).unwrap_or(Path::new("")));
+                waiting.push(folder.join(target).join(rest));
+                self.folders.insert(folder);
+            }
         }
     }
 
@@ -232,6 +250,8 @@ fn nearest_existing(path: &Path) -> PathBuf {
     above.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
+/// Links that are followed from one path. The operating system gives up after as many.
+const MAX_LINKS: usize = 40;
 const EXTENSIONS: &[&str] = &["yaml", "yml", "json"];
 const MAX_FILES: usize = 50_000;
 /// Folders in folders. Links can make a tree endless without a loop that is seen.
@@ -312,7 +332,36 @@ mod tests {
         let expected = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<BTreeSet<_>>();
         assert_eq!(folders("a"), expected(&["a", "a/b", "far"]));
         assert_eq!(folders("far/x.yaml"), expected(&["far"]));
+        // A checkout that is swapped by turning a link.
+        for folder in ["trees/v1/shop", "git"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        symlink("../trees/head", root.join("git/current")).unwrap();
+        symlink("v1", root.join("trees/head")).unwrap();
+        fs::write(root.join("trees/v1/shop/y.yaml"), "").unwrap();
+        let links: Vec<_> = ["git", "git/../trees"].iter().map(|name| root.join(name)).collect();
+        let mut swapped = BTreeSet::from_iter(links.clone());
+        swapped.insert(root.join("git/current/shop"));
+        assert_eq!(folders("git/current/shop"), swapped);
+        let mut swapped = BTreeSet::from_iter(links);
+        swapped.extend([root.join("git/current/shop"), root.join("trees/v1/shop")]);
+        assert_eq!(folders("git/current/shop/y.yaml"), swapped);
+        symlink("loop", root.join("far/loop")).unwrap();
+        assert_eq!(folders("far/loop"), expected(&["far"]), "links in a circle end");
         assert_eq!(folders("far/none/deep"), expected(&["far"]));
+    }
+
+    #[test]
+    fn there_is_an_end_to_the_number_of_files() {
+        let temp = tempfile::tempdir().unwrap();
+        for file in ["a.yaml", "b.yaml", "c.yaml"] {
+            fs::write(temp.path().join(file), "").unwrap();
+        }
+        let at_most = |files| list_at_most(files, &mut [Root::new(temp.path().to_owned())]);
+        assert!(at_most(3).refusals.is_empty());
+        let listing = at_most(2);
+        assert_eq!((listing.files.len(), listing.refusals.len(), listing.refusals[0].reason), (2, 1, "TooManyFiles"));
+        assert_eq!(listing.kept, [temp.path()], "what was known of the others stays");
     }
 
     #[test]

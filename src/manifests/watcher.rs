@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 use super::mounts::lacks_events;
@@ -29,6 +29,8 @@ pub struct Watcher {
 struct Shared {
     /// Something happened.
     event: Notify,
+    /// A file is being written: what counts is when it is closed, but some writers never do.
+    written: Notify,
     /// A watched folder may have been replaced by another of the same name, so all watches are set again.
     renew: AtomicBool,
     /// Some folder has no events: look every now and then.
@@ -109,6 +111,11 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
     match event.map(|event| event.kind) {
         // Our own reading is an event too, and must not lead to the next one.
         Ok(EventKind::Access(kind)) if kind != AccessKind::Close(AccessMode::Write) => return,
+        // A program that renders to a file may take its time. Half of what it has to say would be half of the objects.
+        Ok(EventKind::Modify(ModifyKind::Data(_))) if cfg!(target_os = "linux") => {
+            shared.written.notify_one();
+            return;
+        }
         Ok(EventKind::Access(_) | EventKind::Create(_)) => {}
         // A folder that goes takes its watch along; an overflow (`Other`) may have hidden that.
         Ok(EventKind::Remove(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other) | Err(_) => {
@@ -121,11 +128,14 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
 /// Makes one tick of a burst of events: it is over when nothing happened for a moment, or has gone on for too long.
 async fn gather(shared: Arc<Shared>, ticks: mpsc::Sender<()>) {
     loop {
-        if shared.poll.load(Ordering::Acquire) {
-            // The time being over is as good as an event.
-            drop(tokio::time::timeout(POLL, shared.event.notified()).await);
-        } else {
-            shared.event.notified().await;
+        let left_open = async {
+            shared.written.notified().await;
+            sleep(POLL).await;
+        };
+        tokio::select! {
+            () = shared.event.notified() => {}
+            () = left_open => {}
+            () = sleep(POLL), if shared.poll.load(Ordering::Acquire) => {}
         }
         let latest = Instant::now() + BURST;
         while timeout_at(latest.min(Instant::now() + QUIET), shared.event.notified()).await.is_ok()
@@ -193,9 +203,23 @@ mod tests {
         task.abort();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_never_closed_is_read_late() {
+        let shared = Arc::new(Shared::default());
+        let (sender, mut ticks) = mpsc::channel(1);
+        let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+        let start = Instant::now();
+        shared.written.notify_one();
+        ticks.recv().await.expect("a tick");
+        assert!(start.elapsed() >= POLL && start.elapsed() < 2 * POLL);
+        task.abort();
+    }
+
     #[test]
     fn reading_is_no_event() {
+        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
         for (kind, counts, renews) in [
+            (data, !cfg!(target_os = "linux"), !cfg!(target_os = "linux")),
             (EventKind::Access(AccessKind::Open(AccessMode::Any)), false, false),
             (EventKind::Access(AccessKind::Close(AccessMode::Read)), false, false),
             (EventKind::Access(AccessKind::Close(AccessMode::Write)), true, false),

@@ -286,7 +286,7 @@ mod tests {
             ("---\n~\n", Value::Null),
             ("mode: 0644", json!({"mode": 420})),
             ("mode: 0o644", json!({"mode": 420})),
-            ("on: yes", json!({"on": true})),
+            ("on: yes\nx: y", json!({"on": true, "x": true})),
             ("a: null\nb:\n", json!({"a": null, "b": null})),
             ("a: \"1\"\nb: '2'\nc: 3\nd: 1.5\n", json!({"a": "1", "b": "2", "c": 3, "d": 1.5})),
             ("a: 2026-11-20T09:00:00Z", json!({"a": "2026-11-20T09:00:00Z"})),
@@ -333,6 +333,31 @@ mod tests {
                 "{text:?} {fault:?}"
             );
             assert!(fault.message.contains(message) && fault.remedy.contains(remedy), "{text:?} {fault:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Text of the bytes that YAML gives a meaning to, so that every state of the parsers is met.
+        #[test]
+        fn no_text_is_too_odd(text in "([-:?#&*!|>{}\\[\\],'\"%@`~ab0.<\u{e9}\u{feff} \t\r\n]|---\n|: |- |\n  |\n    ){0,60}") {
+            let lines = text.split('\n').count() as u32;
+            for document in crate::manifests::documents::split(&text) {
+                let value = parse(document.text);
+                let outline = outline(document.text);
+                if let Err(fault) = &value {
+                    proptest::prop_assert!(fault.spot.line <= lines + 1, "{fault:?}");
+                    proptest::prop_assert!(!fault.message.is_empty() && !fault.remedy.is_empty());
+                }
+                if let Some(outline) = outline {
+                    for field in ["", "a", "a.b[0]", "[0].a", "a.b.0"] {
+                        let spot = outline.spot(&[], field, crate::manifests::outline::Aim::Value);
+                        proptest::prop_assert!(spot.line >= 1 && spot.line <= lines + 1 && spot.column >= 1 && spot.width >= 1);
+                    }
+                    outline.secrets();
+                } else {
+                    proptest::prop_assert!(value.is_err() || value == Ok(Value::Null), "a value has an outline");
+                }
+            }
         }
     }
 

@@ -45,16 +45,17 @@ pub(crate) struct Record {
     /// When the request began.
     pub(crate) time: SystemTime,
     pub(crate) client: SocketAddr,
-    pub(crate) method: Method,
+    /// None, like the target, of what could not be read as a request.
+    pub(crate) method: Option<Method>,
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) target: Uri,
+    pub(crate) target: Option<Uri>,
     pub(crate) status: StatusCode,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) duration: Duration,
     pub(crate) labels: Option<Arc<Labels>>,
     pub(crate) address: Option<SocketAddr>,
-    pub(crate) id: HeaderValue,
+    pub(crate) id: Option<HeaderValue>,
     pub(crate) fault: Option<&'static str>,
     pub(crate) agent: Option<HeaderValue>,
 }
@@ -71,6 +72,7 @@ pub struct AccessLog {
 #[derive(Debug, Default)]
 struct Shared {
     asleep: AtomicBool,
+    ending: AtomicBool,
     reopen: AtomicBool,
     dropped: Arc<AtomicU64>,
 }
@@ -101,6 +103,18 @@ impl AccessLog {
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// Waits until everything handed over so far is written, and ends the log: what comes later is dropped and counted.
+    pub fn finish(&self) {
+        self.shared.ending.store(true, Ordering::SeqCst);
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
+        if let Some(writer) = self.writer.lock().take() {
+            // A writer that panicked has nothing left to write.
+            drop(writer.join());
+        }
     }
 
     pub(crate) fn is_off(&self) -> bool {
@@ -134,16 +148,8 @@ impl AccessLog {
 }
 
 impl Drop for AccessLog {
-    /// Waits until everything is written.
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = &self.thread {
-            thread.unpark();
-        }
-        if let Some(writer) = self.writer.lock().take() {
-            // A writer that panicked has nothing left to write.
-            drop(writer.join());
-        }
+        self.finish();
     }
 }
 
@@ -160,6 +166,8 @@ fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: 
         if shared.reopen.swap(false, Ordering::Relaxed) {
             sink.reopen();
         }
+        // Before the last look at the queue, so that nothing handed over before the end is left in it.
+        let ending = shared.ending.load(Ordering::SeqCst);
         let mut wrote = false;
         let ended = loop {
             match queue.try_recv() {
@@ -175,7 +183,7 @@ fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: 
                     }
                     wrote = true;
                 }
-                Err(TryRecvError::Empty) => break false,
+                Err(TryRecvError::Empty) => break ending,
                 Err(TryRecvError::Disconnected) => break true,
             }
         };
@@ -241,9 +249,9 @@ fn write_json(record: &Record, line: &mut String) {
     let value = serde_json::json!({
         "time": time(record),
         "client": record.client.to_string(),
-        "method": record.method.as_str(),
+        "method": record.method.as_ref().map(Method::as_str),
         "host": record.host.as_ref().map(lossy),
-        "path": record.target.to_string(),
+        "path": record.target.as_ref().map(Uri::to_string),
         "status": record.status.as_u16(),
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
@@ -254,7 +262,7 @@ fn write_json(record: &Record, line: &mut String) {
         "rule": text(|labels| &labels.rule),
         "upstream": text(|labels| &labels.backend),
         "address": record.address.map(|address| address.to_string()),
-        "request_id": lossy(&record.id),
+        "request_id": record.id.as_ref().map(lossy),
         "fault": record.fault,
         "user_agent": record.agent.as_ref().map(lossy),
     });
@@ -266,16 +274,15 @@ fn write_text(record: &Record, line: &mut String) {
         Some(text) if !text.is_empty() => Arc::clone(text),
         _ => "-".into(),
     };
-    let target = record.target.to_string();
     let quoted = |value: &Option<HeaderValue>| value.as_ref().map_or("-".to_owned(), |value| escaped(&lossy(value)));
     write!(
         line,
         "{} {} {} {} {} {} in={} out={} {:.3}ms route={} rule={} upstream={} address={} id={} fault={} agent={}",
         time(record),
         record.client,
-        record.method,
+        record.method.as_ref().map_or("-", Method::as_str),
         quoted(&record.host),
-        escaped(&target),
+        record.target.as_ref().map_or("-".to_owned(), |target| escaped(&target.to_string())),
         record.status.as_u16(),
         record.bytes_in,
         record.bytes_out,
@@ -284,7 +291,7 @@ fn write_text(record: &Record, line: &mut String) {
         label(|labels| &labels.rule),
         label(|labels| &labels.backend),
         record.address.map_or("-".to_owned(), |address| address.to_string()),
-        escaped(&lossy(&record.id)),
+        quoted(&record.id),
         record.fault.unwrap_or("-"),
         quoted(&record.agent),
     )
@@ -324,9 +331,9 @@ mod tests {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
-            method: Method::GET,
+            method: Some(Method::GET),
             host: Some(HeaderValue::from_static("a.example")),
-            target: Uri::from_static(target),
+            target: Some(Uri::from_static(target)),
             status: StatusCode::OK,
             bytes_in: 1,
             bytes_out: 2,
@@ -338,7 +345,7 @@ mod tests {
                 ..Labels::default()
             })),
             address: Some("10.0.0.2:80".parse().unwrap()),
-            id: HeaderValue::from_static("id"),
+            id: Some(HeaderValue::from_static("id")),
             fault: None,
             agent: Some(
                 HeaderValue::from_bytes(b"a \"b\"\t\xff\x1b".trim_ascii_end().strip_suffix(b"\x1b").unwrap()).unwrap(),
@@ -376,7 +383,7 @@ mod tests {
         let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
         log.write(record("/first"));
         // Nothing tells when a record is on disk but the end of the log, so the first log ends here.
-        drop(log);
+        log.finish();
         let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
         std::fs::rename(&path, folder.path().join("old.log")).unwrap();
         log.reopen();

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, StatusCode, Uri, request};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::access_log::Record;
@@ -38,16 +38,16 @@ struct Line {
 }
 
 impl Exchange {
-    pub(crate) fn open(peer: &Rc<Peer>, head: &request::Parts) -> Self {
+    pub(crate) fn open<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
         peer.activity.begin();
         let worker = &peer.worker;
-        let given = if peer.client.trusted { head.headers.get(X_REQUEST_ID) } else { None };
+        let given = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
         let id = given.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| worker.request_ids.next());
         let line = (!worker.log.is_off()).then(|| Line {
-            method: head.method.clone(),
-            target: head.uri.clone(),
-            host: head.headers.get(HOST).cloned(),
-            agent: head.headers.get(USER_AGENT).cloned(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            host: request.headers().get(HOST).cloned(),
+            agent: request.headers().get(USER_AGENT).cloned(),
         });
         Exchange {
             peer: Rc::clone(peer),
@@ -80,21 +80,43 @@ impl Exchange {
             worker.log.write(Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
-                method: line.method,
+                method: Some(line.method),
                 host: line.host,
-                target: line.target,
+                target: Some(line.target),
                 status,
                 bytes_in: activity.bytes_in.get(),
                 bytes_out: self.bytes_out,
                 duration,
                 labels: Some(Arc::clone(&series.labels)),
                 address: self.address,
-                id: self.id.clone(),
+                id: Some(self.id.clone()),
                 fault: self.fault,
                 agent: line.agent,
             });
         }
     }
+}
+
+/// Books what came instead of a request; hyper has answered it already and closes.
+pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
+    let series = peer.worker.unrouted();
+    series.add(status, Duration::ZERO, 0, 0);
+    peer.worker.log.write(Record {
+        time: SystemTime::now(),
+        client: peer.address,
+        method: None,
+        host: None,
+        target: None,
+        status,
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        labels: None,
+        address: None,
+        id: None,
+        fault: Some("unreadable"),
+        agent: None,
+    });
 }
 
 impl Drop for Exchange {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::snapshot::rule::Failure;
@@ -100,12 +100,13 @@ pub(crate) struct Manners {
 }
 
 impl Manners {
-    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
         let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         Manners {
             accept: headers.get(ACCEPT).cloned(),
             grpc: content_type.starts_with(b"application/grpc"),
-            head: method == Method::HEAD,
+            head: request.method() == Method::HEAD,
         }
     }
 
@@ -276,9 +277,8 @@ mod tests {
 
     #[test]
     fn grpc_clients_get_a_grpc_status() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
-        let manners = Manners::of(&Method::POST, &headers);
+        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").body(()).unwrap();
+        let manners = Manners::of(&request);
         for (fault, expected) in [(Fault::NoRoute, "5"), (Fault::NoEndpoints, "14"), (Fault::AnswerTimeout, "4")] {
             let answer = manners.answer(&fault.account(), &HeaderValue::from_static("id"));
             assert_eq!(answer.status(), StatusCode::OK);

@@ -12,9 +12,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
+use super::activity::Activity;
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
 use super::exchange::Exchange;
@@ -24,50 +25,48 @@ use super::headers::strip_hop_by_hop;
 use crate::upstream::{ConnectFailure, Connection, Upstream};
 
 pub(crate) async fn forward(
-    peer: &Rc<Peer>,
     upstream: &Arc<Upstream>,
-    mut head: request::Parts,
-    body: RequestBody,
+    mut request: Request<RequestBody>,
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
+    let peer = Rc::clone(&exchange.peer);
     let pools = &peer.worker.pools;
-    head.version = Version::HTTP_11;
-    let empty = body.is_end_stream();
-    if !empty && body.size_hint().exact().is_none() {
+    *request.version_mut() = Version::HTTP_11;
+    let empty = request.body().is_end_stream();
+    if !empty && request.body().size_hint().exact().is_none() {
         // hyper would leave out the body of a GET that does not say so.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let replayable = empty && is_idempotent(&head.method);
-    let mut request = Request::from_parts(head, body);
+    let replayable = empty && is_idempotent(request.method());
     let mut failure = Fault::NoEndpoints;
+    // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
+    let mut request = Some(request);
 
     for address in pools.turn(upstream) {
         exchange.address = Some(address);
         let age = if replayable { Duration::MAX } else { FRESH };
         while let Some(connection) = pools.idle(upstream, address, age) {
-            let spare = replayable.then(|| copy(&request, peer));
-            request = match send(peer, connection, request).await {
+            match send(&peer, connection, &mut request, replayable).await {
                 Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent(request)) => *request,
-                Err(Lost::Unanswered) => {
-                    let Some(spare) = spare else { return Err(Fault::NoAnswer) };
+                Err(Lost::Unsent) => {}
+                Err(Lost::Unanswered) if replayable => {
                     pools.replayed();
                     // If one has gone stale the others may have too, and this request shall not find out about each.
-                    request = spare;
                     break;
                 }
-                Err(Lost::Fault(fault)) => return Err(fault),
-            };
+                Err(lost) => return Err(lost.fault()),
+            }
         }
-        match pools.connect(upstream, address).await {
-            Ok(connection) => match send(peer, connection, request).await {
+        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+        let connect = Box::pin(pools.connect(upstream, address));
+        let Some(connected) = patiently(&peer.activity, connect).await else {
+            return Err(Fault::ConnectTimeout);
+        };
+        match connected {
+            Ok(connection) => match send(&peer, connection, &mut request, false).await {
                 Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent(unsent)) => {
-                    request = *unsent;
-                    failure = Fault::NoAnswer;
-                }
-                Err(Lost::Unanswered) => return Err(Fault::NoAnswer),
-                Err(Lost::Fault(fault)) => return Err(fault),
+                Err(Lost::Unsent) => failure = Fault::NoAnswer,
+                Err(lost) => return Err(lost.fault()),
             },
             Err(error) => {
                 tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
@@ -83,36 +82,46 @@ pub(crate) async fn forward(
 
 /// What became of a request that got no answer.
 enum Lost {
-    /// Not a byte of it was sent.
-    Unsent(Box<Request<RequestBody>>),
+    /// Not a byte of it was sent; it is back where it was.
+    Unsent,
     /// The connection closed before the answer began.
     Unanswered,
     Fault(Fault),
 }
 
+impl Lost {
+    fn fault(self) -> Fault {
+        match self {
+            Lost::Unsent | Lost::Unanswered => Fault::NoAnswer,
+            Lost::Fault(fault) => fault,
+        }
+    }
+}
+
 async fn send(
     peer: &Rc<Peer>,
     mut connection: Connection<RequestBody>,
-    request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
+    keep_copy: bool,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;
-    let outcome = {
-        let mut answer = pin!(connection.send(request));
-        poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            // The connection's timer ran out and polls everything once more.
-            Poll::Pending if activity.overdue.get() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    let sending = {
+        let original =
+            request.take().expect("what was not sent is put back, and what was is not sent again without copy");
+        if keep_copy {
+            *request = Some(copy(&original, peer));
+        }
+        connection.send(original)
     };
+    let outcome = patiently(activity, sending).await;
     let answer = match outcome {
         None if activity.uploading.get() => return Err(Lost::Fault(Fault::UploadTimeout)),
         None => return Err(Lost::Fault(Fault::AnswerTimeout)),
         Some(Ok(answer)) => answer,
         Some(Err(mut error)) => {
-            if let Some(request) = error.take_message() {
-                return Err(Lost::Unsent(Box::new(request)));
+            if let Some(unsent) = error.take_message() {
+                *request = Some(unsent);
+                return Err(Lost::Unsent);
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
@@ -129,6 +138,17 @@ async fn send(
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, Source::Upstream { incoming, connection: Some(connection) }))
+}
+
+/// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
+async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if activity.overdue.get() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 fn is_io(error: &hyper::Error) -> bool {

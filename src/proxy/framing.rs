@@ -6,18 +6,18 @@
 //! one reading. What is left is refused here.
 
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, Version, request};
+use http::{HeaderMap, Request, Version};
 
 use super::fault::Fault;
 
-pub(crate) fn check(head: &request::Parts) -> Result<(), Fault> {
-    match coding(&head.headers) {
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+    match coding(request.headers()) {
         Coding::None | Coding::Chunked => {}
         // We would have to undo the other coding too, and pass on the body of another message if we did not.
         Coding::Other => return Err(Fault::Framing("the only Transfer-Encoding that is understood is chunked")),
     }
-    if let Some(expectation) = head.headers.get(EXPECT)
-        && head.version >= Version::HTTP_11
+    if let Some(expectation) = request.headers().get(EXPECT)
+        && request.version() >= Version::HTTP_11
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Fault::Expectation);

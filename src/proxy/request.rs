@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, request};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -23,55 +24,75 @@ use super::target::{Host, Path};
 use super::view::View;
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::router::Question;
-use crate::snapshot::rule::{Action, Filters, Target};
+use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
+use crate::upstream::Upstream;
 
 /// Answers one request. What goes wrong becomes an answer too, so there is no error.
 pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
     // The one look at the configuration: this request goes by it to its end, whatever comes meanwhile.
     let view = peer.worker.view();
-    let (head, incoming) = request.into_parts();
-    let version = head.version;
-    let manners = Manners::of(&head.method, &head.headers);
-    let mut exchange = Exchange::open(&peer, &head);
-    let body = RequestBody::new(incoming, &peer);
+    let version = request.version();
+    let manners = Manners::of(&request);
+    let mut exchange = Exchange::open(&peer, &request);
+    let mut request = request.map(|incoming| RequestBody::new(incoming, &peer));
 
-    let mut close = false;
-    let mut answer = match respond(&view, head, body, &mut exchange).await {
-        Ok(answer) => answer,
-        Err(fault) => {
-            let account = fault.account();
-            exchange.fault = Some(account.word);
-            // Whoever wrote that and whoever passed it on may not agree where the next request begins.
-            close |= account.status == StatusCode::BAD_REQUEST;
-            manners.answer(&account, &exchange.id).map(Source::Ours)
+    let outcome = match decide(&view, &mut request, &mut exchange) {
+        Ok(Decision::Answer(answer)) => Ok(answer),
+        Ok(Decision::Forward { rule, backend, upstream }) => {
+            forward::forward(upstream, request, &mut exchange).await.map(|mut answer| {
+                edit_answer(&mut answer, &backend.filters);
+                edit_answer(&mut answer, &rule.filters);
+                answer
+            })
         }
+        Err(fault) => Err(fault),
     };
+    let mut close = peer.group.is_closing();
+    let mut answer = outcome.unwrap_or_else(|fault| {
+        let account = fault.account();
+        exchange.fault = Some(account.word);
+        // Whoever wrote that and whoever passed it on may not agree where the next request begins.
+        close |= account.status == StatusCode::BAD_REQUEST;
+        manners.answer(&account, &exchange.id).map(Source::Ours)
+    });
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
-    if close || peer.group.is_closing() {
+    if close {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
     Ok(answer.map(|source| ResponseBody::new(source, exchange, version)))
 }
 
-async fn respond(
-    view: &View,
-    mut head: request::Parts,
-    body: RequestBody,
+/// What becomes of a request.
+enum Decision<'v> {
+    Answer(Response<Source>),
+    /// The request is now as the endpoint is to see it.
+    Forward {
+        rule: &'v Rule,
+        backend: &'v Backend,
+        upstream: &'v Arc<Upstream>,
+    },
+}
+
+fn decide<'v>(
+    view: &'v View,
+    request: &mut Request<RequestBody>,
     exchange: &mut Exchange,
-) -> Result<Response<Source>, Fault> {
+) -> Result<Decision<'v>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    framing::check(&head)?;
-    let uri = head.uri.clone();
-    let Some(path) = Path::of(&head.method, &uri)? else { return Ok(about_the_server()) };
-    let host = Host::of(head.version, &uri, &head.headers, peer.group.address)?;
+    framing::check(request)?;
+    let uri = request.uri().clone();
+    let path = Path::of(request.method(), &uri)?;
+    let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
+    let Some(path) = path else { return Ok(Decision::Answer(about_the_server())) };
     let name = host.name();
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
     let bind = view.snapshot.binds.get(&peer.group.address);
     let listener = bind.and_then(|bind| bind.listener(&name)).ok_or(Fault::NoListener)?;
-    let question = Question { path: &path.path, query: path.query, method: &head.method, headers: &head.headers };
+    let question =
+        Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
     let Some(matched) = listener.find(&name, &question) else {
         exchange.series = Some(view.series(&peer.worker, listener, None, None));
         return Err(Fault::NoRoute);
@@ -89,7 +110,7 @@ async fn respond(
             let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
             answer.headers_mut().insert(LOCATION, location);
             edit_answer(&mut answer, &rule.filters);
-            return Ok(answer);
+            return Ok(Decision::Answer(answer));
         }
         Action::Fail(failure) => {
             exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
@@ -104,36 +125,34 @@ async fn respond(
     };
 
     // What the client meant for this hop ends here, before we and the filters write anything.
-    strip_hop_by_hop(&mut head.headers);
-    head.headers.remove(EXPECT);
-    peer.client.introduce(&mut head.headers, &host.written, &peer.port(listener.port));
-    head.headers.insert(X_REQUEST_ID, exchange.id.clone());
+    let headers = request.headers_mut();
+    strip_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    peer.client.introduce(headers, &host.written, &peer.port(listener.port));
+    headers.insert(X_REQUEST_ID, exchange.id.clone());
     if host.elsewhere {
-        head.headers.insert(HOST, host.written.clone());
+        headers.insert(HOST, host.written.clone());
     }
     // The rule's filters come first, so that the backend's, which are more specific, have the last word.
     for filters in [&rule.filters, &backend.filters] {
         if let Some(edits) = &filters.request_headers {
-            edits.apply(&mut head.headers);
+            edits.apply(headers);
         }
     }
-    rewrite(&mut head, &path, [&backend.filters, &rule.filters])?;
+    rewrite(request, &path, [&backend.filters, &rule.filters])?;
 
-    let mut answer = forward::forward(&peer, upstream, head, body, exchange).await?;
-    edit_answer(&mut answer, &backend.filters);
-    edit_answer(&mut answer, &rule.filters);
-    Ok(answer)
+    Ok(Decision::Forward { rule, backend, upstream })
 }
 
 /// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from
 /// them or a filter rewrites it. Of several rewrites the first counts.
-fn rewrite(head: &mut request::Parts, path: &Path<'_>, filters: [&Filters; 2]) -> Result<(), Fault> {
+fn rewrite(request: &mut Request<RequestBody>, path: &Path<'_>, filters: [&Filters; 2]) -> Result<(), Fault> {
     let rewrites = || filters.iter().filter_map(|filters| filters.rewrite.as_ref());
     if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
-        head.headers.insert(HOST, host.clone());
+        request.headers_mut().insert(HOST, host.clone());
     }
     let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref());
-    if edit.is_none() && !path.changed() && head.uri.authority().is_none() {
+    if edit.is_none() && !path.changed() && request.uri().authority().is_none() {
         return Ok(());
     }
     let mut target = edit.map_or_else(|| path.path.clone().into_owned(), |edit| edit.apply(&path.path));
@@ -142,7 +161,7 @@ fn rewrite(head: &mut request::Parts, path: &Path<'_>, filters: [&Filters; 2]) -
         target.push_str(query);
     }
     let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Fault::Rewrite)?;
-    head.uri = Uri::from(target);
+    *request.uri_mut() = Uri::from(target);
     Ok(())
 }
 

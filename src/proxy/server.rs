@@ -141,9 +141,8 @@ impl Proxy {
     /// Stops listening, lets what is in flight finish, and cuts what has not by then. Returns the number of connections that
     /// were cut.
     pub async fn drain(&self, timeout: Duration) -> usize {
-        let mut listening = self.listening.lock().await;
-        listening.drained = true;
-        listening.addresses.clear();
+        // Let go at once: reconciling has nothing to wait for any more.
+        *self.listening.lock().await = Listening { addresses: BTreeSet::new(), drained: true };
         let end = Instant::now() + timeout;
         self.tell_all(|done| Command::Drain(end, done)).await.into_iter().flatten().sum()
     }

@@ -18,6 +18,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::time::Instant;
 
 use crate::upstream::{Count, Traffic};
 
@@ -76,6 +77,9 @@ impl Series {
     }
 }
 
+/// How often room is made when there are too many label sets.
+const CLEAR_EVERY: Duration = Duration::from_secs(10);
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -92,10 +96,18 @@ pub(crate) struct Ledger {
 pub struct Stats {
     ledgers: Vec<Arc<Ledger>>,
     max_series: usize,
-    known: Mutex<BTreeSet<Arc<Labels>>>,
+    known: Mutex<Known>,
     folded: AtomicU64,
     /// Log records that were dropped because the writer did not keep up.
     pub(crate) log_dropped: Arc<AtomicU64>,
+}
+
+/// The label sets of all ledgers.
+#[derive(Debug, Default)]
+struct Known {
+    labels: BTreeSet<Arc<Labels>>,
+    /// When room was last made for new ones. Each attempt looks at all series, so it is not made for every request.
+    cleared: Option<Instant>,
 }
 
 impl Stats {
@@ -118,30 +130,51 @@ impl Stats {
         if let Some(series) = ledger.series.lock().get(&labels) {
             return Arc::clone(series);
         }
-        let labels = {
-            let mut known = self.known.lock();
-            match known.get(&labels) {
-                Some(labels) => Arc::clone(labels),
-                None if known.len() < self.max_series => {
-                    let labels = Arc::new(labels);
-                    known.insert(Arc::clone(&labels));
-                    labels
-                }
-                None => {
-                    self.folded.fetch_add(1, Relaxed);
-                    let other: Arc<str> = "other".into();
-                    Arc::new(Labels {
-                        gateway: Arc::clone(&other),
-                        listener: Arc::clone(&other),
-                        route: Arc::clone(&other),
-                        rule: Arc::clone(&other),
-                        backend: other,
-                    })
-                }
-            }
-        };
+        let labels = self.admit(labels);
         let mut series = ledger.series.lock();
         Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(Series::new(labels))))
+    }
+
+    fn admit(&self, labels: Labels) -> Arc<Labels> {
+        let mut known = self.known.lock();
+        if let Some(labels) = known.labels.get(&labels) {
+            return Arc::clone(labels);
+        }
+        if known.labels.len() >= self.max_series && known.cleared.is_none_or(|cleared| cleared.elapsed() > CLEAR_EVERY)
+        {
+            known.cleared = Some(Instant::now());
+            self.forget_unused(&mut known.labels);
+        }
+        if known.labels.len() < self.max_series {
+            let labels = Arc::new(labels);
+            known.labels.insert(Arc::clone(&labels));
+            return labels;
+        }
+        self.folded.fetch_add(1, Relaxed);
+        let other: Arc<str> = "other".into();
+        Arc::new(Labels {
+            gateway: Arc::clone(&other),
+            listener: Arc::clone(&other),
+            route: Arc::clone(&other),
+            rule: Arc::clone(&other),
+            backend: other,
+        })
+    }
+
+    /// Forgets the series that no worker has used since its snapshot changed: routes that are gone, for the most part.
+    fn forget_unused(&self, known: &mut BTreeSet<Arc<Labels>>) {
+        // A ledger's own reference is the only one to a series that no view and no request holds.
+        let is_used = |series: &Arc<Series>| Arc::strong_count(series) > 1;
+        let mut used = BTreeSet::new();
+        for ledger in &self.ledgers {
+            used.extend(
+                ledger.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
+            );
+        }
+        known.retain(|labels| used.contains(labels));
+        for ledger in &self.ledgers {
+            ledger.series.lock().retain(|labels, series| is_used(series) || used.contains(labels));
+        }
     }
 
     /// Connections of clients that are open now.
@@ -375,9 +408,13 @@ mod tests {
     #[test]
     fn the_number_of_series_is_bounded() {
         let stats = Arc::new(Stats::new(2, 2, Arc::default()));
+        // Held as a view holds what was used under its snapshot.
+        let mut view = Vec::new();
         for route in ["a", "b", "c", "d", "a"] {
             for worker in 0..2 {
-                stats.series(stats.ledger(worker), labels(route)).add(StatusCode::OK, Duration::ZERO, 0, 0);
+                let series = stats.series(stats.ledger(worker), labels(route));
+                series.add(StatusCode::OK, Duration::ZERO, 0, 0);
+                view.push(series);
             }
         }
         let text = scrape(stats);
@@ -385,5 +422,21 @@ mod tests {
         let other = r#"gateway="other",listener="other",route="other",rule="other",backend="other""#;
         has(&text, &format!(r#"portico_requests_total{{{other},code_class="2xx"}} 4"#));
         has(&text, "portico_series_folded_total 4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_that_are_gone_make_room() {
+        let stats = Arc::new(Stats::new(1, 2, Arc::default()));
+        let ask = |route| stats.series(stats.ledger(0), labels(route));
+        let kept = ask("kept");
+        drop(ask("gone"));
+        let new = ask("new");
+        assert_eq!(&*new.labels.route, "new");
+        assert_eq!(&*ask("too much").labels.route, "other");
+        drop(new);
+        assert_eq!(&*ask("soon after").labels.route, "other", "not every request looks at all series");
+        tokio::time::advance(CLEAR_EVERY * 2).await;
+        assert_eq!(&*ask("later").labels.route, "later");
+        assert!(Arc::ptr_eq(&kept, &ask("kept")), "what is used is counted on");
     }
 }

@@ -166,6 +166,8 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweeps.tick() => {
+                // A worker without requests would keep an old snapshot and its upstreams alive.
+                worker.view();
                 worker.pools.sweep();
                 leaving.retain(|group| !group.is_empty());
                 continue;

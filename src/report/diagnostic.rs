@@ -97,6 +97,18 @@ pub fn locate(diagnostics: &mut [Diagnostic], places: impl FnOnce(&[(&ObjectId, 
     }
 }
 
+/// In the order in which people work through them: by place, then what has none by object.
+pub fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by(|left, right| {
+        let key = |diagnostic: &Diagnostic| (diagnostic.place.is_none(), diagnostic.severity);
+        let (left_key, right_key) = (key(left), key(right));
+        let by_place = left_key.0.cmp(&right_key.0).then_with(|| left.place.cmp(&right.place));
+        by_place
+            .then_with(|| (&left.object, &left.field).cmp(&(&right.object, &right.field)))
+            .then(left_key.cmp(&right_key))
+    });
+}
+
 /// Whether a condition says that something is wrong.
 pub(super) fn is_bad(code: Code) -> bool {
     code.status() == BAD_WHEN_TRUE.contains(&code.condition())
@@ -222,5 +234,8 @@ mod tests {
         let places: Vec<_> = diagnostics.iter().map(|found| found.place.as_ref().map(|place| place.line)).collect();
         assert_eq!(places, [Some(3), None]);
         assert_eq!(diagnostics[1].reason, "Remark");
+        diagnostics.reverse();
+        sort(&mut diagnostics);
+        assert_eq!(diagnostics[1].reason, "Remark", "what has no place comes last");
     }
 }

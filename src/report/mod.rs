@@ -18,7 +18,7 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{Diagnostic, explain_missing, locate, of_refusal, of_verdict};
+pub use diagnostic::{Diagnostic, explain_missing, locate, of_refusal, of_verdict, sort};
 pub use json::json;
 pub use summary::{Counts, count, not_read, summary};
 pub use table::{RouteRow, routes, verdicts};

@@ -15,7 +15,7 @@ pub struct Counts<'a> {
     pub ignored: &'a BTreeMap<String, usize>,
 }
 
-/// `2 errors and 1 warning in 12 objects of 3 files; not read: 5 apps/v1/Deployment`.
+/// `2 errors and 1 warning; 12 objects read from 3 files, and not 5 apps/v1/Deployment`.
 pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
     let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count() as u64;
     let found = match (of(Severity::Error), of(Severity::Warning)) {
@@ -26,17 +26,17 @@ pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
     };
     let objects = count(counts.objects as u64, "object");
     let files = count(counts.files as u64, "file");
-    let mut out = format!("{found} in {objects} of {files}");
+    let mut out = format!("{found}; {objects} read from {files}");
     if !counts.ignored.is_empty() {
-        out += &format!("; {}", not_read(counts.ignored));
+        out += &format!(", and not {}", not_read(counts.ignored));
     }
     out + "\n"
 }
 
-/// Kinds that we do not read: `not read: 5 apps/v1/Deployment, 1 v1/Pod`.
+/// Kinds that we do not read: `5 apps/v1/Deployment, 1 v1/Pod`.
 pub fn not_read(ignored: &BTreeMap<String, usize>) -> String {
     let kinds = ignored.iter().take(SHOWN).map(|(kind, number)| format!("{number} {}", plain(kind)));
-    let mut out = format!("not read: {}", kinds.collect::<Vec<_>>().join(", "));
+    let mut out = kinds.collect::<Vec<_>>().join(", ");
     if ignored.len() > SHOWN {
         out += &format!(" and {} more kinds", ignored.len() - SHOWN);
     }
@@ -73,21 +73,21 @@ mod tests {
         let many: BTreeMap<_, _> = (1..=7).map(|number| (format!("g/v1/K{number}"), number)).collect();
         let none = BTreeMap::new();
         for (files, objects, ignored, diagnostics, expected) in [
-            (1, 1, &none, vec![], "nothing wrong in 1 object of 1 file\n"),
+            (1, 1, &none, vec![], "nothing wrong; 1 object read from 1 file\n"),
             (
                 3,
                 12,
                 &none,
                 vec![error.clone(), warning.clone(), error.clone()],
-                "2 errors and 1 warning in 12 objects of 3 files\n",
+                "2 errors and 1 warning; 12 objects read from 3 files\n",
             ),
-            (0, 0, &none, vec![warning], "1 warning in 0 objects of 0 files\n"),
+            (0, 0, &none, vec![warning], "1 warning; 0 objects read from 0 files\n"),
             (
                 1,
                 2,
                 &many,
                 vec![error],
-                "1 error in 2 objects of 1 file; not read: 1 g/v1/K1, 2 g/v1/K2, 3 g/v1/K3, 4 g/v1/K4, 5 g/v1/K5 and 2 more kinds\n",
+                "1 error; 2 objects read from 1 file, and not 1 g/v1/K1, 2 g/v1/K2, 3 g/v1/K3, 4 g/v1/K4, 5 g/v1/K5 and 2 more kinds\n",
             ),
         ] {
             assert_eq!(summary(Counts { files, objects, ignored }, &diagnostics), expected);

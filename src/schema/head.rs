@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::path::Path;
-use super::report::{Report, clip};
+use super::report::{Report, shown};
 use super::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, QUALIFIED_NAME};
 use super::{Channel, kinds};
 use crate::api::Kind;
@@ -46,14 +46,14 @@ fn check_version(kind: Kind, channel: Channel, object: &Value, report: &mut Repo
         let place = if elsewhere { format!(" in the {} channel", channel.name()) } else { String::new() };
         report.add(
             &Path::Root.field("apiVersion"),
-            format!("{kind} is not served as {:?}{place}", clip(written)),
+            format!("{kind} is not served as \"{}\"{place}", shown(written)),
             format!("use `{}`", api_version(kind, served.first().unwrap_or(&"v1"))),
         );
     }
     if let Some(written) = object.get("kind").and_then(Value::as_str)
         && written != kind.name()
     {
-        let message = format!("{:?} is not {kind}", clip(written));
+        let message = format!("\"{}\" is not {kind}", shown(written));
         report.add(&Path::Root.field("kind"), message, format!("use `{kind}`"));
     }
 }
@@ -96,10 +96,10 @@ fn check_name(kind: Kind, metadata: &Map<String, Value>, path: &Path<'_>, report
                 ("is missing", "give the object a name".to_owned())
             } else {
                 (
-                    "is missing; `generateName` makes a new object at every reading",
+                    "is missing, and `generateName` would make a new object at every reading",
                     format!(
                         "write a name instead, for example `{}`",
-                        clip(text(metadata, "generateName").trim_end_matches('-'))
+                        shown(text(metadata, "generateName").trim_end_matches('-'))
                     ),
                 )
             };
@@ -239,7 +239,7 @@ mod tests {
             (
                 Kind::ConfigMap,
                 json!({"generateName": "web-"}),
-                "metadata.name: is missing; `generateName` makes a new object at every reading; write a name instead, for example `web`".to_owned(),
+                "metadata.name: is missing, and `generateName` would make a new object at every reading; write a name instead, for example `web`".to_owned(),
             ),
             (Kind::ConfigMap, json!({"name": "A"}), format!(r#"metadata.name: "A" is not a name of this kind; {name_words}"#)),
             (

@@ -38,7 +38,8 @@ use report::Report;
 /// One reason why the API server would refuse the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Path in the object, for example `spec.rules[0].matches[1].path.value`. Empty for the object itself.
+    /// Path in the object, for example `spec.rules[0].matches[1].path.value`; keys of maps, which may hold dots, stand in
+    /// brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
     pub field: String,
     /// What is wrong, without the path.
     pub message: String,

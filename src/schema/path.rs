@@ -51,7 +51,7 @@ impl fmt::Display for Path<'_> {
             Path::Field(Path::Root, name) => formatter.write_str(name),
             Path::Field(parent, name) => write!(formatter, "{parent}.{name}"),
             Path::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
-            Path::Key(parent, key) => write!(formatter, "{parent}[{}]", super::report::clip(key)),
+            Path::Key(parent, key) => write!(formatter, "{parent}[{}]", super::report::shown(key)),
         }
     }
 }

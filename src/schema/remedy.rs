@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::format::Format;
 use super::nearest::nearest;
 use super::path::Path;
-use super::report::{Report, clip};
+use super::report::{Report, shown};
 use super::tree::{Apart, Fields, Node, Range, Shape};
 use super::wording::Wording;
 
@@ -19,7 +19,7 @@ const NAMES_SHOWN: usize = 12;
 pub(super) fn unknown_field(fields: &Fields, name: &str, in_experimental: bool) -> Told {
     if in_experimental {
         return (
-            format!("field `{}` is not in the standard channel", clip(name)),
+            format!("field `{}` is not in the standard channel", shown(name)),
             "it exists in the experimental channel: set `--channel experimental`, or remove it".to_owned(),
         );
     }
@@ -28,7 +28,7 @@ pub(super) fn unknown_field(fields: &Fields, name: &str, in_experimental: bool) 
         None if fields.known.is_empty() => "no field is known here; remove it".to_owned(),
         None => format!("known fields are {}", list(fields.names())),
     };
-    (format!("unknown field `{}`", clip(name)), remedy)
+    (format!("unknown field `{}`", shown(name)), remedy)
 }
 
 pub(super) fn missing(name: &str, node: Option<&Node>) -> String {
@@ -155,7 +155,7 @@ pub(super) fn not_allowed(allowed: &[Value], value: &Value, in_experimental: boo
 
 pub(super) fn duplicate(told_apart_by: &Apart, identity: &str, first: &Path<'_>, report: &Report) -> Told {
     let message =
-        if report.quotes() { format!("duplicate value: {}", clip(identity)) } else { "duplicate value".to_owned() };
+        if report.quotes() { format!("duplicate value: {}", shown(identity)) } else { "duplicate value".to_owned() };
     let remedy = match told_apart_by {
         Apart::Keys(keys) => format!(
             "{first} has the same {}; change one or remove it",

@@ -15,7 +15,8 @@ const QUOTED: usize = 80;
 pub(super) struct Report {
     violations: Vec<Violation>,
     more: usize,
-    /// Something was found that makes CEL rules pointless: they would speak about a field that is missing or of the wrong type.
+    /// Something was found that makes rules in CEL pointless: they would speak of a field that is missing or of another
+    /// type.
     blocked: bool,
     /// Something was found that is only not among what an alternative is for.
     excluded: bool,
@@ -49,6 +50,10 @@ impl Report {
     pub(super) fn block(&mut self, path: &Path<'_>, message: impl Into<String>, remedy: impl Into<String>) {
         self.blocked = true;
         self.add(path, message, remedy);
+    }
+
+    pub(super) fn block_if(&mut self, blocked: bool) {
+        self.blocked |= blocked;
     }
 
     /// As `add`, of a value that belongs to another alternative.
@@ -104,8 +109,24 @@ impl Report {
     }
 }
 
-/// The first characters of a text that may be of any length.
-pub(super) fn clip(text: &str) -> String {
+/// The first characters of a text that may be of any length, fit for a terminal.
+pub(super) fn shown(text: &str) -> String {
+    escape_controls(&clip(text))
+}
+
+/// A stranger's control characters written as escapes, so that they command no terminal.
+pub(super) fn escape_controls(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, char| {
+        if char.is_control() {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+        shown
+    })
+}
+
+fn clip(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -137,6 +158,7 @@ mod tests {
         assert_eq!(open.quote(&json!(7)), "7");
         assert_eq!(open.quote(&json!({"a": 1})), "the mapping");
         assert!(open.quote(&json!("ä".repeat(10_000))).chars().count() < 100);
+        assert_eq!(shown("a\u{1b}[31mb\n"), r"a\u{1b}[31mb\n");
         let closed = Report::new(false);
         assert_eq!(closed.quote(&json!("hunter2")), "the value");
         assert_eq!(closed.quote(&json!(1234)), "the value");

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::path::Path;
 use super::patterns;
-use super::report::Report;
+use super::report::{Report, escape_controls, shown};
 use super::tree::{Node, Others};
 
 /// One rule of one node.
@@ -74,9 +74,7 @@ impl Rule {
             // A value that is wrong already (`10 s` for a duration) confuses rules too; what they say of it is no news.
             Err(_) if !report.is_empty() => return,
             // The error may repeat a value of any length.
-            Err(error) => {
-                (format!("a rule cannot be decided: {}", super::report::clip(&error.to_string())), self.as_remedy())
-            }
+            Err(error) => (format!("a rule cannot be decided: {}", shown(&error.to_string())), self.as_remedy()),
         };
         let field = format!("{path}{}", self.below);
         report.add_at(field.strip_prefix('.').unwrap_or(&field).to_owned(), message, remedy);
@@ -84,14 +82,20 @@ impl Rule {
 
     fn told(&self, cx: &Context<'_>) -> (String, String) {
         let computed = self.message_program.as_ref().and_then(|program| match program.execute(cx) {
-            Ok(CelValue::String(text)) if !text.trim().is_empty() => Some(text.as_ref().clone()),
+            Ok(CelValue::String(text)) if !text.trim().is_empty() => Some(escape_controls(&text)),
             _ => None,
         });
-        match computed.as_ref().or(self.message.as_ref()) {
-            None => (format!("failed rule: {}", self.text), self.as_remedy()),
-            Some(message) => match message.split_once("; ") {
+        let remedy = self.message.as_deref().and_then(|message| message.split_once("; ")).map(|(_, remedy)| remedy);
+        match (computed.as_deref().or(self.message.as_deref()), remedy) {
+            (None, _) => (format!("failed rule: {}", self.text), self.as_remedy()),
+            // What is computed quotes values, which may hold any text, also a semicolon: the fixed remedy shows the seam.
+            (Some(message), Some(remedy)) if message.ends_with(remedy) => {
+                let problem = message.strip_suffix(remedy).and_then(|message| message.strip_suffix("; "));
+                (problem.unwrap_or(message).to_owned(), remedy.to_owned())
+            }
+            (Some(message), _) => match message.split_once("; ") {
                 Some((problem, remedy)) => (problem.to_owned(), remedy.to_owned()),
-                None => (message.clone(), self.as_remedy()),
+                None => (message.to_owned(), self.as_remedy()),
             },
         }
     }

@@ -204,11 +204,11 @@ fn check_apart(told_apart_by: &Apart, values: &[Value], path: &Path<'_>, report:
     let identity = |value: &Value| match told_apart_by {
         Apart::Nothing => None,
         Apart::Value => Some(canonical(value)),
-        // An item without any of its keys has been refused already, or its keys are optional and absence is a value.
+        // Keys are required or have a default: an item that lacks one has been refused already.
         Apart::Keys(keys) => {
             let map = value.as_object()?;
-            let pairs = keys.iter().filter_map(|key| Some(format!("{key:?}:{}", canonical(map.get(key.as_ref())?))));
-            Some(format!("{{{}}}", pairs.collect::<Vec<_>>().join(",")))
+            let pair = |key: &str| Some(format!("{key:?}:{}", canonical(map.get(key)?)));
+            Some(format!("{{{}}}", keys.iter().map(|key| pair(key)).collect::<Option<Vec<_>>>()?.join(",")))
         }
     };
     let mut first: HashMap<String, usize> = HashMap::new();
@@ -283,7 +283,7 @@ fn check_text(node: &Node, text: &str, path: &Path<'_>, report: &mut Report) {
     if let Some(format) = node.format.filter(|format| !format.accepts_text(text)) {
         let (words, example) = format.words();
         let message = format!("{} is not {words}", report.quote_text(text));
-        report.add(path, message, remedy::for_format(format, words, example));
+        report.block(path, message, remedy::for_format(format, words, example));
     }
 }
 
@@ -321,7 +321,9 @@ fn check_junctions(node: &Node, value: &Value, path: &Path<'_>, cx: &Cx<'_>, rep
         aside
     };
     for branch in &junctions.all {
-        for violation in try_branch(branch, report).finish() {
+        let tried = try_branch(branch, report);
+        report.block_if(tried.blocked());
+        for violation in tried.finish() {
             report.add_at(violation.field, violation.message, violation.remedy);
         }
     }
@@ -358,6 +360,7 @@ fn tell_alternatives(mut tried: Vec<Report>, path: &Path<'_>, report: &mut Repor
     if !tried.iter().all(Report::excluded) {
         tried.retain(|branch| !branch.excluded());
     }
+    report.block_if(tried.iter().any(Report::blocked));
     let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
     let Some(first) = firsts.first() else { return };
     let together = firsts.iter().all(|violation| violation.field == first.field);

@@ -1,7 +1,7 @@
 //! Patterns in words: people who got a host name or a duration wrong need not read a regular expression.
 
 use super::path::Path;
-use super::report::{Report, clip};
+use super::report::{Report, shown};
 
 /// A pattern of the Gateway API, and how to tell people about it.
 pub(super) struct Wording {
@@ -43,16 +43,16 @@ fn host_remedy(text: &str, wildcard: bool) -> String {
         && !port.is_empty()
         && port.bytes().all(|byte| byte.is_ascii_digit())
     {
-        return format!("leave the port out: `{}`", clip(host));
+        return format!("leave the port out: `{}`", shown(host));
     }
     if text.contains('/') {
         return "leave the path out: only the host name stands here".to_owned();
     }
     if text.ends_with('.') && text.len() > 1 {
-        return format!("leave the last dot out: `{}`", clip(text.trim_end_matches('.')));
+        return format!("leave the last dot out: `{}`", shown(text.trim_end_matches('.')));
     }
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) && text.is_ascii() {
-        return format!("write it in lower case: `{}`", clip(&text.to_ascii_lowercase()));
+        return format!("write it in lower case: `{}`", shown(&text.to_ascii_lowercase()));
     }
     if text == "*" && wildcard {
         return "leave the field out to match every host".to_owned();

@@ -38,7 +38,7 @@ struct Pool<B> {
     upstream: Arc<Upstream>,
     /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
     cursor: Cell<usize>,
-    idle: RefCell<Vec<(SocketAddr, Vec<Idle<B>>)>>,
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
 }
 
@@ -85,7 +85,7 @@ where
     pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
         let pool = self.pool(upstream);
         let mut endpoints = pool.idle.borrow_mut();
-        let (_, idle) = endpoints.iter_mut().find(|(candidate, _)| *candidate == address)?;
+        let idle = endpoints.get_mut(&address)?;
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
             idle.pop();
         }
@@ -115,11 +115,11 @@ where
         self.upstreams.borrow_mut().retain(|_, pool| {
             let reachable = pool.upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
-            for (address, idle) in endpoints.iter_mut() {
+            endpoints.retain(|address, idle| {
                 let current = reachable.binary_search(address).is_ok();
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
-            }
-            endpoints.retain(|(_, idle)| !idle.is_empty());
+                !idle.is_empty()
+            });
             Arc::strong_count(&pool.upstream) > 1
         });
     }
@@ -168,14 +168,7 @@ impl<B: Body + 'static> Connection<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
     fn store(self) {
         let mut endpoints = self.pool.idle.borrow_mut();
-        let slot = match endpoints.iter().position(|(address, _)| *address == self.address) {
-            Some(slot) => slot,
-            None => {
-                endpoints.push((self.address, Vec::new()));
-                endpoints.len() - 1
-            }
-        };
-        let idle = &mut endpoints[slot].1;
+        let idle = endpoints.entry(self.address).or_default();
         if idle.len() < self.pool.per_endpoint {
             idle.push(Idle { sender: self.sender, since: Instant::now() });
         }

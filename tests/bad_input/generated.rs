@@ -1,18 +1,13 @@
 //! Bad input that is too large or too strange for a file of the repository.
 
 use super::Files;
+use super::harness::objects::route;
 
 /// Cases that are made here; their expected texts have folders like all others.
 pub(super) const NAMES: &[&str] = &["binary", "large-document", "many-documents", "not-utf8", "nul-byte", "deep"];
 
 pub(super) fn files(name: &str) -> Files {
-    let route = |name: &str| {
-        format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {name}\nspec:\n  parentRefs:\n  \
-             - name: good\n  rules:\n  - matches:\n    - path:\n        value: /{name}\n    backendRefs:\n    \
-             - name: echo\n      port: 80\n"
-        )
-    };
+    let route = |name: &str| route("good", name, "echo");
     let bytes = match name {
         // The start of an ELF program.
         "binary" => b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\xff\xfe\x80\x00".to_vec(),

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use super::harness::client;
 use super::harness::golden;
 use super::harness::network::Network;
+use super::harness::objects::{gateway, route};
 use super::harness::program::{Program, clean, run, run_arguments};
 use super::harness::site::Site;
 use super::{Transcript, check, place_good};
@@ -22,7 +23,7 @@ fn a_port_in_use_is_named_and_taken_as_soon_as_it_is_free() {
     let mut transcript = Transcript::new("port-in-use", &site, run(&site, &[]));
     transcript.skip_start();
     let holder = TcpListener::bind((site.next_address(), site.port("other"))).unwrap();
-    site.save("manifests/taken.yaml", &gateway("taken", "@other@"));
+    site.save("manifests/taken.yaml", &routed_gateway("taken", "@other@"));
     transcript.step("A Gateway appears whose port somebody has");
     drop(holder);
     transcript.step("The port becomes free, and nobody edits anything");
@@ -47,9 +48,9 @@ fn a_port_that_is_not_permitted_is_named_with_the_remedy() {
     let mut transcript = Transcript::new("port-not-permitted", &site, Program::start(command));
     transcript.network = Some(network);
     transcript.skip_start();
-    site.save("manifests/low.yaml", &gateway("low", "80"));
+    site.save("manifests/low.yaml", &routed_gateway("low", "80"));
     transcript.step("A Gateway appears with a port below 1024");
-    site.save("manifests/low.yaml", &gateway("low", "8888"));
+    site.save("manifests/low.yaml", &routed_gateway("low", "8888"));
     transcript.step("It gets another port");
     transcript.end();
     golden::expect_none(&transcript.compare().err().into_iter().collect::<Vec<_>>(), "bad_input");
@@ -63,7 +64,7 @@ fn an_empty_folder_is_told_and_filled_later() {
     let checked = check(&site, "empty-folder", &["manifests", "empty"]);
     let mut transcript = Transcript::new("empty-folder", &site, run(&site, &["--manifests", "empty"]));
     transcript.step("One of two folders is empty");
-    site.save("empty/late.yaml", &route("late"));
+    site.save("empty/late.yaml", &route("good", "late", "echo"));
     transcript.step("It gets a file");
     assert_eq!(client::get(&site.at("port"), "/late").status, 200);
     transcript.end();
@@ -80,7 +81,7 @@ fn a_folder_that_vanishes_is_served_on_and_watched_again_when_it_is_back() {
     transcript.step("The folder vanishes");
     fs::rename(site.path("aside"), site.path("manifests")).unwrap();
     transcript.step("It comes back");
-    site.save("manifests/late.yaml", &route("late"));
+    site.save("manifests/late.yaml", &route("good", "late", "echo"));
     transcript.step("A file is added to it");
     assert_eq!(client::get(&site.at("port"), "/late").status, 200);
     transcript.end();
@@ -94,49 +95,14 @@ fn a_path_that_does_not_exist_is_told_and_read_as_soon_as_it_does() {
     let checked = check(&site, "no-such-path", &["manifests", "nowhere/late.yaml"]);
     let mut transcript = Transcript::new("no-such-path", &site, run(&site, &["--manifests", "nowhere/late.yaml"]));
     transcript.step("One of two paths does not exist");
-    site.save("nowhere/late.yaml", &route("late"));
+    site.save("nowhere/late.yaml", &route("good", "late", "echo"));
     transcript.step("It is created");
     assert_eq!(client::get(&site.at("port"), "/late").status, 200);
     transcript.end();
     golden::expect_none(&checked.into_iter().chain(transcript.compare().err()).collect::<Vec<_>>(), "bad_input");
 }
 
-/// A Gateway with one listener, and a route of the same name to it.
-fn gateway(name: &str, port: &str) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata:
-  name: {name}
-spec:
-  gatewayClassName: portico
-  listeners:
-    - name: http
-      protocol: HTTP
-      port: {port}
----
-{}",
-        route(name).replace("    - name: good\n", &format!("    - name: {name}\n"))
-    )
-}
-
-/// A route to the good Gateway, for the path of its name.
-fn route(name: &str) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata:
-  name: {name}
-spec:
-  parentRefs:
-    - name: good
-  rules:
-    - matches:
-        - path:
-            value: /{name}
-      backendRefs:
-        - name: echo
-          port: 80
-"
-    )
+/// A Gateway, and a route of its name to it.
+fn routed_gateway(name: &str, port: &str) -> String {
+    format!("{}---\n{}", gateway(name, port), route(name, name, "echo"))
 }

@@ -5,6 +5,7 @@
 //!   program.rs  `portico` as a process: what it says, how it ends
 //!   client.rs   requests, one by one or without end
 //!   network.rs  a network namespace, for fixed ports and few rights
+//!   objects.rs  manifests that many tests need
 //!   golden.rs   what it should say, in files that UPDATE=1 rewrites
 //! ```
 
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod golden;
 pub mod network;
+pub mod objects;
 pub mod program;
 pub mod site;
 

@@ -17,14 +17,14 @@ pub fn portico(site: &Site) -> Command {
     command
 }
 
-/// Nothing that whoever runs the tests has in the environment counts.
+/// Nothing that whoever runs the tests has in the environment counts. What is printed is for people, as on a terminal.
 pub fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PORTICO_") {
             command.env_remove(name);
         }
     }
-    command.env("COLUMNS", "100").env("NO_COLOR", "1").stdin(Stdio::null());
+    command.env("COLUMNS", "100").env("NO_COLOR", "1").env("PORTICO_LOG_FORMAT", "text").stdin(Stdio::null());
 }
 
 /// `portico run` on the addresses of a site, with its echo server.
@@ -38,7 +38,7 @@ pub fn run(site: &Site, more: &[&str]) -> Program {
 pub fn run_arguments(site: &Site) -> Vec<String> {
     let words = format!(
         "run --manifests manifests --gateway-address-pool {} --gateway-address-pool {} --echo {} --status-listen {} \
-         --admin-listen {} --workers 1 --log-format text",
+         --admin-listen {} --workers 1",
         site.address(),
         site.next_address(),
         site.at("echo"),
@@ -94,17 +94,17 @@ impl Program {
 
     /// Waits until stdout meets a condition.
     pub fn wait_stdout<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
-        self.stdout.wait(find).unwrap_or_else(|text| panic!("not within {PATIENCE:?}; stdout has\n{text}"))
+        self.stdout.wait(find).unwrap_or_else(|text| panic!("it does not come; stdout has\n{text}"))
     }
 
     /// Waits until all of stderr, the log included, meets a condition.
     pub fn wait_stderr<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
-        self.stderr.wait(find).unwrap_or_else(|text| panic!("not within {PATIENCE:?}; stderr has\n{text}"))
+        self.stderr.wait(find).unwrap_or_else(|text| panic!("it does not come; stderr has\n{text}"))
     }
 
     /// Waits until everything was told that is told at the start.
     pub fn wait_started(&self) -> String {
-        self.wait_told(|told| told.lines().any(|line| line.contains(" object") && line.contains(" of ")))
+        self.wait_told(|told| told.lines().any(|line| line.contains(" read from ")))
             .unwrap_or_else(|told| panic!("it did not start: {told}\n{}", self.stderr()))
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use portico::proxy::Limits;
 use portico::snapshot::rule::{Action, Backend, Failure, Filters, Split, Target};
 
-use crate::harness::{Endpoint, Gate, forward, reserve, route, to, upstream};
+use crate::harness::{Endpoint, Gate, Options, Route, forward, reserve, route, to, upstream};
 
 #[tokio::test]
 async fn connections_are_kept_and_used_again() {
@@ -164,4 +165,49 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
         .log
         .until("the end of the connection", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1)
         .await;
+}
+
+/// An address where nobody answers: the queue of its listener is full, so the system leaves newcomers waiting.
+async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
+    let (address, listener) = reserve();
+    listener.listen(0).unwrap();
+    let mut queue = Vec::new();
+    let patience = std::time::Duration::from_millis(200);
+    while let Ok(stream) = tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await {
+        queue.push(stream.unwrap());
+    }
+    (address, queue, listener)
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_connect_is_passed_over() {
+    let endpoint = Endpoint::ok().await;
+    let (deaf, _queue, _listener) = deaf().await;
+    let limits = Limits { connect_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let both = forward(vec![(1, upstream("web", &[deaf, endpoint.address]))]);
+    let routes = vec![route(both), Route { path: "/deaf", ..route(forward(vec![(1, upstream("deaf", &[deaf]))])) }];
+    let gate = Gate::with(Options { limits, ..Options::default() }, routes).await;
+    let mut client = gate.client().await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    assert_eq!(client.get("/deaf").await.status, 504);
+
+    // The patience for an answer counts while connecting, too.
+    let limits = Limits { answer_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let gate = Gate::with(Options { limits, ..Options::default() }, to(deaf)).await;
+    assert_eq!(gate.client().await.get("/").await.status, 504);
+}
+
+#[tokio::test]
+async fn a_named_endpoint_serves_once_it_is_resolved() {
+    let endpoint = Endpoint::ok().await;
+    let upstream = upstream("web", &[]);
+    let name = portico::upstream::Address::Name { host: "db.example".into(), port: endpoint.address.port() };
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![name] });
+    let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+    let mut client = gate.client().await;
+    assert_eq!(client.get("/").await.status, 503);
+    upstream.set_resolved("db.example", vec![endpoint.address.ip()]);
+    assert_eq!(client.get("/").await.text(), "ok");
 }

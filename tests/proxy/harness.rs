@@ -34,6 +34,7 @@ pub(crate) struct Gate {
     pub(crate) proxy: Proxy,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) address: SocketAddr,
+    pub(crate) log: Arc<AccessLog>,
     // Keeps the port from being given to somebody else between tests.
     _reserved: Socket,
 }
@@ -66,16 +67,17 @@ impl Gate {
 
     pub(crate) fn start(options: Options, address: SocketAddr, reserved: Socket, snapshot: Snapshot) -> Gate {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let log = Arc::new(AccessLog::start(options.log, Format::Json).unwrap());
         let config = Config {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,
             trusted: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
-            access_log: Arc::new(AccessLog::start(options.log, Format::Json).unwrap()),
+            access_log: Arc::clone(&log),
             allow_port_sharing: false,
             max_series: 100,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
-        Gate { proxy, snapshot, address, _reserved: reserved }
+        Gate { proxy, snapshot, address, log, _reserved: reserved }
     }
 
     pub(crate) fn swap(&self, routes: Vec<Route>) {

@@ -8,7 +8,7 @@ use crate::harness::{Endpoint, Gate, Options, to};
 #[tokio::test]
 async fn shapes_that_can_be_read_two_ways() {
     // (shape, status; what the endpoint sees, as body, or None)
-    let cases: [(&str, u16, Option<&str>); 17] = [
+    let cases: [(&str, u16, Option<&str>); 19] = [
         // RFC 9112 lets a proxy read the chunks and drop the length, and the connection must end.
         (
             "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
@@ -34,6 +34,8 @@ async fn shapes_that_can_be_read_two_ways() {
             None,
         ),
         ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n", 400, None),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding\t: chunked\r\n\r\n0\r\n\r\n", 400, None),
         ("POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, None),
         ("GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n", 400, None),
         ("GET / HTTP/1.1\r\n x: a\r\nhost: a\r\n\r\n", 400, None),
@@ -55,6 +57,16 @@ async fn shapes_that_can_be_read_two_ways() {
             assert!(!request.contains("content-length"), "one reading is left: {request:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_twice_alike_is_said_once() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let answer = gate.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc").await;
+    assert_eq!(answer.status, 200);
+    let request = &endpoint.log.requests()[0];
+    assert!(request.ends_with("\r\n\r\nabc") && request.matches("content-length").count() == 1, "{request}");
 }
 
 #[tokio::test]

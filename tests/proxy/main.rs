@@ -5,6 +5,7 @@
 mod answers;
 mod binding;
 mod bodies;
+mod books;
 mod endpoints;
 mod harness;
 mod hostile;

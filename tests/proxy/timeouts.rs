@@ -39,7 +39,7 @@ async fn a_slow_head_ends_the_connection() {
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let gate = gate(Limits { keep_alive: SHORT, ..Limits::default() }, &endpoint).await;
+    let gate = gate(Limits { keep_alive: SHORT * 5, ..Limits::default() }, &endpoint).await;
     let mut client = gate.client().await;
     for _ in 0..3 {
         assert_eq!(client.get("/").await.status, 200);

@@ -81,23 +81,29 @@ fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
 fn structural<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true).into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
-    open_opaque_objects(&mut schema);
+    read_as_go_does(&mut schema);
     schema
 }
 
-/// An object of which the API publishes no fields (`fieldsV1`) may hold any.
-fn open_opaque_objects(schema: &mut Value) {
+/// What the published schema does not say, since it follows from how the API server decodes: an object of which no
+/// fields are published (`fieldsV1`) may hold any, and null in a map of texts is the empty text.
+fn read_as_go_does(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            let opaque = map.get("type").and_then(Value::as_str) == Some("object")
+            let is_opaque = map.get("type").and_then(Value::as_str) == Some("object")
                 && !map.contains_key("properties")
                 && !map.contains_key("additionalProperties");
-            if opaque {
+            if is_opaque {
                 map.insert("x-kubernetes-preserve-unknown-fields".to_owned(), Value::Bool(true));
             }
-            map.values_mut().for_each(open_opaque_objects);
+            if let Some(Value::Object(values)) = map.get_mut("additionalProperties")
+                && values.get("type").and_then(Value::as_str) == Some("string")
+            {
+                values.insert("default".to_owned(), json!(""));
+            }
+            map.values_mut().for_each(read_as_go_does);
         }
-        Value::Array(values) => values.iter_mut().for_each(open_opaque_objects),
+        Value::Array(values) => values.iter_mut().for_each(read_as_go_does),
         _ => {}
     }
 }

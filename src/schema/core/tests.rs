@@ -278,3 +278,12 @@ fn a_namespace_gets_its_name_as_a_label() {
         assert_eq!(object["metadata"]["labels"]["kubernetes.io/metadata.name"], "web");
     }
 }
+
+#[test]
+fn null_in_a_map_of_texts_is_the_empty_text() {
+    let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"b": null}, "annotations": null},
+        "data": {"c": null}, "binaryData": {"d": null}});
+    assert_eq!(check(Kind::ConfigMap, &mut object, Channel::Standard), []);
+    assert_eq!(object["metadata"], json!({"name": "a", "labels": {"b": ""}}));
+    assert_eq!((&object["data"], &object["binaryData"]), (&json!({"c": ""}), &json!({"d": ""})));
+}
