@@ -1,7 +1,7 @@
 //! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed. Where the log is
 //! JSON a program reads it, and gets the same as events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::compile::verdict::Verdict;
 use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
-use crate::snapshot::dump::{MatchDump, Row};
+use crate::snapshot::dump::{ActionDump, MatchDump, Row};
 use crate::telemetry::LogFormat;
 
 /// Writes to stderr, so that the access log has stdout for itself.
@@ -25,6 +25,8 @@ pub(super) struct Announcer {
     color: bool,
     /// Refusals that were told, so that an edit elsewhere does not repeat them.
     told: Vec<Refusal>,
+    /// Objects that were told to be of no use to us.
+    ignored: BTreeMap<String, usize>,
 }
 
 /// More routes than fit on a few screens are counted, not listed.
@@ -34,7 +36,7 @@ const MOST_CURL_LINES: usize = 8;
 
 impl Announcer {
     pub(super) fn new(format: LogFormat, color: bool) -> Self {
-        Announcer { format, color, told: Vec::new() }
+        Announcer { format, color, told: Vec::new(), ignored: BTreeMap::new() }
     }
 
     /// Everything there is, once at the start.
@@ -45,6 +47,7 @@ impl Announcer {
         let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
         let summary = report::summary(counts, &diagnostics);
         self.told = update.refusals.clone();
+        self.ignored = update.ignored.clone();
         if self.format == LogFormat::Json {
             log(&diagnostics);
             info!(summary = summary.trim_end(), "Serving");
@@ -53,7 +56,7 @@ impl Announcer {
         let mut text = String::new();
         let mut section = |title: &str, body: &str| {
             if !body.is_empty() {
-                text += &format!("\n{title}\n{body}");
+                text += &format!("\n{title}\n{}\n", body.trim_end());
             }
         };
         if verdicts.len() <= MOST_ROWS {
@@ -80,12 +83,14 @@ impl Announcer {
         let News { before, after } = control.take_news();
         let changes = report::changes(&before, &after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
-        let mended = self.told.iter().any(|refusal| !update.refusals.contains(refusal));
+        let mended = self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() as u64;
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
-        if changes.is_empty() && diagnostics.is_empty() && !mended {
+        let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
+        if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
             return;
         }
         self.told = update.refusals.clone();
+        self.ignored = update.ignored.clone();
         if self.format == LogFormat::Json {
             log(&diagnostics);
             changes.lines().for_each(|change| info!(change, "Changed"));
@@ -96,10 +101,17 @@ impl Announcer {
         } else {
             format!("\nChanged, live after {}\n{changes}", milliseconds(took))
         };
+        if more_ignored {
+            text += &format!("Not read: {}\n", report::not_read(&update.ignored));
+        }
         if !diagnostics.is_empty() {
             text += &report::terminal(&diagnostics, self.color);
-        } else if mended && update.refusals.is_empty() {
+        } else if mended > 0 && update.refusals.is_empty() {
             text += "All files are fine again\n";
+        } else if mended > 0 {
+            let (mended, left) =
+                (report::count(mended, "problem"), report::count(update.refusals.len() as u64, "problem"));
+            text += &format!("{mended} mended; left in the files: {left}\n");
         }
         write(&text);
     }
@@ -129,6 +141,8 @@ fn diagnostics<'a>(
     let mut diagnostics: Vec<_> = refusals.map(report::of_refusal).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    report::explain_missing(&mut diagnostics);
+    report::sort(&mut diagnostics);
     diagnostics
 }
 
@@ -174,9 +188,17 @@ fn curl_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
-/// None for what no single line is sure to reach: regular expressions.
+/// None for what no single line is sure to reach, as regular expressions, and for what answers errors.
 fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Option<String> {
     let path = entry.path.strip_prefix("PathPrefix ").or_else(|| entry.path.strip_prefix("Exact "))?;
+    let works = match &entry.action {
+        ActionDump::Redirect(_) => true,
+        ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
+        ActionDump::Fail(_) => false,
+    };
+    if !works {
+        return None;
+    }
     let mut line = "curl".to_owned();
     if let Some(method) = entry.method.as_deref().filter(|method| *method != "GET") {
         line += &format!(" -X {method}");

@@ -232,7 +232,7 @@ impl Manifests {
                 object: Some(id.to_string()),
                 field: "metadata.name".to_owned(),
                 reason: "Duplicate",
-                message: format!("{id} is given at {first} too"),
+                message: format!("this object is given at {first} too"),
                 remedy: "rename or delete one of the two".to_owned(),
                 meanwhile: Some(format!("The one in {} is used.", first.file.display())),
                 severity: Severity::Error,
