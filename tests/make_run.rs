@@ -52,7 +52,7 @@ fn what_make_run_prints_can_be_pasted_and_the_readmes_are_true() {
         assert!((200..400).contains(&status), "examples/quickstart/README.md: {command}\n{status}\n{answer}");
     }
 
-    // As Ctrl-C does it: make ends well if the program does.
+    // Make ends well if the program does.
     signal(child_of(program.id()), "TERM");
     program.wait().expect_fine();
     golden::expect_none(&differing, "make_run");
@@ -128,7 +128,9 @@ fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
     assert_eq!(shell.paste(moved).0, 301);
     assert!(!shell.paste(basket).1.contains("x-shop-part"));
 
-    let ended = program.stop().expect_fine();
+    // As Ctrl-C does it.
+    program.signal("INT");
+    let ended = program.wait().expect_fine();
     assert_eq!(&ended.told()[told..], "", "this came after the last step");
     golden::expect_none(&golden.compare(&transcript).err().into_iter().collect::<Vec<_>>(), "make_run");
 }
