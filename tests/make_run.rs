@@ -25,7 +25,7 @@ fn what_make_run_prints_can_be_pasted_and_the_readmes_are_true() {
     let mut command = network.command("make", &["run".to_owned()]);
     clean(&mut command);
     command.current_dir(root()).env("PATH", without_build(&site));
-    let program = Program::start(command);
+    let program = Program::start_group(command);
     let told = program.wait_started();
     let mut differing: Vec<String> =
         Golden::new("make_run/start.txt").compare(&without_times(&told)).err().into_iter().collect();
@@ -39,7 +39,7 @@ fn what_make_run_prints_can_be_pasted_and_the_readmes_are_true() {
     for (number, line) in lines.iter().enumerate() {
         let (status, answer) = shell.paste(line);
         assert!((200..400).contains(&status), "{line}\n{status}\n{answer}");
-        let logged = program.wait_stdout(|log| log.lines().nth(number).map(str::to_owned));
+        let logged = &program.wait_lines(number + 1)[number];
         let route =
             logged.split(" route=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a line names its route");
         assert!(routes.insert(route.to_owned()), "{line} is answered by {route}, as another line is");

@@ -1,6 +1,7 @@
 //! `portico` as a process: what it says on both outputs, waiting for it to say something, and how it ends.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -51,17 +52,29 @@ pub fn run_arguments(site: &Site) -> Vec<String> {
 /// A running program. It is killed when this is dropped.
 pub struct Program {
     child: Child,
+    /// Its children are killed with it.
+    group: bool,
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
 }
 
 impl Program {
-    pub fn start(mut command: Command) -> Program {
+    pub fn start(command: Command) -> Program {
+        Program::spawn(command, false)
+    }
+
+    /// As `start`, for what starts children of its own, which would live on if it was killed alone.
+    pub fn start_group(mut command: Command) -> Program {
+        command.process_group(0);
+        Program::spawn(command, true)
+    }
+
+    fn spawn(mut command: Command, group: bool) -> Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Stream::follow(child.stdout.take().expect("it is piped"));
         let stderr = Stream::follow(child.stderr.take().expect("it is piped"));
-        Program { child, stdout, stderr }
+        Program { child, group, stdout, stderr }
     }
 
     pub fn id(&self) -> u32 {
@@ -90,6 +103,15 @@ impl Program {
     /// Waits until what is told meets a condition. On failure gives what was told instead.
     pub fn wait_told(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
         self.stderr.wait(|text| Some(told(text)).filter(|told| meets(told))).map_err(|text| told(&text))
+    }
+
+    /// Waits until stdout has so many lines, all complete.
+    pub fn wait_lines(&self, count: usize) -> Vec<String> {
+        self.wait_stdout(|text| {
+            let lines: Vec<_> =
+                text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
+        })
     }
 
     /// Waits until stdout meets a condition.
@@ -140,6 +162,9 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended by itself.
+        if self.group && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.id())]).output().ok();
+        }
         self.child.kill().ok();
         self.child.wait().ok();
     }

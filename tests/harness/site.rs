@@ -116,10 +116,26 @@ impl Site {
         text = text.replace(&self.next_address().to_string(), PLAIN_NEXT_ADDRESS);
         for (name, port) in self.ports.borrow().iter() {
             let (_, plain) = NAMES.iter().find(|(known, _)| known == name).expect("it was looked up when it was made");
-            text = text.replace(&port.to_string(), plain);
+            text = with_number(&text, *port, plain);
         }
         without_times(&text)
     }
+}
+
+/// Replaces a number, but not the same digits within a longer one.
+fn with_number(text: &str, number: u16, plain: &str) -> String {
+    let number = number.to_string();
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(&number) {
+        let (before, after) = (&rest[..at], &rest[at + number.len()..]);
+        let is_part = before.ends_with(|character: char| character.is_ascii_digit())
+            || after.starts_with(|character: char| character.is_ascii_digit());
+        replaced += before;
+        replaced += if is_part { &number } else { plain };
+        rest = after;
+    }
+    replaced + rest
 }
 
 /// What took how long is different each time.
