@@ -16,6 +16,7 @@ mod surroundings;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -42,7 +43,14 @@ fn check_says_what_is_wrong_and_how_bad_it_is() {
         let site = Site::new();
         place_good(&site, &BTreeMap::new());
         place(&site, &case.bad);
-        check(&site, &case.name, &["manifests"])
+        let text = check(&site, &case.name, &["manifests"]);
+        // The same for programs, where the case has such a file.
+        let golden = Golden::new(format!("bad_input/{}/check.json", case.name));
+        let json = (!golden.expected().is_empty()).then(|| {
+            let output = program::output(portico_with(&site, &["check", "--output", "json", "manifests"]));
+            golden.compare(&site.plain(&String::from_utf8_lossy(&output.stdout))).err()
+        });
+        text.or(json.flatten())
     });
     golden::expect_none(&differing, "bad_input");
 }
@@ -71,12 +79,16 @@ fn run_says_it_when_it_appears_and_goes_and_serves_the_rest() {
 
 /// Compares what `portico check` says with `check.txt` of a case.
 fn check(site: &Site, case: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = portico(site);
-    command.arg("check").args(arguments);
-    let output = program::output(command);
+    let output = program::output(portico_with(site, &[&["check"], arguments].concat()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     let text = format!("{}{stderr}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
     Golden::new(format!("bad_input/{case}/check.txt")).compare(&site.plain(&text)).err()
+}
+
+fn portico_with(site: &Site, arguments: &[&str]) -> Command {
+    let mut command = portico(site);
+    command.args(arguments);
+    command
 }
 
 /// What a run printed, step by step, compared with what is expected as soon as it is there.
@@ -174,7 +186,7 @@ fn cases() -> Vec<Case> {
         for (file, bytes) in if path.is_dir() { files_below(&path) } else { Files::new() } {
             match file.strip_prefix("before/") {
                 Some(file) => _ = before.insert(file.to_owned(), bytes),
-                None if !file.ends_with(".txt") => _ = bad.insert(file, bytes),
+                None if !["check.json", "check.txt", "run.txt"].contains(&file.as_str()) => _ = bad.insert(file, bytes),
                 None => {}
             }
         }

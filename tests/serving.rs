@@ -7,12 +7,13 @@ mod harness;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::process::Stdio;
 
 use harness::client::{self, Connection, Visitor, get};
 use harness::eventually;
 use harness::objects::{GATEWAY, gateway, place_good, route};
-use harness::program::{Program, portico, run, run_arguments};
+use harness::program::{Program, output, portico, run, run_arguments};
 use harness::site::Site;
 use serde_json::Value;
 
@@ -344,6 +345,33 @@ fn services_lead_to_names_and_addresses() {
     }
     program.stop().expect_fine();
     echo.stop().expect_fine();
+}
+
+#[test]
+fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
+    let site = Site::new();
+    place_good(&site);
+    let holder = TcpListener::bind((site.address(), 0)).unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    for flag in ["--status-listen", "--admin-listen", "--echo", "--access-log"] {
+        let value = if flag == "--access-log" { "nowhere/access.log" } else { &taken };
+        let mut command = portico(&site);
+        command.args(["run", "--manifests", "manifests", "--status-listen", "off", "--admin-listen", "off"]);
+        if ["--status-listen", "--admin-listen"].contains(&flag) {
+            command = portico(&site);
+            let other = if flag == "--status-listen" { "--admin-listen" } else { "--status-listen" };
+            command.args(["run", "--manifests", "manifests", other, "off"]);
+        }
+        command.args([flag, value]);
+        let output = output(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("error: {flag} {value}: cannot be opened; "))
+                || said.contains(&format!("error: {flag} {value}: cannot listen there; ")),
+            "{said}"
+        );
+    }
 }
 
 /// The value of a sample without labels.

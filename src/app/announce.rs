@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::control::{Control, News};
 use crate::api::ObjectId;
-use crate::compile::verdict::Verdict;
+use crate::compile::verdict::{Verdict, Verdicts};
 use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
@@ -83,7 +83,8 @@ impl Announcer {
         let News { before, after } = control.take_news();
         let changes = report::changes(&before, &after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
-        let mended = self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() as u64;
+        let mended =
+            self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(&before, &after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
         if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
@@ -94,6 +95,9 @@ impl Announcer {
         if self.format == LogFormat::Json {
             log(&diagnostics);
             changes.lines().for_each(|change| info!(change, "Changed"));
+            if mended > 0 {
+                info!(mended, left = self.left(control), "Mended");
+            }
             return;
         }
         let mut text = if changes.is_empty() {
@@ -104,14 +108,9 @@ impl Announcer {
         if more_ignored {
             text += &format!("Not read: {}\n", report::not_read(&update.ignored));
         }
-        if !diagnostics.is_empty() {
-            text += &report::terminal(&diagnostics, self.color);
-        } else if mended > 0 && update.refusals.is_empty() {
-            text += "All files are fine again\n";
-        } else if mended > 0 {
-            let (mended, left) =
-                (report::count(mended, "problem"), report::count(update.refusals.len() as u64, "problem"));
-            text += &format!("{mended} mended; left in the files: {left}\n");
+        text += &report::terminal(&diagnostics, self.color);
+        if diagnostics.is_empty() && mended > 0 {
+            text += &relief(mended, self.left(control));
         }
         write(&text);
     }
@@ -129,7 +128,32 @@ impl Announcer {
             changes.lines().for_each(|change| info!(change, "Changed"));
             return;
         }
-        write(&format!("\nChanged\n{changes}{}", report::terminal(&diagnostics, self.color)));
+        let mended = mended(&before, &after);
+        let relief =
+            if diagnostics.is_empty() && mended > 0 { relief(mended, self.left(control)) } else { String::new() };
+        write(&format!("\nChanged\n{changes}{}{relief}", report::terminal(&diagnostics, self.color)));
+    }
+
+    /// Problems that there are now, in files and verdicts.
+    fn left(&self, control: &Control) -> usize {
+        let verdicts = control.verdicts().iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
+        self.told.len() + verdicts.sum::<usize>()
+    }
+}
+
+/// Problems of verdicts that are no more.
+fn mended(before: &Verdicts, after: &Verdicts) -> usize {
+    let gone = before.iter().map(|(id, verdict)| {
+        let now = after.get(id).map(|verdict| report::of_verdict(id, verdict)).unwrap_or_default();
+        report::of_verdict(id, verdict).into_iter().filter(|problem| !now.contains(problem)).count()
+    });
+    gone.sum()
+}
+
+fn relief(mended: usize, left: usize) -> String {
+    match left {
+        0 => "Everything is fine again\n".to_owned(),
+        left => format!("{} mended, {left} left\n", report::count(mended as u64, "problem")),
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn plan(
             "name the Gateway in parentRefs",
         ));
     }
-    if verdict.parents.is_empty() && verdict.notes.is_empty() {
+    if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
         verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
     }
     RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }

@@ -4,7 +4,8 @@ use super::Files;
 use super::harness::objects::route;
 
 /// Cases that are made here; their expected texts have folders like all others.
-pub(super) const NAMES: &[&str] = &["binary", "large-document", "many-documents", "not-utf8", "nul-byte", "deep"];
+pub(super) const NAMES: &[&str] =
+    &["binary", "large-document", "many-documents", "not-utf8", "nul-byte", "deep", "utf16", "windows"];
 
 pub(super) fn files(name: &str) -> Files {
     let route = |name: &str| route("good", name, "echo");
@@ -16,6 +17,10 @@ pub(super) fn files(name: &str) -> Files {
             bytes.extend_from_slice(b"# caf\xe9 in Latin-1\n");
             bytes
         }
+        // What some editors save as "Unicode".
+        "utf16" => [0xfeff].into_iter().chain(route("bad").encode_utf16()).flat_map(u16::to_le_bytes).collect(),
+        // A byte order mark and other line ends are fine.
+        "windows" => format!("\u{feff}{}", route("windows").replace('\n', "\r\n")).into_bytes(),
         "nul-byte" => route("bad").replace("/bad", "/b\0ad").into_bytes(),
         "deep" => format!("a: {}{}\n", "[".repeat(5000), "]".repeat(5000)).into_bytes(),
         "large-document" => {

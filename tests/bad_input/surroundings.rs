@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use super::harness::client;
-use super::harness::golden;
+use super::harness::golden::{self, Golden};
 use super::harness::network::Network;
 use super::harness::objects::{gateway, route};
 use super::harness::program::{Program, clean, run, run_arguments};
@@ -14,7 +16,7 @@ use super::{Transcript, check, place_good};
 
 /// Folders of expected texts that have no files to read.
 pub(super) const NAMES: &[&str] =
-    &["empty-folder", "folder-vanishes", "no-such-path", "port-in-use", "port-not-permitted"];
+    &["empty-folder", "folder-vanishes", "no-such-path", "not-readable", "port-in-use", "port-not-permitted"];
 
 #[test]
 fn a_port_in_use_is_named_and_taken_as_soon_as_it_is_free() {
@@ -100,6 +102,23 @@ fn a_path_that_does_not_exist_is_told_and_read_as_soon_as_it_does() {
     assert_eq!(client::get(&site.at("port"), "/late").status, 200);
     transcript.end();
     golden::expect_none(&checked.into_iter().chain(transcript.compare().err()).collect::<Vec<_>>(), "bad_input");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_told() {
+    let site = Site::new();
+    place_good(&site, &BTreeMap::new());
+    site.save("manifests/closed.yaml", &route("good", "closed", "echo"));
+    fs::set_permissions(site.path("manifests/closed.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read everything, unless it loses the capability to.
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all", env!("CARGO_BIN_EXE_portico"), "check", "manifests"]);
+    clean(&mut command);
+    command.current_dir(site.path("."));
+    let output = command.output().unwrap();
+    let text = format!("{}{}\n", String::from_utf8_lossy(&output.stdout), output.status);
+    let differing = Golden::new("bad_input/not-readable/check.txt").compare(&site.plain(&text)).err();
+    golden::expect_none(&differing.into_iter().collect::<Vec<_>>(), "bad_input");
 }
 
 /// A Gateway, and a route of its name to it.
