@@ -18,15 +18,15 @@ pub struct Pool {
     ranges: Vec<IpNet>,
     /// Given by the operator: then an address outside of it is not usable, whether or not it could be bound.
     explicit: bool,
-    /// What is reported for a Gateway that listens on all interfaces.
+    /// What is reported for a Gateway that listens on all interfaces, which any Gateway may ask for without explicit ranges.
     host: Vec<IpAddr>,
 }
 
 impl Pool {
-    /// 127.0.0.1, 127.0.0.2 and so on, for use without a cluster.
-    pub fn loopback() -> Self {
+    /// 127.0.0.1, 127.0.0.2 and so on, for use without a cluster. `host` as for `explicit`.
+    pub fn loopback(host: Vec<IpAddr>) -> Self {
         let all = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length of IPv4").trunc();
-        Pool { ranges: vec![IpNet::V4(all)], explicit: false, host: Vec::new() }
+        Pool { ranges: vec![IpNet::V4(all)], explicit: false, host }
     }
 
     /// The operator's ranges, in their order. An unspecified address (`0.0.0.0`, `::`) means all interfaces and is
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_gateway_keeps_its_address_and_the_lowest_free_one_goes_to_the_next() {
-        let pool = Pool::loopback();
+        let pool = Pool::loopback(vec![]);
         let mut addresses = Addresses::default();
         let none = json!([]);
         let two = [("b", none.clone()), ("c", none.clone())];
@@ -225,7 +225,8 @@ mod tests {
             (&explicit, json!([{"type": "Hostname", "value": "a.example"}]), "g=!spec.addresses[0].type"),
             (&explicit, json!([{"type": "IPAddress"}]), "g=198.18.0.1"),
             (&explicit, json!([{"type": "IPAddress", "routability": "Cluster"}]), "g=!spec.addresses[0].routability"),
-            (&Pool::loopback(), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
+            (&Pool::loopback(vec![]), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
+            (&Pool::loopback(vec!["192.0.2.7".parse().unwrap()]), json!([ip("0.0.0.0")]), "g=192.0.2.7"),
             (
                 &Pool::explicit(vec!["0.0.0.0/32".parse().unwrap()], vec!["192.0.2.7".parse().unwrap()]),
                 json!([]),
