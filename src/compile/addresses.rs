@@ -123,8 +123,16 @@ fn assign_one(pool: &Pool, spec: &GatewaySpec, own: Vec<IpAddr>, taken: &mut BTr
         match free {
             Some(address) => {
                 taken.insert(address);
-                result.bind.push(address);
-                result.from_pool.push(address);
+                // All interfaces of the other family too, if the pool has them: no Gateway that comes later could use them
+                // any better, and this one would be deaf to half of the clients.
+                let all =
+                    pool.ranges.iter().map(IpNet::addr).filter(|all| address.is_unspecified() && all.is_unspecified());
+                for address in std::iter::once(address).chain(all) {
+                    if !result.bind.contains(&address) {
+                        result.bind.push(address);
+                        result.from_pool.push(address);
+                    }
+                }
             }
             None => result.exhausted.push(Problem::new(
                 field,
@@ -232,8 +240,19 @@ mod tests {
                 json!([]),
                 "g=192.0.2.7",
             ),
+            (
+                &Pool::explicit(
+                    vec!["0.0.0.0/32".parse().unwrap(), "::/128".parse().unwrap()],
+                    vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+                ),
+                json!([]),
+                "g=192.0.2.7,2001:db8::7",
+            ),
         ] {
-            assert_eq!(assign(&mut Addresses::default(), pool, &[("g", wanted)]), [expected]);
+            let mut addresses = Addresses::default();
+            let gateways = [("g", wanted)];
+            assert_eq!(assign(&mut addresses, pool, &gateways), [expected]);
+            assert_eq!(assign(&mut addresses, pool, &gateways), [expected], "it stays");
         }
     }
 
