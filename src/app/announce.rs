@@ -59,14 +59,14 @@ impl Announcer {
                 text += &format!("\n{title}\n{}\n", body.trim_end());
             }
         };
-        if verdicts.len() <= MOST_ROWS {
+        if (1..=MOST_ROWS).contains(&verdicts.len()) {
             section("Objects", &report::verdicts(verdicts));
         }
         let rows = snapshot.rows();
-        if rows.len() <= MOST_ROWS {
+        if (1..=MOST_ROWS).contains(&rows.len()) {
             let rows: Vec<_> = rows.iter().map(route_row).collect();
             section("Routes", &report::routes(&rows));
-        } else {
+        } else if !rows.is_empty() {
             section(
                 "Routes",
                 &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()),

@@ -56,7 +56,7 @@ impl Control {
         let pool = if gateways.pool.explicit {
             Pool::explicit(gateways.pool.networks, host_addresses())
         } else {
-            Pool::loopback()
+            Pool::loopback(host_addresses())
         };
         Control {
             store: Store::default(),

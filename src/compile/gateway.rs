@@ -1,7 +1,7 @@
 //! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Inputs;
@@ -106,11 +106,24 @@ pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
         for listener in &gateway.spec.listeners {
             let Ok(port) = u16::try_from(listener.port) else { continue };
             for address in &assigned.bind {
-                owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                if owner(&owners, *address, port, &gateway.meta.key).is_none() {
+                    owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                }
             }
         }
     }
     owners
+}
+
+/// The other Gateway that has the port of this address. All interfaces include every address of their family.
+fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
+    let all = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let other = |owner: &&ObjectKey| **owner != *gateway;
+    owners.get(&(address, port)).filter(other).or_else(|| owners.get(&(all, port)).filter(other)).or_else(|| {
+        let same = |at: &(IpAddr, u16)| at.0.is_ipv4() == address.is_ipv4() && at.1 == port;
+        let mut narrower = owners.iter().filter(|(at, _)| address == all && same(at)).map(|(_, owner)| owner);
+        narrower.find(other)
+    })
 }
 
 /// Answers everything about a Gateway that routes do not change. None if its class is not ours; then `foreign_verdict`
@@ -131,7 +144,7 @@ pub(super) fn plan(
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind.is_empty();
     let mut listeners = listener::plan_all(store, gateway, &|port| {
-        let taken = |address: &IpAddr| owners.get(&(*address, port)).filter(|owner| **owner != gateway.meta.key);
+        let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
         assigned.bind.iter().find_map(|address| Some((*address, taken(address)?.clone())))
     });
     if !usable {
