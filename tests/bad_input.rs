@@ -70,6 +70,7 @@ fn run_says_it_when_it_appears_and_goes_and_serves_the_rest() {
 
         place(&site, &case.bad);
         transcript.program = Some(program::run(&site, &[]));
+        transcript.program().wait_started();
         transcript.step("It starts with the bad files");
         transcript.end();
         transcript.compare().err()
@@ -105,6 +106,7 @@ struct Transcript<'a> {
 
 impl<'a> Transcript<'a> {
     fn new(name: &str, site: &'a Site, program: Program) -> Self {
+        program.wait_started();
         let golden = Golden::new(format!("bad_input/{name}/run.txt"));
         Transcript { golden, site, program: Some(program), told: 0, text: String::new(), network: None }
     }
@@ -113,9 +115,8 @@ impl<'a> Transcript<'a> {
         self.program.as_mut().expect("it runs")
     }
 
-    /// Waits until the program serves, without a word about what it printed.
+    /// Passes over what was printed at the start.
     fn skip_start(&mut self) {
-        self.program().wait_started();
         self.told = self.program().told().len();
         self.expect_good();
     }

@@ -31,6 +31,8 @@ pub(super) struct Announcer {
 
 /// More routes than fit on a few screens are counted, not listed.
 const MOST_ROWS: usize = 60;
+/// Problems that are told in full. Whoever has more corrects these first, or asks `portico check` for all.
+const MOST_PROBLEMS: usize = 20;
 /// `curl` lines to paste; a few show how, more would be noise.
 const MOST_CURL_LINES: usize = 8;
 
@@ -73,7 +75,7 @@ impl Announcer {
             );
         }
         section("Try it", &curl_lines(snapshot));
-        section("Problems", &report::terminal(&diagnostics, self.color));
+        section("Problems", &problems(&diagnostics, self.color));
         text += &format!("\n{summary}");
         write(&text);
     }
@@ -103,12 +105,12 @@ impl Announcer {
         let mut text = if changes.is_empty() {
             "\nNothing changed\n".to_owned()
         } else {
-            format!("\nChanged, live after {}\n{changes}", milliseconds(took))
+            format!("\nChanged, live after {}\n{}", milliseconds(took), first_rows(&changes))
         };
         if more_ignored {
             text += &format!("Not read: {}\n", report::not_read(&update.ignored));
         }
-        text += &report::terminal(&diagnostics, self.color);
+        text += &problems(&diagnostics, self.color);
         if diagnostics.is_empty() && mended > 0 {
             text += &relief(mended, self.left(control));
         }
@@ -131,7 +133,7 @@ impl Announcer {
         let mended = mended(&before, &after);
         let relief =
             if diagnostics.is_empty() && mended > 0 { relief(mended, self.left(control)) } else { String::new() };
-        write(&format!("\nChanged\n{changes}{}{relief}", report::terminal(&diagnostics, self.color)));
+        write(&format!("\nChanged\n{}{}{relief}", first_rows(&changes), problems(&diagnostics, self.color)));
     }
 
     /// Problems that there are now, in files and verdicts.
@@ -139,6 +141,27 @@ impl Announcer {
         let verdicts = control.verdicts().iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
         self.told.len() + verdicts.sum::<usize>()
     }
+}
+
+/// As many problems as somebody reads.
+fn problems(diagnostics: &[Diagnostic], color: bool) -> String {
+    let shown = &diagnostics[..diagnostics.len().min(MOST_PROBLEMS)];
+    let mut text = report::terminal(shown, color);
+    if diagnostics.len() > shown.len() {
+        let more = report::count((diagnostics.len() - shown.len()) as u64, "more problem");
+        text += &format!("and {more}; `portico check` shows all\n\n");
+    }
+    text
+}
+
+/// As many changes as somebody reads.
+fn first_rows(changes: &str) -> String {
+    let mut text: String = changes.split_inclusive('\n').take(MOST_ROWS).collect();
+    let more = changes.lines().count().saturating_sub(MOST_ROWS);
+    if more > 0 {
+        text += &format!("and {more} more\n");
+    }
+    text
 }
 
 /// Problems of verdicts that are no more.
