@@ -115,11 +115,6 @@ impl Control {
         &self.verdicts
     }
 
-    /// The controller name to sign status with.
-    pub(super) fn controller(&self) -> &str {
-        self.controllers.first().map_or("", String::as_str)
-    }
-
     /// What changed since this was last asked.
     pub(super) fn take_news(&mut self) -> News {
         let mut news = News::default();

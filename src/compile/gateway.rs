@@ -16,6 +16,8 @@ use crate::store::Store;
 pub(super) struct GatewayPlan {
     pub key: ObjectKey,
     pub generation: i64,
+    /// Of its class; routes that attach are judged in this name.
+    pub controller: Arc<str>,
     pub listeners: Vec<ListenerPlan>,
     /// Addresses to listen on.
     pub bind: Vec<IpAddr>,
@@ -52,6 +54,11 @@ fn class_of(class: &GatewayClass, inputs: &Inputs<'_>) -> Class {
     } else {
         Class::Accepted
     }
+}
+
+fn controller(store: &Store, class: &str) -> Arc<str> {
+    let class = store.gateway_classes.get(&ObjectKey::cluster(class));
+    class.map_or("", |class| class.spec.controller_name.as_str()).into()
 }
 
 /// The verdict on a GatewayClass; without conditions if it is not ours.
@@ -186,6 +193,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
+        controller: controller(store, &gateway.spec.gateway_class_name),
         bind: if usable { assigned.bind.clone() } else { Vec::new() },
         reported: if usable { assigned.reported.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],

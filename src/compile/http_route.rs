@@ -48,14 +48,15 @@ pub(super) fn plan(
         let field = format!("spec.parentRefs[{index}]");
         match attach::parent(store, gateways, &origin, reference, &field) {
             Parent::NotOurs(note) => verdict.notes.extend(note),
-            Parent::Refused(condition) => {
+            Parent::Ours(controller, Err(condition)) => {
                 verdict.parents.push(ParentVerdict {
+                    controller,
                     index,
                     parent: reference.clone(),
                     conditions: vec![condition, rules.resolved.clone()],
                 });
             }
-            Parent::Attached(mut attachment) => {
+            Parent::Ours(controller, Ok(mut attachment)) => {
                 let mut conditions = Vec::new();
                 if rules.dropped.is_empty() {
                     conditions.push(Condition::plain(Code::RouteAccepted));
@@ -68,7 +69,7 @@ pub(super) fn plan(
                     attachment.accepted = false;
                 }
                 conditions.insert(1, rules.resolved.clone());
-                verdict.parents.push(ParentVerdict { index, parent: reference.clone(), conditions });
+                verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
                 attachments.push(attachment);
             }
         }

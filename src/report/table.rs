@@ -155,7 +155,7 @@ mod tests {
             section_name: section.map(str::to_owned),
             port: None,
         };
-        ParentVerdict { index: 0, parent, conditions: vec![condition] }
+        ParentVerdict { controller: "portico".into(), index: 0, parent, conditions: vec![condition] }
     }
 
     #[test]
