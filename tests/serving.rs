@@ -400,6 +400,80 @@ fn services_lead_to_names_and_addresses() {
 }
 
 #[test]
+fn two_processes_share_a_port_only_when_asked_to() {
+    let site = Site::new();
+    place_good(&site);
+    let second = |more: &[&str]| {
+        let mut command = portico(&site);
+        command.args(["run", "--manifests", "manifests", "--gateway-address-pool", &site.address().to_string()]);
+        command.args(["--status-listen", "off", "--admin-listen", "off", "--access-log", "off"]).args(more);
+        Program::start(command)
+    };
+    let first = run(&site, &["--access-log", "off"]);
+    first.wait_started();
+    let refused = second(&[]);
+    let told = refused.wait_started();
+    assert!(told.contains("PortUnavailable") && told.contains("is in use by another process"), "{told}");
+    first.stop().expect_fine();
+    // The second needs no edit to come alive. It has no echo server, so its backend is down.
+    refused.wait_told(|told| told.contains("Programmed is True")).expect("it takes the port when that is free");
+    assert_eq!(get(&site.at("port"), "/good").status, 503);
+    refused.stop().expect_fine();
+
+    let first = run(&site, &["--access-log", "off", "--allow-port-sharing"]);
+    first.wait_started();
+    let sharing = second(&["--allow-port-sharing"]);
+    assert!(sharing.wait_started().contains("nothing wrong;"), "{}", sharing.told());
+    // Connections go to either; both know the same routes. (At the very moment of closing the kernel may refuse one.)
+    assert!((0..50).all(|_| get(&site.at("port"), "/good").status == 200));
+    sharing.stop().expect_fine();
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    first.stop().expect_fine();
+}
+
+#[test]
+fn a_backend_that_comes_up_is_used_without_an_edit() {
+    let site = Site::new();
+    place_good(&site);
+    site.save("manifests/late.yaml", &(LATE.to_owned() + &route("good", "late", "late")));
+    let program = run(&site, &[]);
+    program.wait_started();
+    let down = get(&site.at("port"), "/late");
+    assert_eq!(down.status, 503, "{}", down.body);
+    assert!(down.json()["message"].is_string() && down.field("x-request-id").is_some(), "{}", down.head);
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    let mut echo = portico(&site);
+    echo.args(["echo", "--listen", &site.at("other")]);
+    let echo = Program::start(echo);
+    eventually("the backend is used", || (get(&site.at("port"), "/late").status == 200).then_some(()));
+    echo.stop().expect_fine();
+    assert_eq!(get(&site.at("port"), "/late").status, 503);
+    program.stop().expect_fine();
+}
+
+#[test]
+fn a_gateway_moves_to_another_port_and_back() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &[]);
+    program.wait_started();
+    let mut kept = Connection::open(&site.at("port")).unwrap();
+    assert_eq!(kept.get("a.example", "/good").unwrap().status, 200);
+    site.save("manifests/gateway.yaml", &GATEWAY.replace("@port@", "@other@"));
+    program.wait_told(|told| told.contains("~ Gateway default/good")).expect("the edit is told of");
+    assert_eq!(get(&site.at("other"), "/good").status, 200);
+    assert!(Connection::open(&site.at("port")).is_err(), "nobody listens there any more");
+    // Moving all files away and back is the largest edit there is.
+    fs::rename(site.path("manifests/gateway.yaml"), site.path("gateway.yaml")).unwrap();
+    program.wait_told(|told| told.contains("- Gateway default/good")).expect("the edit is told of");
+    eventually("nobody listens there", || Connection::open(&site.at("other")).is_err().then_some(()));
+    site.save("manifests/gateway.yaml", GATEWAY);
+    program.wait_told(|told| told.contains("+ Gateway default/good")).expect("the edit is told of");
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    program.stop().expect_fine();
+}
+
+#[test]
 fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
     let site = Site::new();
     place_good(&site);
@@ -460,6 +534,20 @@ fn families(metrics: &str) -> BTreeSet<String> {
     }
     families
 }
+
+/// A Service on `@other@`, where nobody listens at first.
+const LATE: &str = "apiVersion: v1
+kind: Service
+metadata:
+  name: late
+  annotations:
+    portico.dev/address: @address@
+spec:
+  ports:
+    - port: 80
+      targetPort: @other@
+---
+";
 
 /// What stands in Secrets and must not be seen anywhere else, plain and in base64.
 const MARKER: &str = "hunter2butlongerthananyword";
