@@ -231,6 +231,7 @@ async fn accept(
     // Beyond the limit of connections one waits here, and the others in the system's queue. No worker keeps a permit while
     // nobody comes to it: another may have clients for it.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+    let mut failing = false;
     loop {
         let accepted = async {
             if waiting.is_none() {
@@ -245,6 +246,7 @@ async fn accept(
         };
         match accepted {
             Ok(permit) => {
+                failing = false;
                 if let Some((stream, address)) = waiting.take() {
                     start_connection(&worker, &group, stream, address, permit);
                 }
@@ -253,7 +255,9 @@ async fn accept(
             Err(error) => {
                 // Out of file descriptors or memory. Accepting at once again would fail as often as the loop can turn.
                 worker.ledger.accept_errors.add(1);
-                tracing::warn!(%error, address = %group.address, "Cannot accept connections; trying again");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, address = %group.address, "Cannot accept connections; trying again");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
