@@ -285,6 +285,8 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         max_fields: flags.client_header_count.get(),
         handshake_timeout: options.tls.handshake_timeout,
         keep_alive: flags.client_idle_timeout,
+        max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
+        tunnel_idle: flags.upgrade_idle_timeout,
         max_connections: flags.max_connections.get(),
         connect_timeout: flags.upstream_connect_timeout,
         upstream_idle: flags.upstream_idle_timeout,

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::connection::Peer;
 use super::exchange::Exchange;
+use super::upgrade::Upgrade;
 use crate::upstream::Connection;
 
 /// The body of a request, as it goes to an endpoint.
@@ -41,11 +43,14 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenUpload;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let this = self.get_mut();
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        if this.peer.activity.is_abandoned(cx) {
+            return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
+        }
         match ready!(Pin::new(incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 let activity = &this.peer.activity;
@@ -60,7 +65,7 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.peer.activity.broken.set(true);
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(BrokenUpload::Cut(error))))
             }
             None => {
                 this.end();
@@ -87,6 +92,15 @@ impl Drop for RequestBody {
     }
 }
 
+/// Why the body of a request does not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenUpload {
+    #[error("the body of the request is broken or cut short: {0}")]
+    Cut(hyper::Error),
+    #[error("the answer is over, so nobody waits for the rest of the request")]
+    Abandoned,
+}
+
 /// Where the body of an answer comes from.
 pub(crate) enum Source {
     /// Our own answer, if it has a body.
@@ -96,19 +110,27 @@ pub(crate) enum Source {
         /// Goes back to its pool when the body was read to its end.
         connection: Option<Connection<RequestBody>>,
     },
+    /// The endpoint switches protocols, as it was asked to.
+    Switched(Box<Upgrade>, OnUpgrade),
 }
 
 /// The body of an answer, with the entry in the books that its end closes.
 pub(crate) struct ResponseBody {
     source: Source,
-    exchange: Exchange,
+    /// None if it ends with something else than this body.
+    exchange: Option<Exchange>,
     version: Version,
 }
 
 impl ResponseBody {
     /// `version` is that of the request: a client of HTTP/1.0 knows the end of a body by the end of the connection.
     pub(crate) fn new(source: Source, exchange: Exchange, version: Version) -> Self {
-        ResponseBody { source, exchange, version }
+        ResponseBody { source, exchange: Some(exchange), version }
+    }
+
+    /// Of an answer behind which the connection becomes a tunnel.
+    pub(crate) fn none() -> Self {
+        ResponseBody { source: Source::Ours(Bytes::new()), exchange: None, version: Version::HTTP_11 }
     }
 
     fn end(&mut self) {
@@ -117,7 +139,16 @@ impl ResponseBody {
         {
             connection.keep();
         }
-        self.exchange.close();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.close();
+        }
+    }
+
+    fn count(&mut self, length: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.peer.activity.moved();
+            exchange.bytes_out += length as u64;
+        }
     }
 }
 
@@ -136,25 +167,26 @@ impl Body for ResponseBody {
         match &mut this.source {
             Source::Ours(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.exchange.bytes_out += bytes.len() as u64;
+                this.count(bytes.len());
                 this.end();
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Source::Switched(..) => Poll::Ready(None),
             Source::Upstream { incoming, .. } => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    this.exchange.peer.activity.moved();
-                    if let Some(data) = frame.data_ref() {
-                        this.exchange.bytes_out += data.len() as u64;
-                    }
-                    if incoming.is_end_stream() {
+                    let ended = incoming.is_end_stream();
+                    this.count(frame.data_ref().map_or(0, Bytes::len));
+                    if ended {
                         this.end();
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Some(Err(error)) => {
-                    this.exchange.fault = Some("truncated");
-                    this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
-                    this.exchange.close();
+                    if let Some(exchange) = &mut this.exchange {
+                        exchange.fault = Some("truncated");
+                        exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
+                        exchange.close();
+                    }
                     Poll::Ready(Some(Err(Truncated(error))))
                 }
                 None => {
@@ -169,6 +201,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Ours(bytes) => bytes.is_empty(),
             Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Switched(..) => true,
         }
     }
 
@@ -176,6 +209,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Ours(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Switched(..) => SizeHint::with_exact(0),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::access_log::Record;
@@ -33,6 +33,7 @@ pub(crate) struct Exchange {
 struct Line {
     method: Method,
     target: Uri,
+    version: Version,
     host: Option<HeaderValue>,
     agent: Option<HeaderValue>,
 }
@@ -46,7 +47,8 @@ impl Exchange {
         let line = (!worker.log.is_off()).then(|| Line {
             method: request.method().clone(),
             target: request.uri().clone(),
-            host: request.headers().get(HOST).cloned(),
+            version: request.version(),
+            host: host(request),
             agent: request.headers().get(USER_AGENT).cloned(),
         });
         Exchange {
@@ -83,6 +85,7 @@ impl Exchange {
                 tls: self.peer.session.as_ref().map(|session| session.version),
                 server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(line.method),
+                version: Some(line.version),
                 host: line.host,
                 target: Some(line.target),
                 status,
@@ -99,8 +102,8 @@ impl Exchange {
     }
 }
 
-/// Books what came instead of a request; hyper has answered it already and closes.
-pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
+/// Books what came instead of a request; hyper has answered it already, if it could be answered, and closes.
+pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
     peer.worker.log.write(Record {
@@ -109,6 +112,7 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         tls: peer.session.as_ref().map(|session| session.version),
         server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: None,
+        version: None,
         host: None,
         target: None,
         status,
@@ -118,9 +122,14 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         labels: None,
         address: None,
         id: None,
-        fault: Some("unreadable"),
+        fault: Some(fault),
         agent: None,
     });
+}
+
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
+    request.headers().get(HOST).cloned().or_else(authority)
 }
 
 impl Drop for Exchange {

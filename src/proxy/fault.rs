@@ -18,7 +18,11 @@ pub(crate) enum Fault {
     Framing(&'static str),
     /// The body of the request is cut short, or broken.
     Body,
+    /// More header fields than are read. On HTTP/1 the connection ends before there is a request.
+    Fields,
     Connect,
+    /// An extended CONNECT for anything but WebSocket, or towards an endpoint that cannot be asked for it.
+    Protocol,
     Expectation,
     UploadTimeout,
     /// No listener of this address takes the host.
@@ -69,7 +73,9 @@ impl Fault {
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
             Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
+            Fault::Fields => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", "the request has too many header fields", false),
             Fault::Connect => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_method", "Method not allowed", false),
+            Fault::Protocol => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade", "only WebSocket over HTTP/1.1 backends can be reached by CONNECT", false),
             Fault::Expectation => (Client, StatusCode::EXPECTATION_FAILED, "expectation", "Expectation failed", false),
             Fault::UploadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "upload_timeout", "Request timeout", false),
             Fault::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),

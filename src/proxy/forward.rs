@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use h2::Reason;
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 
 use super::activity::Activity;
@@ -22,21 +24,37 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::framing;
 use super::headers::strip_hop_by_hop;
-use crate::upstream::{ConnectFailure, Connection, Upstream};
+use super::upgrade::Upgrade;
+use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
 
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
+    mut upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
     let pools = &peer.worker.pools;
-    *request.version_mut() = Version::HTTP_11;
     let empty = request.body().is_end_stream();
-    if !empty && request.body().size_hint().exact().is_none() {
-        // hyper would leave out the body of a GET that does not say so.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    match upstream.key.protocol {
+        Protocol::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            if !empty && request.body().size_hint().exact().is_none() {
+                // hyper would leave out the body of a GET that does not say so.
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            if let Some(upgrade) = &upgrade {
+                upgrade.ask(request.headers_mut());
+            }
+        }
+        Protocol::Http2 => {
+            if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
+                return Err(Fault::Protocol);
+            }
+            put_into_http2(&mut request)?;
+        }
     }
+    let multiplexed = upstream.key.protocol == Protocol::Http2;
     let replayable = empty && is_idempotent(request.method());
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
@@ -46,9 +64,13 @@ pub(crate) async fn forward(
         exchange.address = Some(address);
         let age = if replayable { Duration::MAX } else { FRESH };
         while let Some(connection) = pools.idle(upstream, address, age) {
-            match send(&peer, connection, &mut request, replayable).await {
+            match send(&peer, connection, &mut request, &mut upgrade, replayable || empty && multiplexed).await {
                 Ok(answer) => return Ok(answer),
                 Err(Lost::Unsent) => {}
+                Err(Lost::Unprocessed) if request.is_some() => {
+                    pools.replayed();
+                    break;
+                }
                 Err(Lost::Unanswered) if replayable => {
                     pools.replayed();
                     // If one has gone stale the others may have too, and this request shall not find out about each.
@@ -63,14 +85,19 @@ pub(crate) async fn forward(
             return Err(Fault::ConnectTimeout);
         };
         match connected {
-            Ok(connection) => match send(&peer, connection, &mut request, false).await {
+            Ok(connection) => match send(&peer, connection, &mut request, &mut upgrade, empty && multiplexed).await {
                 Ok(answer) => return Ok(answer),
                 Err(Lost::Unsent) => failure = Fault::NoAnswer,
+                Err(Lost::Unprocessed) if request.is_some() => {
+                    pools.replayed();
+                    failure = Fault::NoAnswer;
+                }
                 Err(lost) => return Err(lost.fault()),
             },
             Err(error) => {
                 tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
                 failure = match error {
+                    ConnectFailure::Foreign(_) => Fault::BadAnswer,
                     ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
                     ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
                 };
@@ -84,15 +111,37 @@ pub(crate) async fn forward(
 enum Lost {
     /// Not a byte of it was sent; it is back where it was.
     Unsent,
+    /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
+    Unprocessed,
     /// The connection closed before the answer began.
     Unanswered,
     Fault(Fault),
 }
 
 impl Lost {
+    fn by(error: &hyper::Error) -> Self {
+        let source = std::error::Error::source(error);
+        if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
+            let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+            // Streams that a GOAWAY still covers go on; the others were not looked at (RFC 9113, section 6.8).
+            let beyond = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+            return match error {
+                error if error.is_remote() && (refused || beyond) => Lost::Unprocessed,
+                error if error.is_io() || error.is_go_away() => Lost::Unanswered,
+                _ => Lost::Fault(Fault::BadAnswer),
+            };
+        }
+        let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io {
+            Lost::Unanswered
+        } else {
+            Lost::Fault(Fault::BadAnswer)
+        }
+    }
+
     fn fault(self) -> Fault {
         match self {
-            Lost::Unsent | Lost::Unanswered => Fault::NoAnswer,
+            Lost::Unsent | Lost::Unprocessed | Lost::Unanswered => Fault::NoAnswer,
             Lost::Fault(fault) => fault,
         }
     }
@@ -102,6 +151,7 @@ async fn send(
     peer: &Rc<Peer>,
     mut connection: Connection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
+    upgrade: &mut Option<Box<Upgrade>>,
     keep_copy: bool,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;
@@ -114,7 +164,7 @@ async fn send(
         connection.send(original)
     };
     let outcome = patiently(activity, sending).await;
-    let answer = match outcome {
+    let mut answer = match outcome {
         None if activity.uploading.get() => return Err(Lost::Fault(Fault::UploadTimeout)),
         None => return Err(Lost::Fault(Fault::AnswerTimeout)),
         Some(Ok(answer)) => answer,
@@ -128,19 +178,33 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            let unanswered = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(&error);
-            return Err(if unanswered { Lost::Unanswered } else { Lost::Fault(Fault::BadAnswer) });
+            return Err(Lost::by(&error));
         }
     };
-    // We never ask for another protocol, so whoever switches to one is not talking to us.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if answer.headers().len() > peer.worker.limits.max_answer_fields {
         return Err(Lost::Fault(Fault::BadAnswer));
     }
+    let switched = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Whoever switches to what we have not asked for is not talking to us.
+        let upgrade = upgrade.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
+        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
+        Some((upgrade, hyper::upgrade::on(&mut answer)))
+    } else if upgrade.as_ref().is_some_and(|upgrade| upgrade.is_confused_by(answer.status())) {
+        return Err(Lost::Fault(Fault::BadAnswer));
+    } else {
+        None
+    };
     let (mut head, incoming) = answer.into_parts();
     framing::settle_answer(&mut head.headers).map_err(Lost::Fault)?;
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, Source::Upstream { incoming, connection: Some(connection) }))
+    Ok(Response::from_parts(
+        head,
+        match switched {
+            Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
+            None => Source::Upstream { incoming, connection: Some(connection) },
+        },
+    ))
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
@@ -154,8 +218,15 @@ async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> O
     .await
 }
 
-fn is_io(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+/// HTTP/2 has the host and the scheme in the target.
+fn put_into_http2(request: &mut Request<RequestBody>) -> Result<(), Fault> {
+    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
+    target.scheme = Some(Scheme::HTTP);
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
 }
 
 fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody> {

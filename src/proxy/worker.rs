@@ -98,6 +98,9 @@ impl Worker {
             timeout: limits.connect_timeout,
             max_head: limits.max_answer_head,
             max_fields: limits.max_answer_fields,
+            streams: limits.upstream_streams,
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
         };
         let keep = Keep { per_endpoint: limits.idle_per_endpoint, idle: limits.upstream_idle };
         let mut http = http1::Builder::new();

@@ -11,12 +11,13 @@ pub mod dns;
 
 mod connect;
 mod endpoints;
+mod http2;
 mod pool;
 mod registry;
 mod traffic;
 
 pub use connect::{ConnectFailure, Dial};
-pub use endpoints::{Address, Endpoints, Upstream, UpstreamKey};
+pub use endpoints::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 pub use pool::{Connection, Keep, Pools, Turn};
 pub use registry::Registry;
 pub use traffic::{Count, Traffic};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -16,7 +17,8 @@ use hyper::client::conn::http1::SendRequest;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{ConnectFailure, Dial, Traffic, Upstream};
+use super::http2::{Lease, Lines};
+use super::{ConnectFailure, Dial, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
 pub struct Pools<B> {
@@ -40,6 +42,8 @@ struct Pool<B> {
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
+    /// In place of idle ones, if the endpoints speak HTTP/2.
+    lines: RefCell<HashMap<SocketAddr, Rc<Lines<B>>, foldhash::fast::FixedState>>,
 }
 
 struct Idle<B> {
@@ -52,16 +56,21 @@ pub type Turn = SmallVec<[SocketAddr; 3]>;
 
 /// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
 pub struct Connection<B> {
-    sender: SendRequest<B>,
+    sender: Sender<B>,
     pub address: SocketAddr,
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
     pool: Rc<Pool<B>>,
 }
 
+enum Sender<B> {
+    Http1(SendRequest<B>),
+    Http2(Lease<B>),
+}
+
 impl<B> Pools<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub fn new(dial: Dial, keep: Keep, traffic: Arc<Traffic>) -> Self {
@@ -84,6 +93,12 @@ where
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
     pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
         let pool = self.pool(upstream);
+        if upstream.key.protocol == Protocol::Http2 {
+            // Its age says little: an endpoint that closes such a connection says what it has not seen.
+            let lease = pool.lines.borrow().get(&address)?.lease()?;
+            self.traffic.reused.add(1);
+            return Some(Connection { sender: Sender::Http2(lease), address, reused: true, pool });
+        }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
@@ -93,7 +108,7 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        Some(Connection { sender: newest.sender, address, reused: true, pool })
+        Some(Connection { sender: Sender::Http1(newest.sender), address, reused: true, pool })
     }
 
     pub async fn connect(
@@ -101,8 +116,15 @@ where
         upstream: &Arc<Upstream>,
         address: SocketAddr,
     ) -> Result<Connection<B>, ConnectFailure> {
-        let sender = self.dial.connect(address, &self.traffic).await?;
-        Ok(Connection { sender, address, reused: false, pool: self.pool(upstream) })
+        let pool = self.pool(upstream);
+        let sender = match upstream.key.protocol {
+            Protocol::Http1 => Sender::Http1(self.dial.connect(address, &self.traffic).await?),
+            Protocol::Http2 => {
+                let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
+                Sender::Http2(lines.connect(&self.dial, address, &self.traffic).await?)
+            }
+        };
+        Ok(Connection { sender, address, reused: false, pool })
     }
 
     /// Counts a request that is sent again.
@@ -120,6 +142,10 @@ where
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
+            pool.lines.borrow_mut().retain(|address, lines| {
+                lines.sweep(reachable.binary_search(address).is_ok(), self.keep.idle);
+                !lines.is_empty()
+            });
             Arc::strong_count(&pool.upstream) > 1
         });
     }
@@ -132,6 +158,7 @@ where
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.keep.per_endpoint,
+                lines: RefCell::default(),
             })
         });
         Rc::clone(pool)
@@ -144,33 +171,41 @@ impl<B: Body + 'static> Connection<B> {
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        self.sender.try_send_request(request)
+        match &mut self.sender {
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
+        }
     }
 
     /// Gives the connection back for the next request, if it can take one.
-    pub fn keep(mut self) {
-        if self.sender.is_closed() {
+    pub fn keep(self) {
+        let Connection { sender, address, pool, .. } = self;
+        // A place on a shared connection is given back by dropping it.
+        let Sender::Http1(mut sender) = sender else { return };
+        if sender.is_closed() {
             return;
         }
-        if self.sender.is_ready() {
-            self.store();
+        if sender.is_ready() {
+            pool.store(address, sender);
             return;
         }
         // The answer is complete but the request is still being written. The task lives no longer than the connection,
         // and that no longer than the peer and the body of the request let it.
         tokio::task::spawn_local(async move {
-            if self.sender.ready().await.is_ok() {
-                self.store();
+            if sender.ready().await.is_ok() {
+                pool.store(address, sender);
             }
         });
     }
+}
 
+impl<B> Pool<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(self) {
-        let mut endpoints = self.pool.idle.borrow_mut();
-        let idle = endpoints.entry(self.address).or_default();
-        if idle.len() < self.pool.per_endpoint {
-            idle.push(Idle { sender: self.sender, since: Instant::now() });
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>) {
+        let mut endpoints = self.idle.borrow_mut();
+        let idle = endpoints.entry(address).or_default();
+        if idle.len() < self.per_endpoint {
+            idle.push(Idle { sender, since: Instant::now() });
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
 use super::stats::Labels;
@@ -42,6 +42,7 @@ pub(crate) struct Record {
     pub(crate) server_name: Option<Arc<str>>,
     /// None, like the target, of what could not be read as a request.
     pub(crate) method: Option<Method>,
+    pub(crate) version: Option<Version>,
     pub(crate) host: Option<HeaderValue>,
     pub(crate) target: Option<Uri>,
     pub(crate) status: StatusCode,
