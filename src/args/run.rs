@@ -113,6 +113,16 @@ struct LimitArgs {
     #[arg(value_parser = quantity::timeout)]
     client_idle_timeout: Duration,
 
+    /// Requests at a time on one HTTP/2 connection of a client
+    #[arg(long, value_name = "NUMBER", default_value = "128", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
+    #[arg(value_parser = count::<10_000>)]
+    client_http2_streams: NonZeroUsize,
+
+    /// How long an upgraded connection, such as a WebSocket, is kept while nothing moves on it
+    #[arg(long, value_name = "DURATION", default_value = "5m", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    upgrade_idle_timeout: Duration,
+
     /// How long connecting to a backend may take
     #[arg(long, value_name = "DURATION", default_value = "5s", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
@@ -187,6 +197,8 @@ pub struct Limits {
     pub client_header_bytes: usize,
     pub client_header_count: NonZeroUsize,
     pub client_idle_timeout: Duration,
+    pub client_http2_streams: NonZeroUsize,
+    pub upgrade_idle_timeout: Duration,
     pub upstream_connect_timeout: Duration,
     pub upstream_idle_timeout: Duration,
 }
@@ -249,6 +261,8 @@ impl LimitArgs {
             client_header_bytes: self.client_header_bytes,
             client_header_count: self.client_header_count,
             client_idle_timeout: self.client_idle_timeout,
+            client_http2_streams: self.client_http2_streams,
+            upgrade_idle_timeout: self.upgrade_idle_timeout,
             upstream_connect_timeout: self.upstream_connect_timeout,
             upstream_idle_timeout: self.upstream_idle_timeout,
         }

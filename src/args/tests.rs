@@ -47,6 +47,8 @@ fn defaults_of_run() {
         client_header_bytes: 65_536,
         client_header_count: NonZeroUsize::new(100).unwrap(),
         client_idle_timeout: 75 * second,
+        client_http2_streams: NonZeroUsize::new(128).unwrap(),
+        upgrade_idle_timeout: 300 * second,
         upstream_connect_timeout: 5 * second,
         upstream_idle_timeout: 60 * second,
     };

@@ -9,7 +9,7 @@ use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Servi
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Balance, Endpoints, UpstreamKey};
+use crate::upstream::{Address, Balance, Endpoints, Protocol, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
 pub(super) fn of(store: &Store, key: &UpstreamKey) -> Endpoints {
@@ -42,7 +42,12 @@ pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
         let ObjectKey { namespace, name } = &service.meta.key;
-        let key = UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number };
+        let key = UpstreamKey {
+            namespace: namespace.clone(),
+            service: name.clone(),
+            port: number,
+            protocol: Protocol::default(),
+        };
         if of(store, &key).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),

@@ -39,7 +39,7 @@ use crate::api::gateway::GatewaySpec;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{Endpoints, Registry, UpstreamKey};
+use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
 use certificates::Secrets;
 use gateway::{GatewayPlan, PortOwners};
@@ -275,7 +275,12 @@ impl Compiler {
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
         for service in keys(touched, Kind::Service) {
-            let first = UpstreamKey { namespace: service.namespace.clone(), service: service.name.clone(), port: 0 };
+            let first = UpstreamKey {
+                namespace: service.namespace.clone(),
+                service: service.name.clone(),
+                port: 0,
+                protocol: upstream::Protocol::default(),
+            };
             let of_service = self
                 .users
                 .range(first..)

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{self, Peer};
 use super::group::{Group, Membership};
+use super::http2;
 use super::proxy_header::{self, Invalid, Origin};
 use super::stats::HeaderOutcome;
 use super::tls::{Failure, Session};
@@ -50,8 +51,14 @@ pub(crate) async fn serve(
         Some(Ready { transport: Transport::Plain(stream), address, session: None })
     };
     if let Some(Ready { transport, address, session }) = ready {
+        let http2 = session.as_ref().is_some_and(|session| session.http2);
         let peer = Rc::new(Peer::new(worker, group, address, session));
-        connection::serve(transport, peer, membership).await;
+        if http2 {
+            // Boxed like all that most connections do not need.
+            Box::pin(http2::serve(transport, peer, membership)).await;
+        } else {
+            connection::serve(transport, peer, membership).await;
+        }
     }
 }
 

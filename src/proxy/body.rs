@@ -10,11 +10,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::TRUNCATED;
 use super::mirror::{self, Copies};
+use super::upgrade::Upgrade;
 use crate::upstream::Connection;
 
 /// The body of a request, as it goes to an endpoint.
@@ -50,7 +52,7 @@ impl RequestBody {
 
     /// Reads up to its end, if that is not further than `most` bytes away, and says whether it is. What was read is sent as
     /// if it came now. A body with trailers is not taken for a whole one.
-    pub(crate) async fn read_ahead(&mut self, most: usize) -> Result<bool, Broken> {
+    pub(crate) async fn read_ahead(&mut self, most: usize) -> Result<bool, BrokenUpload> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -90,20 +92,11 @@ impl RequestBody {
     }
 }
 
-/// The body of the request will not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
-    #[error("the body of the request is broken: {0}")]
-    Read(hyper::Error),
-    #[error("the body of the request can be read in two ways")]
-    Refused,
-}
-
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BrokenUpload;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let this = self.get_mut();
         if let Some(extra) = &mut this.extra
             && !extra.ahead.is_empty()
@@ -114,11 +107,14 @@ impl Body for RequestBody {
             let trailers = this.extra.as_mut().and_then(|extra| extra.trailers.take());
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         };
+        if this.peer.activity.is_abandoned(cx) {
+            return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
+        }
         let frame = ready!(Pin::new(incoming).poll_frame(cx));
         // The guard has seen these bytes before hyper made something of them.
         if this.peer.activity.refused().is_some() {
             this.peer.activity.broken.set(true);
-            return Poll::Ready(Some(Err(Broken::Refused)));
+            return Poll::Ready(Some(Err(BrokenUpload::Refused)));
         }
         match frame {
             Some(Ok(frame)) => {
@@ -137,7 +133,7 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.peer.activity.broken.set(true);
-                Poll::Ready(Some(Err(Broken::Read(error))))
+                Poll::Ready(Some(Err(BrokenUpload::Cut(error))))
             }
             None => {
                 this.end();
@@ -177,6 +173,17 @@ impl Drop for RequestBody {
     }
 }
 
+/// Why the body of a request does not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenUpload {
+    #[error("the body of the request is broken or cut short: {0}")]
+    Cut(hyper::Error),
+    #[error("the body of the request can be read in two ways")]
+    Refused,
+    #[error("the answer is over, so nobody waits for the rest of the request")]
+    Abandoned,
+}
+
 /// Where the body of an answer comes from.
 pub(crate) enum Source {
     /// Our own answer, if it has a body.
@@ -186,19 +193,27 @@ pub(crate) enum Source {
         /// Goes back to its pool when the body was read to its end.
         connection: Option<Connection<RequestBody>>,
     },
+    /// The endpoint switches protocols, as it was asked to.
+    Switched(Box<Upgrade>, OnUpgrade),
 }
 
 /// The body of an answer, with the entry in the books that its end closes.
 pub(crate) struct ResponseBody {
     source: Source,
-    exchange: Exchange,
+    /// None if it ends with something else than this body.
+    exchange: Option<Exchange>,
     version: Version,
 }
 
 impl ResponseBody {
     /// `version` is that of the request: a client of HTTP/1.0 knows the end of a body by the end of the connection.
     pub(crate) fn new(source: Source, exchange: Exchange, version: Version) -> Self {
-        ResponseBody { source, exchange, version }
+        ResponseBody { source, exchange: Some(exchange), version }
+    }
+
+    /// Of an answer behind which the connection becomes a tunnel.
+    pub(crate) fn none() -> Self {
+        ResponseBody { source: Source::Ours(Bytes::new()), exchange: None, version: Version::HTTP_11 }
     }
 
     fn end(&mut self) {
@@ -207,7 +222,25 @@ impl ResponseBody {
         {
             connection.keep();
         }
-        self.exchange.close();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.close();
+        }
+    }
+
+    /// The client is not to take what it has for the whole answer.
+    fn break_off(&mut self, fault: &'static str) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.fault = Some(fault);
+            exchange.peer.activity.reset.set(self.version == Version::HTTP_10);
+            exchange.close();
+        }
+    }
+
+    fn count(&mut self, length: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.peer.activity.moved();
+            exchange.bytes_out += length as u64;
+        }
     }
 }
 
@@ -230,34 +263,31 @@ impl Body for ResponseBody {
         match &mut this.source {
             Source::Ours(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.exchange.bytes_out += bytes.len() as u64;
+                this.count(bytes.len());
                 this.end();
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Source::Switched(..) => Poll::Ready(None),
             Source::Upstream { incoming, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => {
                     // The time the rule gives an endpoint goes on until its last byte.
-                    let Some(cut_off) = &mut this.exchange.cut_off else { return Poll::Pending };
+                    let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
+                    let Some(cut_off) = cut_off else { return Poll::Pending };
                     ready!(cut_off.sleep.as_mut().poll(cx));
-                    this.exchange.fault = Some(cut_off.fault.account().word);
-                    this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
-                    this.exchange.close();
+                    let word = cut_off.fault.account().word;
+                    this.break_off(word);
                     Poll::Ready(Some(Err(Truncated::Late)))
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.exchange.peer.activity.moved();
-                    if let Some(data) = frame.data_ref() {
-                        this.exchange.bytes_out += data.len() as u64;
-                    }
-                    if incoming.is_end_stream() {
+                    let ended = incoming.is_end_stream();
+                    this.count(frame.data_ref().map_or(0, Bytes::len));
+                    if ended {
                         this.end();
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.exchange.fault = Some(TRUNCATED);
-                    this.exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
-                    this.exchange.close();
+                    this.break_off(TRUNCATED);
                     Poll::Ready(Some(Err(Truncated::Cut(error))))
                 }
                 Poll::Ready(None) => {
@@ -272,6 +302,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Ours(bytes) => bytes.is_empty(),
             Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Switched(..) => true,
         }
     }
 
@@ -279,6 +310,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Ours(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Switched(..) => SizeHint::with_exact(0),
         }
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
-use super::fault::{CLIENT_GONE, Fault, TOO_LARGE, UNREADABLE};
+use super::fault::{CLIENT_GONE, Fault};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
 use crate::snapshot::cors::Grant;
@@ -53,6 +53,7 @@ impl CutOff {
 struct Line {
     method: Method,
     target: Uri,
+    version: Version,
     host: Option<HeaderValue>,
     agent: Option<HeaderValue>,
 }
@@ -66,7 +67,8 @@ impl Exchange {
         let line = (!worker.log.is_off()).then(|| Line {
             method: request.method().clone(),
             target: request.uri().clone(),
-            host: request.headers().get(HOST).cloned(),
+            version: request.version(),
+            host: host(request),
             agent: request.headers().get(USER_AGENT).cloned(),
         });
         Exchange {
@@ -108,6 +110,7 @@ impl Exchange {
                 tls: self.peer.session.as_ref().map(|session| session.version),
                 server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(line.method),
+                version: Some(line.version),
                 host: line.host,
                 target: Some(line.target),
                 status,
@@ -124,9 +127,8 @@ impl Exchange {
     }
 }
 
-/// Books what came instead of a request; hyper has answered it already and closes.
-pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
-    let fault = if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE { TOO_LARGE } else { UNREADABLE };
+/// Books what came instead of a request; hyper has answered it already, if it could be answered, and closes.
+pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
     peer.worker.fault(fault);
@@ -136,6 +138,7 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         tls: peer.session.as_ref().map(|session| session.version),
         server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: None,
+        version: None,
         host: None,
         target: None,
         status,
@@ -148,6 +151,11 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         fault: Some(fault),
         agent: None,
     });
+}
+
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
+    request.headers().get(HOST).cloned().or_else(authority)
 }
 
 impl Drop for Exchange {

@@ -18,7 +18,11 @@ pub(crate) enum Fault {
     Framing(&'static str),
     /// The body of the request is cut short, or broken.
     Body,
+    /// More header fields than are read. On HTTP/1 the connection ends before there is a request.
+    Fields,
     Connect,
+    /// An extended CONNECT for anything but WebSocket, or towards an endpoint that cannot be asked for it.
+    Protocol,
     Expectation,
     UploadTimeout,
     /// No listener of this address takes the host.
@@ -73,7 +77,9 @@ impl Fault {
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
             Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
+            Fault::Fields => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", "the request has too many header fields", false),
             Fault::Connect => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_method", "Method not allowed", false),
+            Fault::Protocol => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade", "only WebSocket over HTTP/1.1 backends can be reached by CONNECT", false),
             Fault::Expectation => (Client, StatusCode::EXPECTATION_FAILED, "expectation", "Expectation failed", false),
             Fault::UploadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "upload_timeout", "Request timeout", false),
             Fault::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
@@ -106,6 +112,8 @@ pub(crate) const CLIENT_GONE: &str = "client_gone";
 pub(crate) const UNREADABLE: &str = "unreadable";
 /// The header of a request is larger than the limit.
 pub(crate) const TOO_LARGE: &str = "header_too_large";
+/// More frames of HTTP/2 that ask for nothing than anybody needs.
+pub(crate) const FLOOD: &str = "flood";
 
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";
@@ -333,6 +341,7 @@ mod tests {
             (CLIENT_GONE, "499, only in the books", "client"),
             (UNREADABLE, "400", "client"),
             (TOO_LARGE, "431", "client"),
+            (FLOOD, "429, only in the books", "client"),
         ];
         rows.into_iter().map(|(word, status, whose)| format!("| `{word}` | {status} | none | {whose} | no |"))
     }
@@ -350,6 +359,8 @@ mod tests {
             Fault::Target(TEXT),
             Fault::Host(TEXT),
             Fault::Framing(TEXT),
+            Fault::Fields,
+            Fault::Protocol,
             Fault::Body,
             Fault::Connect,
             Fault::Expectation,
@@ -371,7 +382,8 @@ mod tests {
             Fault::NoAnswer,
         ];
         all.into_iter().inspect(|fault| match fault {
-            Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Body | Fault::Connect => {}
+            Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
+            Fault::Protocol | Fault::Body | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
             Fault::Rewrite | Fault::NoEndpoints | Fault::Refused | Fault::ConnectTimeout => {}

@@ -1,8 +1,9 @@
 //! Header fields on their way through: what belongs to one connection only, who the client was, and edits by filters.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::snapshot::redirect::Scheme;
@@ -52,9 +53,21 @@ fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
 }
 
-fn lists(value: &HeaderValue, token: &str) -> bool {
+/// Whether a list has this token, without regard to case.
+pub(crate) fn lists(value: &HeaderValue, token: &str) -> bool {
     let mut items = value.as_bytes().split(|byte| *byte == b',');
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// HTTP/2 may send cookies in several fields, which HTTP/1 and everybody behind it knows as one (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("header values joined are a header value");
+    headers.insert(COOKIE, joined);
 }
 
 /// What is the same for all requests of a connection, written out once.
@@ -63,6 +76,8 @@ pub(crate) struct Client {
     pub(crate) trusted: bool,
     pub(crate) ip: HeaderValue,
     pub(crate) scheme: Scheme,
+    /// The port clients see, for the listener that was last used.
+    port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl Client {
@@ -70,7 +85,19 @@ impl Client {
         // A client of an IPv4 network is one, also when it comes in through a socket that takes both.
         let text = ip.to_canonical().to_string();
         let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
-        Client { trusted, ip, scheme }
+        Client { trusted, ip, scheme, port: RefCell::default() }
+    }
+
+    pub(crate) fn port(&self, port: u16) -> HeaderValue {
+        let mut written = self.port.borrow_mut();
+        match &*written {
+            Some((known, value)) if *known == port => value.clone(),
+            _ => {
+                let value = HeaderValue::from(port);
+                *written = Some((port, value.clone()));
+                value
+            }
+        }
     }
 
     /// Tells the backend who asked and how. A trusted peer's word about that is kept and added to, anybody else's is
@@ -144,6 +171,20 @@ mod tests {
             }
             let mut headers = headers(before);
             strip_hop_by_hop(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        let cases = [
+            ("a: b", "a: b"),
+            ("cookie: a=1", "cookie: a=1"),
+            ("cookie: a=1\nx: y\ncookie: b=2\ncookie: c=3; d=4", "cookie: a=1; b=2; c=3; d=4\nx: y"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            join_cookies(&mut headers);
             assert_eq!(text(&headers), after, "{before}");
         }
     }

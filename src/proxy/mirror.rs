@@ -19,10 +19,11 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
+use super::forward::put_into_http2;
 use super::limits::Limits;
 use super::stats::{Mirrored, Mirroring};
 use crate::snapshot::rule::Mirror;
-use crate::upstream::{Dial, Keep, Pools, Traffic, Upstream};
+use crate::upstream::{Dial, Keep, Pools, Protocol, Traffic, Upstream};
 
 /// The copies of one worker.
 pub(crate) struct Mirrors {
@@ -73,7 +74,8 @@ impl Mirrors {
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
-            if !finish(&mut head) {
+            let speaks_http2 = mirror.upstream.key.protocol == Protocol::Http2;
+            if !finish(&mut head) || speaks_http2 && put_into_http2(&mut head).is_err() {
                 self.counts.add(Mirrored::Failed);
                 continue;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -19,11 +19,12 @@ use super::exchange::Exchange;
 use super::fault::{Fault, Manners};
 use super::forward;
 use super::framing;
-use super::headers::strip_hop_by_hop;
+use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
 use super::tries;
+use super::upgrade::Upgrade;
 use super::view::View;
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
@@ -42,11 +43,11 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
-        Ok(Decision::Forward { rule, backend, upstream, tries }) => {
+        Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
             let answer = match tries {
-                None => forward::forward(upstream, request, &mut exchange).await,
+                None => forward::forward(upstream, request, upgrade, &mut exchange).await,
                 // Boxed: requests of other rules do not set aside what its timers need.
-                Some(tries) => Box::pin(tries::forward(upstream, request, &mut exchange, tries)).await,
+                Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
             };
             answer.map(|mut answer| {
                 edit_answer(&mut answer, &backend.filters);
@@ -69,11 +70,27 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     }
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
-    if close {
+    // HTTP/2 has no such field; its connections are told to end as a whole.
+    if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
+    if matches!(answer.body(), Source::Switched(..)) {
+        return Ok(switch(answer, exchange));
+    }
     Ok(answer.map(|source| ResponseBody::new(source, exchange, version)))
+}
+
+/// The answer behind which the connection, or the stream, belongs to another protocol.
+fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
+    let (head, source) = answer.into_parts();
+    let mut answer = Response::from_parts(head, ResponseBody::none());
+    if let Source::Switched(upgrade, endpoint) = source {
+        upgrade.grant(&mut answer);
+        exchange.status = Some(answer.status());
+        (*upgrade).open(endpoint, exchange);
+    }
+    answer
 }
 
 /// What becomes of a request.
@@ -85,6 +102,7 @@ enum Decision<'v> {
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
         tries: Option<&'v Tries>,
+        upgrade: Option<Box<Upgrade>>,
     },
 }
 
@@ -97,7 +115,11 @@ fn decide<'v>(
     if let Some(fault) = peer.activity.refused() {
         return Err(fault);
     }
+    let upgrade = Upgrade::take(request)?;
     framing::check(request)?;
+    if request.headers().len() > peer.worker.limits.max_fields {
+        return Err(Fault::Fields);
+    }
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;
     let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
@@ -107,7 +129,7 @@ fn decide<'v>(
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
     let bind = view.snapshot.binds.get(&peer.group.address);
     let listener = bind.and_then(|bind| bind.listener(&name));
-    if bind.is_some_and(|bind| is_misdirected(bind, listener, peer.session.as_ref(), &name)) {
+    if bind.is_some_and(|bind| is_misdirected(bind, listener, peer.session.as_deref(), &name)) {
         return Err(Fault::Misdirected);
     }
     let listener = listener.ok_or(Fault::NoListener)?;
@@ -162,7 +184,8 @@ fn decide<'v>(
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
-    peer.client.introduce(headers, &host.written, &peer.port(listener.port));
+    join_cookies(headers);
+    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
     headers.insert(X_REQUEST_ID, exchange.id.clone());
     if host.elsewhere {
         headers.insert(HOST, host.written.clone());
@@ -174,14 +197,15 @@ fn decide<'v>(
         if let Some(edits) = &filters.request_headers {
             edits.apply(request.headers_mut());
         }
-        if !filters.mirrors.is_empty() {
+        // A handshake makes sense only to who goes on with it.
+        if !filters.mirrors.is_empty() && upgrade.is_none() {
             let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
             peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
     rewrite(request, &path, &levels)?;
 
-    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref() })
+    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
 }
 
 /// Whether the request came over a connection that belongs to another listener than its host does (RFC 9110, section

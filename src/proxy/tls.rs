@@ -37,7 +37,8 @@ pub enum TlsVersion {
 }
 
 /// What is offered by ALPN, best first. A client that does not use ALPN speaks HTTP/1.1.
-pub(crate) const OFFERED: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
+pub(crate) const OFFERED: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
+const HTTP2: &[u8] = b"h2";
 
 /// What all handshakes of the process share.
 pub(crate) struct Terminator {
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) server_name: Option<Arc<str>>,
     pub(crate) version: &'static str,
     pub(crate) resumed: bool,
+    /// Both sides want HTTP/2 (ALPN).
+    pub(crate) http2: bool,
 }
 
 impl Terminator {
@@ -109,7 +112,8 @@ impl Terminator {
             _ => "TLSv1.3",
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok((stream, Session { server_name, version, resumed }))
+        let http2 = connection.alpn_protocol() == Some(HTTP2);
+        Ok((stream, Session { server_name, version, resumed, http2 }))
     }
 }
 

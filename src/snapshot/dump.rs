@@ -15,6 +15,7 @@ use super::host::HostPattern;
 use super::router::{Candidate, ValueMatch};
 use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Target};
 use super::{Bind, Listener, Snapshot};
+use crate::upstream::Protocol;
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,6 +119,9 @@ pub struct BackendDump {
     /// `namespace/service:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// What it is spoken to in, if that is not HTTP/1.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
     pub weight: u32,
@@ -266,11 +270,15 @@ impl From<&Redirect> for RedirectDump {
 
 impl From<&Backend> for BackendDump {
     fn from(backend: &Backend) -> Self {
+        let protocol = match &backend.target {
+            Target::Upstream(upstream) if upstream.key.protocol == Protocol::Http2 => Some("h2c"),
+            Target::Upstream(_) | Target::Fail(_) => None,
+        };
         let (upstream, fail) = match &backend.target {
             Target::Upstream(upstream) => (Some(upstream.key.to_string()), None),
             Target::Fail(failure) => (None, Some(failure.to_string())),
         };
-        BackendDump { upstream, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
+        BackendDump { upstream, protocol, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
     }
 }
 

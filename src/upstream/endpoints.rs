@@ -12,12 +12,22 @@ use smallvec::SmallVec;
 
 use super::health::{Health, Instants, Load};
 
-/// Identity of an upstream: a port of a Service. As long as it stays in use, its pools and cursors stay.
+/// What endpoints are spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    Http2,
+}
+
+/// Identity of an upstream: a port of a Service, and what it speaks. As long as it stays in use, its pools and cursors stay.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamKey {
     pub namespace: Arc<str>,
     pub service: Arc<str>,
     pub port: u16,
+    pub protocol: Protocol,
 }
 
 /// `namespace/service:port`.
@@ -249,7 +259,12 @@ mod tests {
     use super::*;
 
     fn upstream() -> Upstream {
-        Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80 })
+        Upstream::new(UpstreamKey {
+            namespace: "ns".into(),
+            service: "web".into(),
+            port: 80,
+            protocol: Protocol::Http1,
+        })
     }
 
     fn endpoints(texts: &[&str]) -> Endpoints {

@@ -12,12 +12,13 @@ pub mod dns;
 mod connect;
 mod endpoints;
 mod health;
+mod http2;
 mod pool;
 mod registry;
 mod traffic;
 
 pub use connect::{ConnectFailure, Dial};
-pub use endpoints::{Address, Balance, Endpoints, Reachable, Upstream, UpstreamKey};
+pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Upstream, UpstreamKey};
 pub use health::Load;
 pub use pool::{Connection, Keep, Pools};
 pub use registry::Registry;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -15,7 +16,8 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::{ConnectFailure, Dial, Load, Traffic, Upstream};
+use super::http2::{Lease, Lines};
+use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
 pub struct Pools<B> {
@@ -40,6 +42,8 @@ struct Pool<B> {
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
+    /// In place of idle ones, if the endpoints speak HTTP/2.
+    lines: RefCell<HashMap<SocketAddr, Rc<Lines<B>>, foldhash::fast::FixedState>>,
 }
 
 struct Idle<B> {
@@ -49,18 +53,23 @@ struct Idle<B> {
 
 /// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
 pub struct Connection<B> {
-    sender: SendRequest<B>,
+    sender: Sender<B>,
     pub address: SocketAddr,
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
     /// What it counts for while it has a request.
-    load: Option<Load>,
+    _load: Option<Load>,
     pool: Rc<Pool<B>>,
+}
+
+enum Sender<B> {
+    Http1(SendRequest<B>),
+    Http2(Lease<B>),
 }
 
 impl<B> Pools<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub fn new(dial: Dial, keep: Keep, traffic: Arc<Traffic>) -> Self {
@@ -78,6 +87,14 @@ where
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
     pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
         let pool = self.pool(upstream);
+        if upstream.key.protocol == Protocol::Http2 {
+            // Its age says little: an endpoint that closes such a connection says what it has not seen.
+            let lease = pool.lines.borrow().get(&address)?.lease()?;
+            self.traffic.reused.add(1);
+            upstream.succeeded(address);
+            let sender = Sender::Http2(lease);
+            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
+        }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
@@ -88,7 +105,8 @@ where
         drop(endpoints);
         self.traffic.reused.add(1);
         upstream.succeeded(address);
-        Some(Connection { sender: newest.sender, address, reused: true, load: upstream.load(address), pool })
+        let sender = Sender::Http1(newest.sender);
+        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -98,12 +116,19 @@ where
     ) -> Result<Connection<B>, ConnectFailure> {
         // Before there is a connection: who connects is a request in progress, too.
         let load = upstream.load(address);
-        let connected = self.dial.connect(address, &self.traffic).await;
+        let pool = self.pool(upstream);
+        let connected = match upstream.key.protocol {
+            Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
+            Protocol::Http2 => {
+                let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
+                lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
+            }
+        };
         match &connected {
             Ok(_) => upstream.succeeded(address),
             Err(_) => upstream.failed(address),
         }
-        Ok(Connection { sender: connected?, address, reused: false, load, pool: self.pool(upstream) })
+        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
@@ -127,6 +152,11 @@ where
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
+            pool.lines.borrow_mut().retain(|address, lines| {
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
+                lines.sweep(current, self.keep.idle);
+                !lines.is_empty()
+            });
             true
         });
     }
@@ -139,6 +169,7 @@ where
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.keep.per_endpoint,
+                lines: RefCell::default(),
             })
         });
         Rc::clone(pool)
@@ -151,34 +182,41 @@ impl<B: Body + 'static> Connection<B> {
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        self.sender.try_send_request(request)
+        match &mut self.sender {
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
+        }
     }
 
     /// Gives the connection back for the next request, if it can take one.
-    pub fn keep(mut self) {
-        self.load = None;
-        if self.sender.is_closed() {
+    pub fn keep(self) {
+        let Connection { sender, address, pool, .. } = self;
+        // A place on a shared connection is given back by dropping it.
+        let Sender::Http1(mut sender) = sender else { return };
+        if sender.is_closed() {
             return;
         }
-        if self.sender.is_ready() {
-            self.store();
+        if sender.is_ready() {
+            pool.store(address, sender);
             return;
         }
         // The answer is complete but the request is still being written. The task lives no longer than the connection,
         // and that no longer than the peer and the body of the request let it.
         tokio::task::spawn_local(async move {
-            if self.sender.ready().await.is_ok() {
-                self.store();
+            if sender.ready().await.is_ok() {
+                pool.store(address, sender);
             }
         });
     }
+}
 
+impl<B> Pool<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(self) {
-        let mut endpoints = self.pool.idle.borrow_mut();
-        let idle = endpoints.entry(self.address).or_default();
-        if idle.len() < self.pool.per_endpoint {
-            idle.push(Idle { sender: self.sender, since: Instant::now() });
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>) {
+        let mut endpoints = self.idle.borrow_mut();
+        let idle = endpoints.entry(address).or_default();
+        if idle.len() < self.per_endpoint {
+            idle.push(Idle { sender, since: Instant::now() });
         }
     }
 }

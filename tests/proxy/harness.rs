@@ -16,7 +16,7 @@ use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::tries::Tries;
 use portico::snapshot::{Bind, Listener, Snapshot};
-use portico::upstream::{Address, Endpoints, Upstream, UpstreamKey};
+use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -151,7 +151,12 @@ pub(crate) fn trying(action: Action, tries: Tries) -> Action {
 }
 
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    let upstream = Upstream::new(UpstreamKey { namespace: "default".into(), service: service.into(), port: 80 });
+    upstream_of(Protocol::Http1, service, addresses)
+}
+
+pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+    let key = UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, protocol };
+    let upstream = Upstream::new(key);
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();
     upstream.set_endpoints(Endpoints { addresses, ..Default::default() });
@@ -375,6 +380,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Some(Answer { status, head, body })
         })
         .await
+    }
+
+    /// What was read beyond the last answer.
+    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {

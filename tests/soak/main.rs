@@ -60,7 +60,7 @@ async fn every_answer_is_right_while_everything_changes() {
         protocol,
         ..plain.clone()
     };
-    let plans = [plain.clone(), secure(Protocol::Http1)];
+    let plans = [plain.clone(), secure(Protocol::Http1), secure(Protocol::Http2)];
     let wanted: u64 = plans.iter().map(|plan| u64::from(plan.rate.unwrap()) * seconds).sum();
     let reports = futures_util::future::join_all(plans.map(run)).await;
     stop.store(true, Ordering::SeqCst);

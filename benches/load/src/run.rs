@@ -36,6 +36,8 @@ pub async fn run(plan: Plan) -> Report {
         }
         tasks.spawn_local(connection(Rc::clone(&shared), Rc::clone(&slot), kept));
     }
+    // It would keep the last connection of HTTP/2 open.
+    drop(slot);
     tasks.await;
     let mut report = shared.report.take();
     report.elapsed = begin.elapsed();

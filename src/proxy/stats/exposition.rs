@@ -131,7 +131,7 @@ impl Collector for Stats {
             ),
             (
                 "portico_upstream_replays",
-                "Requests sent again because a kept-alive connection was gone",
+                "Requests sent again because a kept-alive connection was gone or the endpoint had not looked at them",
                 self.sum(|ledger| ledger.traffic.replayed.value()),
             ),
             (
