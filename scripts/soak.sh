@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 export SOAK_SECONDS=${SOAK_SECONDS:-60} SOAK_RATE=${SOAK_RATE:-2000} SOAK_EDITS=${SOAK_EDITS:-500}
 ulimit -n "$(ulimit -H -n)"
-cargo test --locked --release --test soak -- --nocapture
+cargo build --locked --release --bin portico
+SOAK_PORTICO=$PWD/target/release/portico cargo test --locked --test soak -- --nocapture

@@ -78,7 +78,7 @@ async fn every_shape_ends_as_the_corpus_says() {
 }
 
 /// Notes every message as the corpus writes it, and also what is none.
-async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
+pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
     let seen = Arc::clone(seen);
     Endpoint::scripted(move |mut stream: Stream, _| {
         let seen = Arc::clone(&seen);

@@ -9,6 +9,7 @@ mod binding;
 mod bodies;
 mod books;
 mod corpus;
+mod corpus_h2;
 mod cors;
 mod endpoints;
 mod frames;

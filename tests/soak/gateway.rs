@@ -30,7 +30,9 @@ impl Gateway {
         fs::write(folder.path().join("manifests/gateway.yaml"), manifest(address.port(), secure.port(), services))
             .unwrap();
         let output = File::create(folder.path().join("output")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_portico"))
+        // A release build, if one is to be soaked.
+        let binary = std::env::var_os("SOAK_PORTICO").unwrap_or_else(|| env!("CARGO_BIN_EXE_portico").into());
+        let child = Command::new(binary)
             .args(["run", "--workers", "2", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"])
             .arg("--access-log")
             .arg(folder.path().join("access.log"))
