@@ -2,7 +2,6 @@
 //! JSON a program reads it, and gets the same as events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, MatchDump, Row};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{self, LogFormat};
 
 /// Writes to stderr, so that the access log has stdout for itself.
 #[derive(Debug)]
@@ -287,6 +286,5 @@ fn milliseconds(took: Duration) -> String {
 }
 
 fn write(text: &str) {
-    // Nobody is left to be told when stderr is closed.
-    io::stderr().lock().write_all(text.as_bytes()).ok();
+    telemetry::tell(text);
 }

@@ -105,12 +105,16 @@ pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Ar
     gateways
 }
 
-/// Hands every (address, port) that some Gateway listens on to the first that wants it.
+/// Hands every (address, port) that some Gateway listens on to the first that wants it and can be served.
 pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
     for gateway in ours(store, inputs) {
         let Some(assigned) = inputs.addresses.of(&gateway.meta.key) else { continue };
-        for listener in &gateway.spec.listeners {
+        let class = class(store, inputs, &gateway.spec.gateway_class_name);
+        if refusal(gateway, class, &assigned.unsupported).is_some() {
+            continue;
+        }
+        for listener in gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener)) {
             let Ok(port) = u16::try_from(listener.port) else { continue };
             for address in &assigned.bind {
                 if owner(&owners, *address, port, &gateway.meta.key).is_none() {
@@ -152,7 +156,7 @@ pub(super) fn plan(
     let usable = !refused && !assigned.bind.is_empty();
     let mut listeners = listener::plan_all(store, gateway, &|port| {
         let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
-        assigned.bind.iter().find_map(|address| Some((*address, taken(address)?.clone())))
+        assigned.bind.iter().filter(|_| !refused).find_map(|address| Some((*address, taken(address)?.clone())))
     });
     if !usable {
         for listener in &mut listeners {

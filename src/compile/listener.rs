@@ -109,6 +109,11 @@ impl ListenerPlan {
     }
 }
 
+/// Whether such listeners are served at all; one that is not has no use for its port.
+pub(super) fn wants_port(listener: &Listener) -> bool {
+    !Protocol::of(listener).kinds().is_empty()
+}
+
 /// Plans all listeners of a Gateway; they are looked at together since they may contradict each other. `taken` names the
 /// address and the Gateway that has a port already.
 pub(super) fn plan_all(

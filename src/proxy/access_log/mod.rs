@@ -3,7 +3,7 @@
 mod line;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,13 +29,6 @@ pub enum Destination {
 pub enum Format {
     Text,
     Json,
-}
-
-impl Format {
-    /// Text for people, JSON for machines.
-    pub fn for_stdout() -> Self {
-        if io::stdout().is_terminal() { Format::Text } else { Format::Json }
-    }
 }
 
 /// What is written about one request. Nothing in it is formatted yet; that is the writer's work.
