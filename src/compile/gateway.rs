@@ -206,6 +206,13 @@ pub(super) fn plan(
 }
 
 impl GatewayPlan {
+    /// Every address under which a served listener can be reached.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let addresses = self.bind.iter().chain(&self.reported);
+        let served = self.listeners.iter().filter(|listener| listener.served);
+        served.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
+    }
+
     /// The verdict, now that it is known how many routes each listener has.
     pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
         Verdict {
