@@ -367,7 +367,6 @@ struct List {
     item_type: Option<(String, String)>,
 }
 
-/// A `List` of any kind has items; what else its name may end in `List` is an object like others.
 fn list_of(value: &mut Value) -> Option<List> {
     let object = value.as_object_mut()?;
     let item_kind = object.get("kind")?.as_str()?.strip_suffix("List")?.to_owned();
