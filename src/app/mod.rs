@@ -8,6 +8,7 @@
 mod announce;
 mod check;
 mod control;
+mod descriptors;
 mod host_addresses;
 mod meters;
 mod run;

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::announce::Announcer;
 use super::control::Control;
+use super::descriptors::connections_that_fit;
 use super::meters::Meters;
 use super::views::{Inside, Outside, Question};
 use crate::admin;
@@ -282,7 +283,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         max_head: flags.client_header_bytes,
         max_fields: flags.client_header_count.get(),
         keep_alive: flags.client_idle_timeout,
-        max_connections: flags.max_connections.get(),
+        max_connections: connections_that_fit(flags.max_connections.get()),
         connect_timeout: flags.upstream_connect_timeout,
         upstream_idle: flags.upstream_idle_timeout,
         ..proxy::Limits::default()
