@@ -1,7 +1,7 @@
 //! Open files: a proxied request needs two, and systems often allow few until they are asked.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 /// Raises the limit of open files as far as the system allows, and gives the number of client connections that fit under
 /// it: `wanted`, or fewer. Beyond that number clients wait; beyond the system's limit they would be refused, and endpoints
@@ -18,7 +18,7 @@ pub(super) fn connections_that_fit(wanted: usize) -> usize {
     let Some(limit) = limit else { return wanted };
     let fitting = fitting(limit);
     if fitting < wanted {
-        warn!(
+        info!(
             limit,
             wanted,
             connections = fitting,

@@ -55,7 +55,13 @@ pub(super) fn admit(value: Value, channel: Channel, known: impl Fn(&ObjectId, u6
     };
     if object.get("kind").is_some_and(|kind| kind == "List") {
         let message = if object.contains_key("items") { "is not a list" } else { "is missing" };
-        return nameless(Some("List".to_owned()), "items", "Invalid", message, "write the objects as a list under items");
+        return nameless(
+            Some("List".to_owned()),
+            "items",
+            "Invalid",
+            message,
+            "write the objects as a list under items",
+        );
     }
     let kind = match kind_of(&object) {
         Ok(kind) => kind,
