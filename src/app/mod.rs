@@ -6,6 +6,7 @@
 //! ```
 
 mod announce;
+mod certificates;
 mod check;
 mod control;
 mod descriptors;

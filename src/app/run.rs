@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::announce::Announcer;
+use super::certificates::CertificateExpiry;
 use super::control::Control;
 use super::descriptors::connections_that_fit;
 use super::meters::Meters;
@@ -68,6 +69,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
 
     let mut metrics = Metrics::new(started);
     metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
+    metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
     let meters = Meters::register(metrics.registry());
 
     let mut tasks = JoinSet::new();
@@ -282,7 +284,10 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         header_timeout: flags.client_header_timeout,
         max_head: flags.client_header_bytes,
         max_fields: flags.client_header_count.get(),
+        handshake_timeout: options.tls.handshake_timeout,
         keep_alive: flags.client_idle_timeout,
+        max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
+        tunnel_idle: flags.upgrade_idle_timeout,
         max_connections: connections_that_fit(flags.max_connections.get()),
         connect_timeout: flags.upstream_connect_timeout,
         upstream_idle: flags.upstream_idle_timeout,
@@ -292,10 +297,20 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         workers: options.workers,
         limits,
         trusted: options.trusted_ips.clone(),
+        tls: tls_policy(&options.tls),
+        balancers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
         max_series: options.metrics_max_series.get(),
     }
+}
+
+fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
+    let min_version = match options.min_version {
+        args::TlsVersion::V1_2 => proxy::TlsVersion::V1_2,
+        args::TlsVersion::V1_3 => proxy::TlsVersion::V1_3,
+    };
+    proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
 }
 
 fn open_access_log(log: &args::AccessLog) -> anyhow::Result<Arc<AccessLog>> {

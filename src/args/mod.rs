@@ -11,6 +11,7 @@ mod check;
 mod gateways;
 mod network;
 mod run;
+mod tls;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -25,6 +26,7 @@ use thiserror::Error;
 pub use check::{CheckArgs, CheckOptions};
 pub use gateways::{AddressPool, GatewayOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
+pub use tls::{TlsOptions, TlsVersion};
 
 use crate::schema;
 use crate::telemetry::{LogFilter, LogFormat, LogOptions};
@@ -170,6 +172,8 @@ pub enum UsageError {
     StandardInputTwice { flag: &'static str },
     #[error("{first} and {second} both want {address}, and only one can have it; give one of them another port")]
     SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
+    #[error("--tls-min-version 1.3 leaves none of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
+    NoCipherForVersion,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::gateways::GatewayArgs;
 use super::network::{self, Listen};
+use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
 use crate::quantity;
 use crate::schema;
@@ -26,6 +27,8 @@ pub struct RunArgs {
     gateways: GatewayArgs,
     #[command(flatten)]
     listening: ListeningArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -72,6 +75,11 @@ struct ListeningArgs {
     #[arg(value_parser = network::network)]
     trusted_ips: Vec<IpNet>,
 
+    /// Balancers that begin every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_PROXY_PROTOCOL_FROM")]
+    #[arg(value_parser = network::network)]
+    proxy_protocol_from: Vec<IpNet>,
+
     /// Threads that serve requests; without it one per core
     #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = count::<1024>)]
     workers: Option<NonZeroUsize>,
@@ -104,6 +112,16 @@ struct LimitArgs {
     #[arg(long, value_name = "DURATION", default_value = "75s", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
     #[arg(value_parser = quantity::timeout)]
     client_idle_timeout: Duration,
+
+    /// Requests at a time on one HTTP/2 connection of a client
+    #[arg(long, value_name = "NUMBER", default_value = "128", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
+    #[arg(value_parser = count::<10_000>)]
+    client_http2_streams: NonZeroUsize,
+
+    /// How long an upgraded connection, such as a WebSocket, is kept while nothing moves on it
+    #[arg(long, value_name = "DURATION", default_value = "5m", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
+    #[arg(value_parser = quantity::timeout)]
+    upgrade_idle_timeout: Duration,
 
     /// How long connecting to a backend may take
     #[arg(long, value_name = "DURATION", default_value = "5s", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
@@ -157,7 +175,10 @@ pub struct RunOptions {
     pub allow_port_sharing: bool,
     /// Peers whose `X-Forwarded-…` fields are believed.
     pub trusted_ips: Vec<IpNet>,
+    /// Peers that begin every connection with a PROXY header.
+    pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
+    pub tls: TlsOptions,
     pub limits: Limits,
     pub drain: DrainOptions,
     pub access_log: AccessLog,
@@ -176,6 +197,8 @@ pub struct Limits {
     pub client_header_bytes: usize,
     pub client_header_count: NonZeroUsize,
     pub client_idle_timeout: Duration,
+    pub client_http2_streams: NonZeroUsize,
+    pub upgrade_idle_timeout: Duration,
     pub upstream_connect_timeout: Duration,
     pub upstream_idle_timeout: Duration,
 }
@@ -217,6 +240,8 @@ impl RunArgs {
             echo: listening.echo,
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
+            proxy_protocol_from: listening.proxy_protocol_from,
+            tls: self.tls.resolve()?,
             workers: listening.workers.unwrap_or(surroundings.cores),
             limits: self.limits.resolve(),
             drain: DrainOptions { delay: self.stopping.drain_delay, timeout: self.stopping.drain_timeout },
@@ -236,6 +261,8 @@ impl LimitArgs {
             client_header_bytes: self.client_header_bytes,
             client_header_count: self.client_header_count,
             client_idle_timeout: self.client_idle_timeout,
+            client_http2_streams: self.client_http2_streams,
+            upgrade_idle_timeout: self.upgrade_idle_timeout,
             upstream_connect_timeout: self.upstream_connect_timeout,
             upstream_idle_timeout: self.upstream_idle_timeout,
         }

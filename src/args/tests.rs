@@ -30,7 +30,10 @@ fn defaults_of_run() {
     assert_eq!(options.admin_listen, Some("127.0.0.1:8101".parse().unwrap()));
     assert_eq!(options.echo, None);
     assert!(!options.allow_port_sharing);
-    assert!(options.trusted_ips.is_empty());
+    assert!(options.trusted_ips.is_empty() && options.proxy_protocol_from.is_empty());
+    assert_eq!(options.tls.min_version, TlsVersion::V1_2);
+    assert!(options.tls.ciphers.is_empty());
+    assert_eq!(options.tls.handshake_timeout, Duration::from_secs(10));
     assert_eq!(options.workers, DULL.cores);
     assert_eq!(options.drain, DrainOptions { delay: Duration::ZERO, timeout: Duration::from_secs(60) });
     assert_eq!(options.access_log, AccessLog::Stdout(LogFormat::Json));
@@ -44,6 +47,8 @@ fn defaults_of_run() {
         client_header_bytes: 65_536,
         client_header_count: NonZeroUsize::new(100).unwrap(),
         client_idle_timeout: 75 * second,
+        client_http2_streams: NonZeroUsize::new(128).unwrap(),
+        upgrade_idle_timeout: 300 * second,
         upstream_connect_timeout: 5 * second,
         upstream_idle_timeout: 60 * second,
     };
@@ -106,6 +111,15 @@ fn contradictions_name_the_flags_and_what_would_be_right() {
             "--admin-listen and --echo both want 127.0.0.1:8101, and only one can have it; give one of them another port",
         ),
         ("run --manifests a --workers 0", "invalid value '0' for '--workers <NUMBER>': not in range; write a whole"),
+        ("run --manifests a --tls-min-version 1.1", "invalid value '1.1' for '--tls-min-version <VERSION>'"),
+        (
+            "run --manifests a --tls-ciphers RC4",
+            "not a cipher suite that can be used; choose from TLS_AES_256_GCM_SHA384,",
+        ),
+        (
+            "run --manifests a --tls-min-version 1.3 --tls-ciphers TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "--tls-min-version 1.3 leaves none of --tls-ciphers",
+        ),
         ("run --manifests a --drain-timeout 10", "'--drain-timeout <DURATION>': has no unit; write 10s or 10ms"),
         ("run --manifests a --kubernetes", "unexpected argument '--kubernetes'"),
         ("run --manifests a --kubeconfig x", "unexpected argument '--kubeconfig'"),

@@ -9,7 +9,7 @@ use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::rule::{Failure, Target};
 use crate::store::Store;
-use crate::upstream::UpstreamKey;
+use crate::upstream::{Protocol, UpstreamKey};
 
 /// Resolves a backend of a route of `namespace`. What cannot be resolved takes its share of the requests and fails
 /// them, since nobody asked for them to go elsewhere.
@@ -65,12 +65,14 @@ fn find(
         let message = format!("Service {target} has no TCP port {number}");
         return not_found("port", message, ports_remedy(&service.spec.ports));
     };
-    if let Some(protocol) = port.app_protocol.as_deref().filter(|protocol| !is_http(protocol)) {
-        let message = format!("port {number} of Service {target} has appProtocol {protocol}, which is not served");
-        let remedy = "use http, or leave appProtocol out, if the backend speaks HTTP/1.1 without TLS";
+    let named = port.app_protocol.as_deref().unwrap_or_default();
+    let Some(protocol) = spoken(named) else {
+        let message = format!("port {number} of Service {target} has appProtocol {named}, which is not served");
+        let remedy = "use kubernetes.io/h2c if the backend speaks HTTP/2 without TLS; http, or no appProtocol, if it \
+                      speaks HTTP/1.1 without TLS";
         let problem = Problem::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
-    }
+    };
     if let Some(policy) = policy_of(store, &target, port) {
         let message = format!(
             "BackendTLSPolicy {policy} wants TLS towards Service {target}, which this version cannot speak, so nothing \
@@ -80,7 +82,7 @@ fn find(
         return Err((Code::RouteUnsupportedProtocol, problem));
     }
     let number = u16::try_from(number).unwrap_or_default();
-    Ok(UpstreamKey { namespace: target.namespace, service: target.name, port: number })
+    Ok(UpstreamKey { namespace: target.namespace, service: target.name, port: number, protocol })
 }
 
 /// The policy that wants this port spoken to in TLS, if any.
@@ -102,9 +104,13 @@ pub(super) fn is_tcp(port: &ServicePort) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
-/// What a backend may call itself and be spoken to in plain HTTP/1.1.
-fn is_http(protocol: &str) -> bool {
-    matches!(protocol, "" | "http" | "HTTP" | "kubernetes.io/http")
+/// What a backend that calls itself so is spoken to in. WebSocket begins as HTTP/1.1, and is let through for every backend.
+fn spoken(protocol: &str) -> Option<Protocol> {
+    match protocol {
+        "" | "http" | "HTTP" | "kubernetes.io/http" | "kubernetes.io/ws" => Some(Protocol::Http1),
+        "kubernetes.io/h2c" => Some(Protocol::Http2),
+        _ => None,
+    }
 }
 
 fn ports_remedy(ports: &[ServicePort]) -> String {

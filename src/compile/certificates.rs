@@ -1,28 +1,67 @@
 //! Certificates of listeners: the Secret a listener names, down to whether key and certificate belong together.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::X509Certificate;
 
 use super::grants::Reference;
 use super::verdict::{Code, Problem};
 use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
+use crate::snapshot::certs::Certificate;
+use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// Checks one certificate reference of a Gateway. Ok means that a handshake could be served with it.
-pub(super) fn check(
+/// The Secrets that listeners name, each parsed once for as long as its content stays. A certificate that is the same is
+/// the same `Arc`.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    known: BTreeMap<ObjectKey, (Arc<Object<Secret>>, Parsed)>,
+}
+
+type Parsed = Result<Arc<Certificate>, Broken>;
+
+impl Secrets {
+    fn parse(&mut self, secret: &Arc<Object<Secret>>) -> Parsed {
+        let key = &secret.meta.key;
+        if let Some((known, parsed)) = self.known.get_mut(key)
+            && (Arc::ptr_eq(known, secret) || known.body == secret.body)
+        {
+            known.clone_from(secret);
+            return parsed.clone();
+        }
+        let parsed = certificate(key, secret).map(Arc::new);
+        self.known.insert(key.clone(), (secret.clone(), parsed.clone()));
+        parsed
+    }
+
+    /// Lets go of a Secret that is no longer there: keys are not kept longer than needed.
+    pub(super) fn forget_if_gone(&mut self, store: &Store, key: &ObjectKey) {
+        if !store.secrets.contains_key(key) {
+            self.known.remove(key);
+        }
+    }
+}
+
+/// The certificate that a reference of a Gateway leads to.
+pub(super) fn resolve(
     store: &Store,
+    secrets: &mut Secrets,
     gateway: &ObjectKey,
     reference: &SecretObjectReference,
     field: &str,
-) -> Result<(), (Code, Problem)> {
+) -> Result<Arc<Certificate>, (Code, Problem)> {
     let invalid = |field: String, message: String, remedy: String| {
         Err((Code::ListenerInvalidCertificateRef, Problem::new(field, message, remedy)))
     };
@@ -46,17 +85,42 @@ pub(super) fn check(
         let message = format!("Secret {target} does not exist");
         return invalid(format!("{field}.name"), message, "create it or correct the name".to_owned());
     };
-    match certified_key(secret) {
-        Ok(_) => Ok(()),
-        Err(what) => invalid(format!("{field}.name"), format!("Secret {target} {}", what.message), what.remedy),
-    }
+    secrets
+        .parse(secret)
+        .or_else(|what| invalid(format!("{field}.name"), format!("Secret {target} {}", what.message), what.remedy))
 }
 
 /// What is wrong with a Secret's content; never quotes it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Broken {
     message: String,
     remedy: String,
+}
+
+fn certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Broken> {
+    let certified = certified_key(secret)?;
+    // Every one was parsed before; what belongs together was checked, too.
+    let chain: Vec<_> =
+        certified.cert.iter().filter_map(|der| Some(x509_parser::parse_x509_certificate(der).ok()?.1)).collect();
+    let expires = chain.iter().map(|certificate| certificate.validity().not_after.timestamp()).min();
+    let names = chain.first().map(dns_names).unwrap_or_default();
+    drop(chain);
+    Ok(Certificate {
+        secret: Arc::from(key.to_string()),
+        names: names.into(),
+        expires: expires.unwrap_or_default(),
+        key: Arc::new(certified),
+    })
+}
+
+/// The names a certificate is issued for. Those in its subject have not counted for a long time (RFC 9525, section 2).
+fn dns_names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = extension.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(HostPattern::parse(Some(name))),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn certified_key(secret: &Secret) -> Result<CertifiedKey, Broken> {

@@ -7,10 +7,10 @@ use super::backends::is_tcp;
 use super::own_sockets::OwnSockets;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
-use crate::api::names::ADDRESS_ANNOTATION;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Endpoints, UpstreamKey};
+use crate::upstream::{Address, Balance, Endpoints, Protocol, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
 pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> Endpoints {
@@ -22,7 +22,7 @@ pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> 
     addresses.retain(|address| !own_sockets.contain(address));
     addresses.sort();
     addresses.dedup();
-    Endpoints { addresses }
+    Endpoints { addresses, balance: balance(&service.meta).unwrap_or_default() }
 }
 
 /// What the objects say, wherever that may lead.
@@ -39,7 +39,7 @@ fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) ->
 /// What there is to say about a Service's endpoints.
 pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnSockets) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let circles = written_down(store, service, port).into_iter().filter(|address| own_sockets.contain(address));
         let circles: Vec<_> = circles.map(|address| address.to_string()).collect();
@@ -59,7 +59,12 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
         let ObjectKey { namespace, name } = &service.meta.key;
-        let key = UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number };
+        let key = UpstreamKey {
+            namespace: namespace.clone(),
+            service: name.clone(),
+            port: number,
+            protocol: Protocol::default(),
+        };
         if of(store, &key, own_sockets).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
@@ -69,6 +74,19 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
         }
     }
     notes
+}
+
+/// What the annotation says, or that it says nothing we know. Then it is as if it were not there.
+fn balance(service: &Meta) -> Result<Balance, Problem> {
+    match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
+        None | Some("round-robin") => Ok(Balance::RoundRobin),
+        Some("least-requests") => Ok(Balance::LeastRequests),
+        Some(other) => Err(Problem::new(
+            format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
+            format!("{other:?} is no way to share requests, so each endpoint gets one in turn"),
+            "write round-robin or least-requests",
+        )),
+    }
 }
 
 /// Addresses of the annotation: `host:port` for a Service of one port, else hosts, with the port's numeric target.

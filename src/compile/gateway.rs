@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Inputs;
+use super::certificates::Secrets;
 use super::listener::{self, ListenerPlan};
 use super::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::snapshot::certs::Certificates;
 use crate::store::Store;
 
 /// A Gateway of ours with all its questions answered, but for the routes that attach to it.
@@ -19,6 +21,8 @@ pub(super) struct GatewayPlan {
     /// Of its class; routes that attach are judged in this name.
     pub controller: Arc<str>,
     pub listeners: Vec<ListenerPlan>,
+    /// Those of each listener, in the same order.
+    pub certificates: Vec<Arc<Certificates>>,
     /// Addresses to listen on.
     pub bind: Vec<IpAddr>,
     reported: Vec<IpAddr>,
@@ -143,6 +147,7 @@ pub(super) fn plan(
     store: &Store,
     inputs: &Inputs<'_>,
     owners: &PortOwners,
+    secrets: &mut Secrets,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
     let class = class(store, inputs, &gateway.spec.gateway_class_name);
@@ -154,7 +159,7 @@ pub(super) fn plan(
     let refusal = refusal(gateway, class, &assigned.unsupported);
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind.is_empty();
-    let mut listeners = listener::plan_all(store, gateway, &|port| {
+    let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
         let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
         assigned.bind.iter().filter(|_| !refused).find_map(|address| Some((*address, taken(address)?.clone())))
     });
@@ -202,6 +207,7 @@ pub(super) fn plan(
         reported: if usable { assigned.reported.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
         listeners,
+        certificates,
     })
 }
 
@@ -211,6 +217,21 @@ impl GatewayPlan {
         let addresses = self.bind.iter().chain(&self.reported);
         let served = self.listeners.iter().filter(|listener| listener.served);
         served.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
+    }
+
+    /// Whether routes can see a difference to another plan. Renewed certificates are none of their business.
+    pub(super) fn is_alike_for_routes(&self, other: &GatewayPlan) -> bool {
+        let GatewayPlan { key, generation, controller, listeners, certificates: _, bind, reported, conditions } = self;
+        let mine = (key, generation, controller, listeners, bind, reported, conditions);
+        mine == (
+            &other.key,
+            &other.generation,
+            &other.controller,
+            &other.listeners,
+            &other.bind,
+            &other.reported,
+            &other.conditions,
+        )
     }
 
     /// The verdict, now that it is known how many routes each listener has.
@@ -226,7 +247,7 @@ impl GatewayPlan {
                     name: listener.name.to_string(),
                     attached_routes: attached(&listener.name),
                     supported_kinds: listener.supported_kinds.clone(),
-                    sockets: if listener.served {
+                    sockets: if listener.opens_port() {
                         self.bind.iter().map(|address| SocketAddr::new(*address, listener.port)).collect()
                     } else {
                         Vec::new()

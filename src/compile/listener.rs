@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::certificates;
-use super::hostname;
+use super::certificates::{self, Secrets};
+use super::overlaps;
 use super::selector;
 use super::verdict::{Code, Condition, Problem};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
@@ -26,6 +27,9 @@ pub(super) struct ListenerPlan {
     pub namespaces: Namespaces,
     /// Requests are answered on it.
     pub served: bool,
+    /// Its port shakes hands. Without a certificate it refuses whoever asks for this hostname, since no other listener of
+    /// the port may answer in its place.
+    pub secure: bool,
     pub conditions: Vec<Condition>,
 }
 
@@ -90,6 +94,11 @@ impl ListenerPlan {
         self.conditions.iter().any(|condition| condition.code == Code::ListenerAccepted)
     }
 
+    /// Clients can connect, even if it is only to be refused.
+    pub(super) fn opens_port(&self) -> bool {
+        self.served || self.secure
+    }
+
     /// One line for the Gateway's own condition.
     pub(super) fn summary(&self, what: &str) -> Problem {
         let refused = self.conditions.iter().find(|condition| !condition.code.status());
@@ -101,6 +110,7 @@ impl ListenerPlan {
     /// Takes the listener out of service for a reason that lies outside of it.
     pub(super) fn not_served(&mut self, problem: Problem) {
         self.served = false;
+        self.secure = false;
         for condition in &mut self.conditions {
             if condition.code == Code::ListenerProgrammed {
                 *condition = Condition::new(Code::ListenerNotProgrammed, vec![problem.clone()]);
@@ -115,42 +125,51 @@ pub(super) fn wants_port(listener: &Listener) -> bool {
 }
 
 /// Plans all listeners of a Gateway; they are looked at together since they may contradict each other. `taken` names the
-/// address and the Gateway that has a port already.
+/// address and the Gateway that has a port already. Beside each stand its certificates, of which a change concerns no
+/// route.
 pub(super) fn plan_all(
     store: &Store,
+    secrets: &mut Secrets,
     gateway: &Object<Gateway>,
     taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
-) -> Vec<ListenerPlan> {
+) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
     let listeners = &gateway.spec.listeners;
     let conflicts = conflicts(listeners);
-    let overlaps = overlaps(listeners);
-    let plan = |(index, listener): (usize, &Listener)| {
-        let mut plan = plan(store, gateway, index, listener, conflicts.get(&index), taken);
-        plan.conditions.extend(
-            overlaps
-                .get(&index)
-                .map(|problem| Condition::new(Code::ListenerOverlappingHostnames, vec![problem.clone()])),
-        );
-        plan
-    };
-    listeners.iter().enumerate().map(plan).collect()
+    let (mut plans, mut certificates) = (Vec::new(), Vec::new());
+    for (index, listener) in listeners.iter().enumerate() {
+        let (plan, own) = plan(store, secrets, gateway, index, listener, conflicts.get(&index), taken);
+        plans.push(plan);
+        certificates.push(Arc::new(own));
+    }
+    for (index, overlap) in overlaps::find(listeners, &certificates) {
+        plans[index].conditions.push(overlap);
+    }
+    (plans, certificates)
 }
 
 fn plan(
     store: &Store,
+    secrets: &mut Secrets,
     gateway: &Object<Gateway>,
     index: usize,
     listener: &Listener,
     conflict: Option<&Conflict>,
     taken: &dyn Fn(u16) -> Option<(IpAddr, ObjectKey)>,
-) -> ListenerPlan {
+) -> (ListenerPlan, Certificates) {
     let field = format!("spec.listeners[{index}]");
     let protocol = Protocol::of(listener);
     let (supported_kinds, kind_problems) = route_kinds(protocol, listener, &field);
-    let resolved = resolved_refs(store, gateway, listener, protocol, &field, kind_problems);
+    let (certificates, certificate_problems) = match protocol {
+        Protocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
+        _ => (Certificates::default(), Condition::plain(Code::ListenerResolvedRefs)),
+    };
+    let resolved = match kind_problems {
+        problems if problems.is_empty() => certificate_problems,
+        problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
+    };
     let port = u16::try_from(listener.port).unwrap_or_default();
 
-    let mut served = false;
+    let (mut served, mut secure) = (false, false);
     let mut conditions = Vec::new();
     let mut refuse = |code: Code, problems: Vec<Problem>| {
         conditions.push(Condition::new(code, problems.clone()));
@@ -164,7 +183,10 @@ fn plan(
     let unsupported = unsupported(gateway, listener, protocol, &field);
     if protocol.kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
-        refuse(Code::ListenerUnsupportedProtocol, vec![Problem::new(format!("{field}.protocol"), message, "use HTTP")]);
+        refuse(
+            Code::ListenerUnsupportedProtocol,
+            vec![Problem::new(format!("{field}.protocol"), message, "use HTTP or HTTPS")],
+        );
     } else if !unsupported.is_empty() {
         refuse(Code::ListenerUnsupportedValue, unsupported);
     } else if let Some(conflict) = conflict {
@@ -175,9 +197,11 @@ fn plan(
         refuse(Code::ListenerPortUnavailable, vec![Problem::new(format!("{field}.port"), message, remedy)]);
     } else {
         conditions.push(Condition::plain(Code::ListenerAccepted));
-        if protocol == Protocol::Https {
-            let message = "HTTPS listeners are checked but not served by this version";
-            let problem = Problem::new(format!("{field}.protocol"), message, "use an HTTP listener until they are");
+        secure = protocol == Protocol::Https;
+        if secure && certificates.all().is_empty() {
+            let message = "without a certificate every client is refused";
+            let remedy = "see the condition ResolvedRefs";
+            let problem = Problem::new(format!("{field}.tls.certificateRefs"), message, remedy);
             conditions.push(Condition::new(Code::ListenerNotProgrammed, vec![problem]));
         } else {
             served = true;
@@ -188,7 +212,7 @@ fn plan(
     if let Some(conflict) = conflict {
         conditions.push(Condition::new(conflict.conflicted(), vec![conflict.problem.clone()]));
     }
-    ListenerPlan {
+    let plan = ListenerPlan {
         name: Arc::from(&*listener.name),
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
@@ -196,8 +220,10 @@ fn plan(
         supported_kinds,
         namespaces: namespaces(listener),
         served,
+        secure,
         conditions,
-    }
+    };
+    (plan, certificates)
 }
 
 fn namespaces(listener: &Listener) -> Namespaces {
@@ -241,41 +267,38 @@ fn route_kinds(protocol: Protocol, listener: &Listener, field: &str) -> (Vec<Rou
     (kinds, problems)
 }
 
-/// The ResolvedRefs condition: kinds of route first, then certificates.
-fn resolved_refs(
+/// The certificates that can be used, and the ResolvedRefs condition about all. One that is broken does not take the names
+/// of the others out of service.
+fn resolve_certificates(
     store: &Store,
+    secrets: &mut Secrets,
     gateway: &Object<Gateway>,
     listener: &Listener,
-    protocol: Protocol,
     field: &str,
-    kind_problems: Vec<Problem>,
-) -> Condition {
-    if !kind_problems.is_empty() {
-        return Condition::new(Code::ListenerInvalidRouteKinds, kind_problems);
-    }
-    if protocol != Protocol::Https {
-        return Condition::plain(Code::ListenerResolvedRefs);
-    }
+) -> (Certificates, Condition) {
     let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs[..]);
     if references.is_empty() {
         let remedy = "name a Secret of type kubernetes.io/tls";
         let problem =
             Problem::new(format!("{field}.tls.certificateRefs"), "an HTTPS listener needs a certificate", remedy);
-        return Condition::new(Code::ListenerInvalidCertificateRef, vec![problem]);
+        return (Certificates::default(), Condition::new(Code::ListenerInvalidCertificateRef, vec![problem]));
     }
     let mut code = Code::ListenerResolvedRefs;
-    let mut problems = Vec::new();
+    let (mut certificates, mut problems) = (Vec::new(), Vec::new());
     for (index, reference) in references.iter().enumerate() {
         let field = format!("{field}.tls.certificateRefs[{index}]");
-        if let Err((reason, problem)) = certificates::check(store, &gateway.meta.key, reference, &field) {
-            // The first reason stands; the message tells all of them.
-            if problems.is_empty() {
-                code = reason;
+        match certificates::resolve(store, secrets, &gateway.meta.key, reference, &field) {
+            Ok(certificate) => certificates.push(certificate),
+            Err((reason, problem)) => {
+                // The first reason stands; the message tells all of them.
+                if problems.is_empty() {
+                    code = reason;
+                }
+                problems.push(problem);
             }
-            problems.push(problem);
         }
     }
-    Condition::new(code, problems)
+    (Certificates::new(certificates), Condition::new(code, problems))
 }
 
 /// Valid fields that we do not honor. Filters and client certificates guard what is behind them, so the listener is not
@@ -372,30 +395,6 @@ fn conflicts(listeners: &[Listener]) -> BTreeMap<usize, Conflict> {
                 continue;
             };
             found.entry(index).or_insert(conflict);
-        }
-    }
-    found
-}
-
-/// HTTPS listeners of one port whose hostnames overlap: a client may reuse a connection for a host of the other one.
-fn overlaps(listeners: &[Listener]) -> BTreeMap<usize, Problem> {
-    let mut found = BTreeMap::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        if Protocol::of(listener) != Protocol::Https {
-            continue;
-        }
-        let own = HostPattern::parse(listener.hostname.as_deref());
-        let other = listeners.iter().enumerate().find(|(other, candidate)| {
-            *other != index
-                && candidate.port == listener.port
-                && Protocol::of(candidate) == Protocol::Https
-                && hostname::intersects(&HostPattern::parse(candidate.hostname.as_deref()), &own)
-        });
-        if let Some((_, other)) = other {
-            let message = format!("the hostname overlaps with that of listener {}", other.name);
-            let remedy =
-                "a request over the connection of the wrong one is misdirected; use hostnames apart to avoid it";
-            found.insert(index, Problem::new(format!("spec.listeners[{index}].hostname"), message, remedy));
         }
     }
     found

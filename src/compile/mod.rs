@@ -4,7 +4,7 @@
 //!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
 //!                         gateway.rs             http_route.rs        routers.rs
 //!                           listener.rs            attach.rs
-//!                           certificates.rs        matches.rs  filters.rs  backends.rs
+//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  tries.rs
 //! ```
 //!
 //! Bad input becomes a verdict about the object that is bad; everything else is compiled as if it were not there. The
@@ -17,6 +17,7 @@ pub mod verdict;
 mod attach;
 mod backends;
 mod certificates;
+mod cors;
 mod endpoints;
 mod filters;
 mod gateway;
@@ -26,9 +27,11 @@ mod http_route;
 mod listener;
 mod matches;
 mod notes;
+mod overlaps;
 mod own_sockets;
 mod routers;
 mod selector;
+mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,8 +40,9 @@ use crate::api::gateway::GatewaySpec;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{Endpoints, Registry, UpstreamKey};
+use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
+use certificates::Secrets;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use own_sockets::OwnSockets;
@@ -76,6 +80,7 @@ type Plans<T> = BTreeMap<ObjectKey, Arc<T>>;
 #[derive(Debug, Default)]
 pub struct Compiler {
     owners: PortOwners,
+    secrets: Secrets,
     gateways: Plans<GatewayPlan>,
     routes: Plans<RoutePlan>,
     routers: Routers,
@@ -98,6 +103,9 @@ impl Compiler {
     pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
         let services = self.services_behind(store, changes);
         let mut touched = touched(store, changes, &services);
+        for key in keys(changes, Kind::Secret) {
+            self.secrets.forget_if_gone(store, key);
+        }
         let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
 
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
@@ -165,7 +173,7 @@ impl Compiler {
         let mut routes = BTreeSet::new();
         for key in gateways {
             let object = store.gateways.get(&key);
-            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, object));
+            let plan = object.and_then(|object| gateway::plan(store, inputs, &self.owners, &mut self.secrets, object));
             if plan.is_none() {
                 let verdict = object.map(|object| gateway::foreign_verdict(store, inputs, object));
                 self.judge(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
@@ -176,9 +184,12 @@ impl Compiler {
                     continue;
                 }
             }
-            let id = ObjectId::new(Kind::Gateway, key.clone());
-            routes
-                .extend(store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute).map(|id| id.key.clone()));
+            let before = self.gateways.get(&key);
+            if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_alike_for_routes(before)) {
+                let id = ObjectId::new(Kind::Gateway, key.clone());
+                let dependents = store.refs().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                routes.extend(dependents.map(|id| id.key.clone()));
+            }
             run.rerouted.insert(key.clone());
             match plan {
                 Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
@@ -273,7 +284,12 @@ impl Compiler {
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
         for service in keys(touched, Kind::Service) {
-            let first = UpstreamKey { namespace: service.namespace.clone(), service: service.name.clone(), port: 0 };
+            let first = UpstreamKey {
+                namespace: service.namespace.clone(),
+                service: service.name.clone(),
+                port: 0,
+                protocol: upstream::Protocol::default(),
+            };
             let of_service = self
                 .users
                 .range(first..)

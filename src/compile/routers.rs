@@ -9,6 +9,7 @@ use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::http_route::RoutePlan;
 use crate::api::ObjectKey;
+use crate::snapshot::certs::{Certificates, Tls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
 use crate::snapshot::{Bind, Listener, Snapshot};
@@ -25,6 +26,14 @@ pub(super) struct Routers {
     /// Gateways whose binds have to be made again.
     dirty: BTreeSet<ObjectKey>,
     snapshot: Arc<Snapshot>,
+}
+
+/// The listeners of one port.
+#[derive(Default)]
+struct Port {
+    listeners: Vec<(HostPattern, Arc<Listener>)>,
+    /// Of those that are secure.
+    certificates: Vec<(HostPattern, Arc<Certificates>)>,
 }
 
 /// The routes of one listener.
@@ -107,9 +116,10 @@ impl Routers {
         }
         for key in dirty {
             let Some(plan) = gateways.get(&key) else { continue };
-            let mut ports: BTreeMap<u16, Vec<(HostPattern, Arc<Listener>)>> = BTreeMap::new();
+            let mut ports: BTreeMap<u16, Port> = BTreeMap::new();
             let gateway: Arc<str> = Arc::from(key.to_string());
-            for listener in plan.listeners.iter().filter(|listener| listener.served) {
+            let listeners = plan.listeners.iter().zip(&plan.certificates);
+            for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
                 let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
                 let (hosts, new) = attached.build(&listener.hostname, routes);
                 built += new;
@@ -119,10 +129,16 @@ impl Routers {
                     port: listener.port,
                     hosts: HostMap::new(hosts),
                 };
-                ports.entry(listener.port).or_default().push((listener.hostname.clone(), Arc::new(made)));
+                let port = ports.entry(listener.port).or_default();
+                port.listeners.push((listener.hostname.clone(), Arc::new(made)));
+                if listener.secure {
+                    port.certificates.push((listener.hostname.clone(), certificates.clone()));
+                }
             }
-            for (port, listeners) in ports {
-                let bind = Arc::new(Bind { listeners: HostMap::new(listeners) });
+            for (port, Port { listeners, certificates }) in ports {
+                // Listeners of HTTP and HTTPS on one port contradict each other, so here are all of one or all of the other.
+                let tls = (!certificates.is_empty()).then(|| Tls { listeners: HostMap::new(certificates) });
+                let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls });
                 for address in &plan.bind {
                     let address = SocketAddr::new(*address, port);
                     binds.insert(address, bind.clone());

@@ -160,6 +160,7 @@ codes! {
     ListenerHostnameConflict = Listener "Conflicted" true "HostnameConflict" "Another listener has this port and hostname.";
     ListenerProtocolConflict = Listener "Conflicted" true "ProtocolConflict" "Another listener uses this port for another protocol.";
     ListenerOverlappingHostnames = Listener "OverlappingTLSConfig" true "OverlappingHostnames" "Another listener of this port has an overlapping hostname.";
+    ListenerOverlappingCertificates = Listener "OverlappingTLSConfig" true "OverlappingCertificates" "A certificate is good for hosts of another listener of this port.";
 
     RouteAccepted = RouteParent "Accepted" true "Accepted" "The route is attached.";
     RouteNoMatchingParent = RouteParent "Accepted" false "NoMatchingParent" "The parent has no such listener.";

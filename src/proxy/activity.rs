@@ -3,10 +3,12 @@
 //! A connection has a single timer. It is set anew only when a phase needs an earlier end, so that a request on a
 //! kept-alive connection touches no timer at all.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::fault::Fault;
 use super::guard::Refusal;
@@ -22,9 +24,12 @@ pub(crate) enum Phase {
     Waiting,
     /// The answer goes to the client.
     Answering,
+    /// The connection was upgraded, and bytes of another protocol go both ways.
+    Tunnel,
 }
 
-/// Shared by the parts of one connection: its socket, its task, the request in progress and the bodies.
+/// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
+/// and the bodies.
 #[derive(Debug)]
 pub(crate) struct Activity {
     phase: Cell<Phase>,
@@ -42,10 +47,18 @@ pub(crate) struct Activity {
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
     pub(crate) overdue: Cell<bool>,
+    /// The rule says how long an answer may take, so that our own patience does not count.
+    pub(crate) patient: Cell<bool>,
     /// What the guard has found.
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
     pub(crate) reset: Cell<bool>,
+    /// The client began with the preface of HTTP/2.
+    pub(crate) http2: Cell<bool>,
+    /// The answer is over, so that nobody is to wait for the rest of the request.
+    abandoned: Cell<bool>,
+    /// Who waits for it.
+    upload: RefCell<Option<Waker>>,
 }
 
 impl Activity {
@@ -61,8 +74,12 @@ impl Activity {
             broken: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
+            patient: Cell::new(false),
             refusal: Cell::new(None),
             reset: Cell::new(false),
+            http2: Cell::new(false),
+            abandoned: Cell::new(false),
+            upload: RefCell::default(),
         }
     }
 
@@ -73,6 +90,11 @@ impl Activity {
     pub(crate) fn enter(&self, phase: Phase, now: Instant) {
         self.phase.set(phase);
         self.since.set(now);
+    }
+
+    /// Whether the bytes of the connection are HTTP/1, and not something that they have led to.
+    pub(crate) fn is_http1(&self) -> bool {
+        !self.http2.get() && self.phase.get() != Phase::Tunnel
     }
 
     /// Something moved, so the patience starts anew.
@@ -104,7 +126,27 @@ impl Activity {
         self.broken.set(false);
         self.unread.set(false);
         self.overdue.set(false);
+        self.patient.set(false);
         self.enter(Phase::Waiting, now);
+    }
+
+    /// Ends the body of the request, wherever it is being read.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(true);
+        if let Some(waker) = self.upload.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the body of the request has no reader any more. If not, the reader is woken when it has none.
+    pub(crate) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
+        if !self.abandoned.get() {
+            let mut waiting = self.upload.borrow_mut();
+            if waiting.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                *waiting = Some(cx.waker().clone());
+            }
+        }
+        self.abandoned.get()
     }
 
     /// Why the present request is not to be trusted, if it is not.
@@ -120,9 +162,38 @@ impl Activity {
             Phase::Idle => idle,
             Phase::Head => limits.header_timeout,
             Phase::Waiting if self.uploading.get() => limits.upload_timeout,
+            Phase::Waiting if self.patient.get() => ENDLESS,
             Phase::Waiting => limits.answer_timeout,
             Phase::Answering => limits.stall_timeout,
+            Phase::Tunnel => limits.tunnel_idle,
         };
         self.since.get() + patience
     }
+
+    /// Ready when patience with the present phase has ended.
+    pub(crate) fn poll_patience(
+        &self,
+        limits: &Limits,
+        idle: Duration,
+        timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        poll_until(self.deadline(limits, idle), timer, cx)
+    }
 }
+
+/// Ready when the deadline has come. A timer that is too early costs one look here; only one that is too late must be moved.
+pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    if deadline < timer.deadline() {
+        timer.as_mut().reset(deadline);
+    }
+    ready!(timer.as_mut().poll(cx));
+    if deadline > timer.deadline() {
+        timer.as_mut().reset(deadline);
+        ready!(timer.as_mut().poll(cx));
+    }
+    Poll::Ready(())
+}
+
+/// Longer than anything lasts, and short enough to be added to an instant.
+const ENDLESS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

@@ -6,28 +6,49 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::connection::Peer;
 use super::guard::Guard;
+use super::preface::{Opening, Spoken};
+use super::transport::Transport;
 
-/// The client's socket; it notes when bytes move, and lets none by unseen.
+/// What carries the client's bytes; it notes when bytes move, and lets none by unseen.
 pub(crate) struct ClientStream {
-    stream: TcpStream,
+    stream: Transport,
+    opening: Opening,
     guard: Guard,
     peer: Rc<Peer>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, peer: Rc<Peer>) -> Self {
-        ClientStream { stream, guard: Guard::default(), peer }
+    pub(crate) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
+        ClientStream { stream, opening: Opening::default(), guard: Guard::default(), peer }
+    }
+
+    /// The streams of HTTP/2 and a tunnel know for themselves what moves.
+    fn told(&self) {
+        if self.peer.activity.is_http1() {
+            self.peer.activity.told();
+        }
     }
 }
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let this = &mut *self;
+        if this.opening.is_over() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        } else {
+            let spoken = this.opening.read(&mut this.stream, cx, buffer);
+            if this.opening.has_begun() {
+                this.peer.activity.heard();
+            }
+            this.peer.activity.http2.set(ready!(spoken)? == Spoken::Http2);
+        }
+        if !this.peer.activity.is_http1() {
+            return Poll::Ready(Ok(()));
+        }
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             self.peer.activity.heard();
@@ -42,7 +63,7 @@ impl AsyncRead for ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.peer.activity.told();
+        self.told();
         Poll::Ready(Ok(written))
     }
 
@@ -52,7 +73,7 @@ impl AsyncWrite for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.peer.activity.told();
+        self.told();
         Poll::Ready(Ok(written))
     }
 
@@ -76,7 +97,7 @@ impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.peer.activity.reset.get() {
             // If the system refuses, the connection ends in the ordinary way, which is all there is to do then.
-            drop(self.stream.set_zero_linger());
+            drop(self.stream.socket().set_zero_linger());
         }
     }
 }

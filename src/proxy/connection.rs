@@ -1,11 +1,11 @@
-//! One connection of a client, from accept to close.
+//! One connection of a client, from its first request to its close.
 //!
 //! ```text
 //!   ClientStream ─ hyper ─ request::serve        one task; every wake polls all of it
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
 //! ```
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,34 +13,47 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::activity::{Activity, Phase};
 use super::client_stream::ClientStream;
 use super::exchange;
+use super::fault::{TOO_LARGE, UNREADABLE};
 use super::group::{Group, Membership};
 use super::headers::Client;
+use super::http2::{self, Open};
 use super::request;
+use super::rewound::Rewound;
+use super::tls::Session;
+use super::transport::Transport;
+use super::upgrade::Tunnel;
 use super::worker::Worker;
+use crate::snapshot::redirect::Scheme;
 
-/// One client, and what its requests need to know about it.
+/// One client, and what its requests need to know about it. On HTTP/2 each stream has its own, since it is doing something of
+/// its own.
 pub(crate) struct Peer {
     pub(crate) worker: Rc<Worker>,
     pub(crate) group: Rc<Group>,
     pub(crate) activity: Activity,
     pub(crate) address: SocketAddr,
-    pub(crate) client: Client,
-    /// The port clients see, written out for the listener that was last used.
-    pub(crate) port: RefCell<Option<(u16, HeaderValue)>>,
+    pub(crate) client: Rc<Client>,
+    /// What was agreed on, if the connection is TLS.
+    pub(crate) session: Option<Rc<Session>>,
+    /// Counts the stream, on HTTP/2.
+    _stream: Option<Open>,
+    /// What the connection becomes after the present answer.
+    pub(crate) tunnel: Cell<Option<Box<Tunnel>>>,
 }
 
 impl Peer {
-    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr) -> Self {
+    /// `address` is the client's, as far as it is known.
+    pub(crate) fn new(worker: Rc<Worker>, group: Rc<Group>, address: SocketAddr, session: Option<Session>) -> Self {
         let ip = address.ip().to_canonical();
         let trusted = worker.trusted.iter().any(|network| network.contains(&ip));
         Peer {
@@ -48,27 +61,31 @@ impl Peer {
             group,
             activity: Activity::new(),
             address,
-            client: Client::new(ip, trusted),
-            port: RefCell::default(),
+            client: Rc::new(Client::new(ip, trusted, if session.is_some() { Scheme::Https } else { Scheme::Http })),
+            session: session.map(Rc::new),
+            _stream: None,
+            tunnel: Cell::default(),
         }
     }
 
-    pub(crate) fn port(&self, port: u16) -> HeaderValue {
-        let mut written = self.port.borrow_mut();
-        match &*written {
-            Some((known, value)) if *known == port => value.clone(),
-            _ => {
-                let value = HeaderValue::from(port);
-                *written = Some((port, value.clone()));
-                value
-            }
+    /// The same client on a new stream of the same connection.
+    pub(crate) fn stream(&self, stream: Open) -> Self {
+        Peer {
+            worker: Rc::clone(&self.worker),
+            group: Rc::clone(&self.group),
+            activity: Activity::new(),
+            address: self.address,
+            client: Rc::clone(&self.client),
+            session: self.session.clone(),
+            _stream: Some(stream),
+            tunnel: Cell::default(),
         }
     }
 }
 
 /// Serves all requests of a connection.
-pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Membership) {
-    let stream = ClientStream::new(stream, Rc::clone(&peer));
+pub(crate) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: Membership) {
+    let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
@@ -81,9 +98,33 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>, mut membership: Mem
         poll(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
     })
     .await;
-    if finished && peer.activity.unread.get() {
-        linger(http.into_parts().io.into_inner()).await;
+    // Taken in any case: it holds the peer that holds it.
+    let tunnel = peer.tunnel.take();
+    if !finished {
+        return;
     }
+    let parts = http.into_parts();
+    if let Some(afterlife) = afterlife(parts.io.into_inner(), parts.read_buf, tunnel, peer, membership) {
+        afterlife.await;
+    }
+}
+
+/// What a connection is when it is no longer one of HTTP/1. Boxed: what these need would be set aside for every connection.
+fn afterlife(
+    stream: ClientStream,
+    read: Bytes,
+    tunnel: Option<Box<Tunnel>>,
+    peer: Rc<Peer>,
+    membership: Membership,
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    if let Some(tunnel) = tunnel {
+        peer.activity.enter(Phase::Tunnel, Instant::now());
+        return Some(Box::pin(tunnel.run(Rewound::new(read, stream), membership)));
+    }
+    if peer.activity.http2.get() {
+        return Some(Box::pin(http2::serve(Rewound::new(read, stream), peer, membership)));
+    }
+    peer.activity.unread.get().then(|| Box::pin(linger(stream)) as _)
 }
 
 /// How far a connection is on its way out when its listener closes.
@@ -110,12 +151,16 @@ fn poll<C: Http>(
             return Poll::Ready(false);
         }
         if let Poll::Ready(outcome) = http.poll(cx) {
+            if activity.http2.get() {
+                return Poll::Ready(true);
+            }
             // Everything else that goes wrong is in the books already.
             if let Err(error) = outcome
                 && error.is_parse()
                 && matches!(activity.phase(), Phase::Idle | Phase::Head)
             {
-                exchange::unreadable(peer, refusal(&error));
+                let (status, fault) = refusal(&error);
+                exchange::unreadable(peer, status, fault);
             }
             return Poll::Ready(true);
         }
@@ -131,7 +176,7 @@ fn poll<C: Http>(
             let leave = match activity.phase() {
                 Phase::Idle => activity.requests.get() > 0,
                 Phase::Head => false,
-                Phase::Waiting | Phase::Answering => true,
+                Phase::Waiting | Phase::Answering | Phase::Tunnel => true,
             };
             if leave && !matches!(leaving, Leaving::Told) {
                 *leaving = Leaving::Told;
@@ -146,16 +191,7 @@ fn poll<C: Http>(
             _ if peer.group.is_closing() => LAST_CALL.min(keep_alive),
             _ => keep_alive,
         };
-        let deadline = activity.deadline(&peer.worker.limits, idle);
-        // A timer that is too early costs one look here; only one that is too late must be moved.
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        ready!(timer.as_mut().poll(cx));
-        if deadline > timer.deadline() {
-            timer.as_mut().reset(deadline);
-            ready!(timer.as_mut().poll(cx));
-        }
+        ready!(activity.poll_patience(&peer.worker.limits, idle, timer.as_mut(), cx));
         match activity.phase() {
             // The request sees it when it is polled, and answers.
             Phase::Waiting if !activity.overdue.replace(true) => {}
@@ -164,7 +200,7 @@ fn poll<C: Http>(
                 activity.moved();
                 http.leave();
             }
-            Phase::Idle | Phase::Head | Phase::Waiting => return Poll::Ready(false),
+            Phase::Idle | Phase::Head | Phase::Waiting | Phase::Tunnel => return Poll::Ready(false),
             Phase::Answering => {
                 activity.reset.set(true);
                 return Poll::Ready(false);
@@ -174,8 +210,12 @@ fn poll<C: Http>(
 }
 
 /// What hyper answers to what it cannot read as a request.
-fn refusal(error: &hyper::Error) -> StatusCode {
-    if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+fn refusal(error: &hyper::Error) -> (StatusCode, &'static str) {
+    if error.is_parse_too_large() {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
+    } else {
+        (StatusCode::BAD_REQUEST, UNREADABLE)
+    }
 }
 
 /// hyper's connection without its many type parameters.
@@ -219,7 +259,7 @@ async fn linger(mut stream: ClientStream) {
 /// What a connection that has not asked for anything yet still gets when its listener closes.
 const LAST_CALL: Duration = Duration::from_secs(1);
 /// What the last bytes of an answer get to be written when hyper has been told to close.
-const LEAVE: Duration = Duration::from_secs(5);
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -238,7 +278,7 @@ mod tests {
         let connection = size(serve);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
-            connection <= 1600 && request <= 3300,
+            connection <= 1300 && request <= 3600,
             "a connection takes {connection} bytes, a request in it {request}"
         );
     }

@@ -1,19 +1,22 @@
 //! One request and its answer as the books see them: counted and logged exactly once, however it ends.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use tokio::time::Instant;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
+use super::fault::{CLIENT_GONE, Fault};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
+use crate::snapshot::cors::Grant;
 
 /// An open entry in the books. Dropping it closes it: a client that goes away takes its request with it.
 pub(crate) struct Exchange {
@@ -25,14 +28,32 @@ pub(crate) struct Exchange {
     /// None until there is an answer.
     pub(crate) status: Option<StatusCode>,
     pub(crate) bytes_out: u64,
+    /// What the answer says to pages of other origins.
+    pub(crate) grant: Option<Box<Grant>>,
+    /// Boxed, since few requests have one.
+    pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
     line: Option<Line>,
     closed: bool,
 }
 
+/// When the answer has to be complete.
+pub(crate) struct CutOff {
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    /// What it is called if it is not.
+    pub(crate) fault: Fault,
+}
+
+impl CutOff {
+    pub(crate) fn at(end: Instant, fault: Fault) -> Box<Self> {
+        Box::new(CutOff { sleep: Box::pin(sleep_until(end)), fault })
+    }
+}
+
 struct Line {
     method: Method,
     target: Uri,
+    version: Version,
     host: Option<HeaderValue>,
     agent: Option<HeaderValue>,
 }
@@ -46,7 +67,8 @@ impl Exchange {
         let line = (!worker.log.is_off()).then(|| Line {
             method: request.method().clone(),
             target: request.uri().clone(),
-            host: request.headers().get(HOST).cloned(),
+            version: request.version(),
+            host: host(request),
             agent: request.headers().get(USER_AGENT).cloned(),
         });
         Exchange {
@@ -57,6 +79,8 @@ impl Exchange {
             fault: None,
             status: None,
             bytes_out: 0,
+            grant: None,
+            cut_off: None,
             line,
             closed: false,
         }
@@ -69,6 +93,9 @@ impl Exchange {
         }
         let activity = &self.peer.activity;
         let worker = &self.peer.worker;
+        if let Some(word) = self.fault {
+            worker.fault(word);
+        }
         let now = Instant::now();
         activity.enter(Phase::Idle, now);
         let duration = now - activity.started.get();
@@ -80,7 +107,10 @@ impl Exchange {
             worker.log.write(Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
+                tls: self.peer.session.as_ref().map(|session| session.version),
+                server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(line.method),
+                version: Some(line.version),
                 host: line.host,
                 target: Some(line.target),
                 status,
@@ -97,14 +127,18 @@ impl Exchange {
     }
 }
 
-/// Books what came instead of a request; hyper has answered it already and closes.
-pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
+/// Books what came instead of a request; hyper has answered it already, if it could be answered, and closes.
+pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
+    peer.worker.fault(fault);
     peer.worker.log.write(Record {
         time: SystemTime::now(),
         client: peer.address,
+        tls: peer.session.as_ref().map(|session| session.version),
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: None,
+        version: None,
         host: None,
         target: None,
         status,
@@ -114,15 +148,20 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
         labels: None,
         address: None,
         id: None,
-        fault: Some("unreadable"),
+        fault: Some(fault),
         agent: None,
     });
+}
+
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
+    request.headers().get(HOST).cloned().or_else(authority)
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert("client_gone");
+            self.fault.get_or_insert(CLIENT_GONE);
             self.close();
         }
     }

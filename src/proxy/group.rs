@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 pub(crate) struct Group {
     /// The address listened on, under which the snapshot knows the listeners.
     pub(crate) address: SocketAddr,
+    /// Connections begin with a TLS handshake.
+    pub(crate) tls: Cell<bool>,
     closing: Cell<bool>,
     cut: Cell<bool>,
     next: Cell<u64>,
@@ -31,6 +33,7 @@ impl Group {
     pub(crate) fn new(address: SocketAddr) -> Rc<Self> {
         Rc::new(Group {
             address,
+            tls: Cell::new(false),
             closing: Cell::new(false),
             cut: Cell::new(false),
             next: Cell::new(0),

@@ -1,9 +1,12 @@
 //! Header fields on their way through: what belongs to one connection only, who the client was, and edits by filters.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::snapshot::redirect::Scheme;
 
 /// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
 ///
@@ -50,9 +53,21 @@ fn named_fields(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
 }
 
-fn lists(value: &HeaderValue, token: &str) -> bool {
+/// Whether a list has this token, without regard to case.
+pub(crate) fn lists(value: &HeaderValue, token: &str) -> bool {
     let mut items = value.as_bytes().split(|byte| *byte == b',');
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// HTTP/2 may send cookies in several fields, which HTTP/1 and everybody behind it knows as one (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("header values joined are a header value");
+    headers.insert(COOKIE, joined);
 }
 
 /// What is the same for all requests of a connection, written out once.
@@ -60,20 +75,35 @@ fn lists(value: &HeaderValue, token: &str) -> bool {
 pub(crate) struct Client {
     pub(crate) trusted: bool,
     pub(crate) ip: HeaderValue,
-    pub(crate) proto: HeaderValue,
+    pub(crate) scheme: Scheme,
+    /// The port clients see, for the listener that was last used.
+    port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl Client {
-    pub(crate) fn new(ip: IpAddr, trusted: bool) -> Self {
+    pub(crate) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
         // A client of an IPv4 network is one, also when it comes in through a socket that takes both.
         let text = ip.to_canonical().to_string();
         let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
-        Client { trusted, ip, proto: HeaderValue::from_static("http") }
+        Client { trusted, ip, scheme, port: RefCell::default() }
+    }
+
+    pub(crate) fn port(&self, port: u16) -> HeaderValue {
+        let mut written = self.port.borrow_mut();
+        match &*written {
+            Some((known, value)) if *known == port => value.clone(),
+            _ => {
+                let value = HeaderValue::from(port);
+                *written = Some((port, value.clone()));
+                value
+            }
+        }
     }
 
     /// Tells the backend who asked and how. A trusted peer's word about that is kept and added to, anybody else's is
     /// replaced.
     pub(crate) fn introduce(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
+        let proto = HeaderValue::from_static(self.scheme.as_str());
         // Once, instead of growing twice on the way.
         headers.reserve(5);
         if self.trusted {
@@ -85,13 +115,13 @@ impl Client {
             chain.extend_from_slice(self.ip.as_bytes());
             let chain = HeaderValue::from_bytes(&chain).expect("header values joined by commas are a header value");
             headers.insert(X_FORWARDED_FOR, chain);
-            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| proto);
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
             headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());
         } else {
             headers.remove(FORWARDED);
             headers.insert(X_FORWARDED_FOR, self.ip.clone());
-            headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+            headers.insert(X_FORWARDED_PROTO, proto);
             headers.insert(X_FORWARDED_HOST, host.clone());
             headers.insert(X_FORWARDED_PORT, port.clone());
         }
@@ -146,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn cookies_are_one_field() {
+        let cases = [
+            ("a: b", "a: b"),
+            ("cookie: a=1", "cookie: a=1"),
+            ("cookie: a=1\nx: y\ncookie: b=2\ncookie: c=3; d=4", "cookie: a=1; b=2; c=3; d=4\nx: y"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            join_cookies(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
     fn clients_are_introduced() {
         let cases = [
             (
@@ -166,7 +210,7 @@ mod tests {
         ];
         for (trusted, before, after) in cases {
             let mut headers = headers(before);
-            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted);
+            let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
             client.introduce(&mut headers, &HeaderValue::from_static("h:1"), &HeaderValue::from_static("80"));
             assert_eq!(text(&headers), after);
         }

@@ -11,6 +11,12 @@ pub struct Limits {
     pub max_head: usize,
     /// Header fields of a request. More is answered 431.
     pub max_fields: usize,
+    /// For a TLS handshake, from the first byte that is waited for to the last one sent. The connection is closed after it.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes at the same time, in the whole process. Further clients wait for their turn.
+    pub max_handshakes: usize,
+    /// For a PROXY header, of which version 2 may have 4096 bytes. The connection is closed after it.
+    pub proxy_header_timeout: Duration,
     /// How long a connection without a request stays open.
     pub keep_alive: Duration,
     /// Silence of a client in the middle of a request body, before an answer. Then 408.
@@ -19,6 +25,18 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// A response of which nothing moves, because the endpoint is silent or the client does not read. Then it is cut.
     pub stall_timeout: Duration,
+    /// Streams of a client's HTTP/2 connection that are open at a time. More are refused.
+    pub max_streams: u32,
+    /// What a client may send ahead of us on one stream of HTTP/2, and on all streams of a connection.
+    pub stream_window: u32,
+    pub connection_window: u32,
+    /// How often a connection of HTTP/2 is asked whether it is still there, and how long the answer may take.
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// Silence on both sides of a connection that was upgraded, such as a WebSocket. Then it is closed.
+    pub tunnel_idle: Duration,
+    /// What such a connection still gets when its listener is gone.
+    pub tunnel_leave: Duration,
     /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
     pub max_connections: usize,
     /// Connecting to one endpoint. Then the next is tried.
@@ -29,8 +47,18 @@ pub struct Limits {
     pub max_answer_fields: usize,
     /// Idle connections that each worker keeps per endpoint.
     pub idle_per_endpoint: usize,
+    /// Requests at a time on one HTTP/2 connection to an endpoint, if the endpoint takes as many. Then another is opened.
+    pub upstream_streams: usize,
     /// How long an idle connection to an endpoint is kept.
     pub upstream_idle: Duration,
+    /// Body of a request that is kept to be sent again, where the rule allows that.
+    pub replay_body: usize,
+    /// Copies for mirrors that each worker has on their way. More are left out.
+    pub mirror_copies: usize,
+    /// Body of a request that is copied for mirrors. One that is larger is not mirrored.
+    pub mirror_body: usize,
+    /// From sending a copy to the end of its answer.
+    pub mirror_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -39,16 +67,31 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             max_head: 64 * 1024,
             max_fields: 100,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 4096,
+            proxy_header_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(75),
             upload_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(300),
+            max_streams: 128,
+            stream_window: 128 * 1024,
+            connection_window: 1024 * 1024,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+            tunnel_idle: Duration::from_secs(300),
+            tunnel_leave: Duration::from_secs(60),
             max_connections: 65_536,
             connect_timeout: Duration::from_secs(5),
             max_answer_head: 64 * 1024,
             max_answer_fields: 100,
             idle_per_endpoint: 128,
+            upstream_streams: 100,
             upstream_idle: Duration::from_secs(60),
+            replay_body: 64 * 1024,
+            mirror_copies: 256,
+            mirror_body: 64 * 1024,
+            mirror_timeout: Duration::from_secs(15),
         }
     }
 }

@@ -5,25 +5,37 @@
 //!                                  └ View: the snapshot, with this worker's counters     └▶ redirect, fault
 //! ```
 
+mod accept;
 pub mod access_log;
 mod activity;
 mod bind;
 mod body;
 mod client_stream;
 mod connection;
+mod cross_origin;
 mod exchange;
 mod fault;
 mod forward;
+mod frames;
 mod framing;
 mod group;
 mod guard;
 mod headers;
+mod http2;
 mod limits;
+mod mirror;
+mod preface;
+mod proxy_header;
 mod request;
 mod request_id;
+mod rewound;
 mod server;
 mod stats;
 mod target;
+mod tls;
+mod transport;
+mod tries;
+mod upgrade;
 mod view;
 mod worker;
 
@@ -33,6 +45,7 @@ use std::net::SocketAddr;
 pub use limits::Limits;
 pub use server::{Config, Proxy};
 pub use stats::Stats;
+pub use tls::{TlsPolicy, TlsVersion};
 
 /// What became of every address the snapshot asks for.
 pub type Binds = BTreeMap<SocketAddr, BindState>;

@@ -7,24 +7,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::activity::Phase;
 use super::body::{RequestBody, ResponseBody, Source};
 use super::connection::Peer;
+use super::cross_origin;
 use super::exchange::Exchange;
 use super::fault::{Fault, Manners};
 use super::forward;
 use super::framing;
-use super::headers::strip_hop_by_hop;
+use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
+use super::tls::Session;
+use super::tries;
+use super::upgrade::Upgrade;
 use super::view::View;
-use crate::snapshot::redirect::Scheme;
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
+use crate::snapshot::tries::Tries;
+use crate::snapshot::{Bind, Listener};
 use crate::upstream::Upstream;
 
 /// Answers one request. What goes wrong becomes an answer too, so there is no error.
@@ -38,8 +43,13 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
-        Ok(Decision::Forward { rule, backend, upstream }) => {
-            forward::forward(upstream, request, &mut exchange).await.map(|mut answer| {
+        Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
+            let answer = match tries {
+                None => forward::forward(upstream, request, upgrade, &mut exchange).await,
+                // Boxed: requests of other rules do not set aside what its timers need.
+                Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
+            };
+            answer.map(|mut answer| {
                 edit_answer(&mut answer, &backend.filters);
                 edit_answer(&mut answer, &rule.filters);
                 answer
@@ -55,13 +65,32 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         close |= account.status == StatusCode::BAD_REQUEST;
         manners.answer(&account, &exchange.id).map(Source::Ours)
     });
+    if let Some(grant) = exchange.grant.take() {
+        grant.apply(answer.headers_mut());
+    }
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
-    if close {
+    // HTTP/2 has no such field; its connections are told to end as a whole.
+    if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
+    if matches!(answer.body(), Source::Switched(..)) {
+        return Ok(switch(answer, exchange));
+    }
     Ok(answer.map(|source| ResponseBody::new(source, exchange, version)))
+}
+
+/// The answer behind which the connection, or the stream, belongs to another protocol.
+fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
+    let (head, source) = answer.into_parts();
+    let mut answer = Response::from_parts(head, ResponseBody::none());
+    if let Source::Switched(upgrade, endpoint) = source {
+        upgrade.grant(&mut answer);
+        exchange.status = Some(answer.status());
+        (*upgrade).open(endpoint, exchange);
+    }
+    answer
 }
 
 /// What becomes of a request.
@@ -72,6 +101,8 @@ enum Decision<'v> {
         rule: &'v Rule,
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
+        tries: Option<&'v Tries>,
+        upgrade: Option<Box<Upgrade>>,
     },
 }
 
@@ -84,7 +115,11 @@ fn decide<'v>(
     if let Some(fault) = peer.activity.refused() {
         return Err(fault);
     }
+    let upgrade = Upgrade::take(request)?;
     framing::check(request)?;
+    if request.headers().len() > peer.worker.limits.max_fields {
+        return Err(Fault::Fields);
+    }
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;
     let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
@@ -93,7 +128,11 @@ fn decide<'v>(
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
     let bind = view.snapshot.binds.get(&peer.group.address);
-    let listener = bind.and_then(|bind| bind.listener(&name)).ok_or(Fault::NoListener)?;
+    let listener = bind.and_then(|bind| bind.listener(&name));
+    if bind.is_some_and(|bind| is_misdirected(bind, listener, peer.session.as_deref(), &name)) {
+        return Err(Fault::Misdirected);
+    }
+    let listener = listener.ok_or(Fault::NoListener)?;
     let question =
         Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
     let Some(matched) = listener.find(&name, &question) else {
@@ -106,8 +145,14 @@ fn decide<'v>(
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
             exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+            if let Some(cors) = &rule.filters.cors
+                && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
+            {
+                edit_answer(&mut answer, &rule.filters);
+                return Ok(Decision::Answer(answer));
+            }
             let host = host.written.to_str().unwrap_or_default();
-            let location = redirect.location(Scheme::Http, host, listener.port, &path.path, path.query);
+            let location = redirect.location(peer.client.scheme, host, listener.port, &path.path, path.query);
             let mut answer = Response::new(Source::Ours(Bytes::new()));
             *answer.status_mut() = redirect.status;
             let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
@@ -122,6 +167,14 @@ fn decide<'v>(
     };
     let backend = view.pick(rule, split);
     exchange.series = Some(view.series(&peer.worker, listener, Some(rule), Some(backend)));
+    // Before it is asked whether the backend can be used: browsers show errors only to pages that may read answers.
+    if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref())
+        && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
+    {
+        edit_answer(&mut answer, &backend.filters);
+        edit_answer(&mut answer, &rule.filters);
+        return Ok(Decision::Answer(answer));
+    }
     let upstream = match &backend.target {
         Target::Upstream(upstream) => upstream,
         Target::Fail(failure) => return Err(Fault::Rule(*failure)),
@@ -131,26 +184,54 @@ fn decide<'v>(
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
-    peer.client.introduce(headers, &host.written, &peer.port(listener.port));
+    join_cookies(headers);
+    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
     headers.insert(X_REQUEST_ID, exchange.id.clone());
     if host.elsewhere {
         headers.insert(HOST, host.written.clone());
     }
-    // The rule's filters come first, so that the backend's, which are more specific, have the last word.
-    for filters in [&rule.filters, &backend.filters] {
+    // The rule's filters come first, so that the backend's, which are more specific, have the last word. Mirrors see what
+    // the filters of their own level make of the request: what is meant for one backend is no business of another.
+    let levels = [&rule.filters, &backend.filters];
+    for (level, filters) in levels.iter().enumerate() {
         if let Some(edits) = &filters.request_headers {
-            edits.apply(headers);
+            edits.apply(request.headers_mut());
+        }
+        // A handshake makes sense only to who goes on with it.
+        if !filters.mirrors.is_empty() && upgrade.is_none() {
+            let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
+            peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
-    rewrite(request, &path, [&backend.filters, &rule.filters])?;
+    rewrite(request, &path, &levels)?;
 
-    Ok(Decision::Forward { rule, backend, upstream })
+    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
+}
+
+/// Whether the request came over a connection that belongs to another listener than its host does (RFC 9110, section
+/// 15.5.20): a browser reuses one for every name in its certificate, but what guards a listener was checked for its own
+/// connections only.
+fn is_misdirected(bind: &Bind, listener: Option<&Arc<Listener>>, session: Option<&Session>, host: &str) -> bool {
+    match (session, &bind.tls) {
+        (None, None) => false,
+        (Some(session), Some(_)) => {
+            let server_name = session.server_name.as_deref();
+            // What most clients send, and then there is nothing to look up.
+            if server_name == Some(host) {
+                return false;
+            }
+            let greeted = bind.greeted(server_name);
+            !greeted.zip(listener).is_some_and(|(greeted, listener)| Arc::ptr_eq(greeted, listener))
+        }
+        // The port was turned from HTTP to HTTPS, or back, while the connection was open.
+        (None, Some(_)) | (Some(_), None) => true,
+    }
 }
 
 /// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from
-/// them or a filter rewrites it. Of several rewrites the first counts.
-fn rewrite(request: &mut Request<RequestBody>, path: &Path<'_>, filters: [&Filters; 2]) -> Result<(), Fault> {
-    let rewrites = || filters.iter().filter_map(|filters| filters.rewrite.as_ref());
+/// them or a filter rewrites it. Of several rewrites the last counts.
+fn rewrite<B>(request: &mut Request<B>, path: &Path<'_>, filters: &[&Filters]) -> Result<(), Fault> {
+    let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
     if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
         request.headers_mut().insert(HOST, host.clone());
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::limits::Limits;
 use super::stats::Stats;
+use super::tls::{Terminator, TlsPolicy};
 use super::worker::{self, Command, Shared};
 use super::{BindState, Binds, bind};
 use crate::snapshot::Snapshot;
@@ -29,6 +30,9 @@ pub struct Config {
     /// Peers whose word about the client counts (`--trusted-ips`).
     pub trusted: Vec<IpNet>,
     pub access_log: Arc<AccessLog>,
+    pub tls: TlsPolicy,
+    /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
+    pub balancers: Vec<IpNet>,
     /// Two processes on one port, on purpose.
     pub allow_port_sharing: bool,
     /// Label sets of the request metrics (`--metrics-max-series`).
@@ -62,7 +66,10 @@ impl Proxy {
         let shared = Shared {
             snapshot: Arc::clone(&snapshot),
             connections: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
             limits: config.limits,
+            tls: Arc::new(Terminator::new(&config.tls).map_err(io::Error::other)?),
+            balancers: config.balancers,
             trusted: config.trusted,
             log: config.access_log,
             stats: Arc::clone(&stats),

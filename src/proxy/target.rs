@@ -28,11 +28,17 @@ impl Host {
         }
         if let Some(authority) = uri.authority() {
             // The field must be there and valid even when it does not count: a proxy before us may have gone by it.
-            if version != Version::HTTP_10 && field.is_none() {
+            if field.is_none() && version == Version::HTTP_11 {
                 return Err(Fault::Host("the request has no Host"));
             }
             if field.is_some_and(|field| !valid(field.as_bytes())) {
                 return Err(Fault::Host("the Host is not a host name or address with an optional port"));
+            }
+            // HTTP/2 needs no Host, and whoever sends one means both (RFC 9113, section 8.3.1).
+            if version == Version::HTTP_2
+                && field.is_some_and(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+            {
+                return Err(Fault::Host("the Host is another one than the :authority"));
             }
             return Ok(Host { written: target_host(authority)?, elsewhere: true });
         }

@@ -1,6 +1,6 @@
 //! One worker: a thread with its own runtime, its own sockets, its own pools, and nothing shared on a request's way.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -18,13 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::accept;
 use super::access_log::AccessLog;
 use super::body::RequestBody;
-use super::connection::{self, Peer};
 use super::group::Group;
 use super::limits::Limits;
+use super::mirror::Mirrors;
 use super::request_id::RequestIds;
 use super::stats::{Labels, Ledger, Series, Stats};
+use super::tls::Terminator;
 use super::view::View;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Dial, Keep, Pools};
@@ -39,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     /// One permit per connection of the whole process.
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) tls: Arc<Terminator>,
+    /// One permit per handshake of the whole process.
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) balancers: Vec<IpNet>,
 }
 
 /// What a worker can be told. Each command is answered when it is done.
@@ -54,10 +60,16 @@ pub(crate) struct Worker {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) pools: Pools<RequestBody>,
+    pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
     pub(crate) http: http1::Builder,
+    pub(crate) tls: Arc<Terminator>,
+    pub(crate) handshakes: Arc<Semaphore>,
+    balancers: Vec<IpNet>,
+    /// When somebody was last told about a balancer that sends no PROXY header.
+    pub(crate) warned: Cell<Option<Instant>>,
     stats: Arc<Stats>,
-    ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
     unrouted: OnceCell<Arc<Series>>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
@@ -88,6 +100,9 @@ impl Worker {
             timeout: limits.connect_timeout,
             max_head: limits.max_answer_head,
             max_fields: limits.max_answer_fields,
+            streams: limits.upstream_streams,
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
         };
         let keep = Keep { per_endpoint: limits.idle_per_endpoint, idle: limits.upstream_idle };
         let mut http = http1::Builder::new();
@@ -100,14 +115,22 @@ impl Worker {
         if limits.max_fields != HYPER_FIELDS {
             http.max_headers(limits.max_fields);
         }
+        let traffic = &ledger.traffic;
+        let mirroring = Arc::clone(&ledger.mirroring);
+        let mirrors = Mirrors::new(&limits, dial.clone(), keep, Arc::clone(traffic), mirroring);
         let mut snapshot = Cache::new(shared.snapshot);
         let view = Rc::new(View::new(Arc::clone(snapshot.load())));
         Worker {
             trusted: shared.trusted,
             log: shared.log,
-            pools: Pools::new(dial, keep, Arc::clone(&ledger.traffic)),
+            pools: Pools::new(dial, keep, Arc::clone(traffic)),
+            mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             http,
+            tls: shared.tls,
+            handshakes: shared.handshakes,
+            balancers: shared.balancers,
+            warned: Cell::new(None),
             stats: shared.stats,
             ledger,
             unrouted: OnceCell::new(),
@@ -128,8 +151,19 @@ impl Worker {
         Rc::clone(&view)
     }
 
+    /// Whether a peer begins its connections with a PROXY header.
+    pub(crate) fn is_balancer(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.balancers.iter().any(|network| network.contains(&ip))
+    }
+
     pub(crate) fn series(&self, labels: Labels) -> Arc<Series> {
         self.stats.series(&self.ledger, labels)
+    }
+
+    /// Counts a fault by its word.
+    pub(crate) fn fault(&self, word: &'static str) {
+        self.ledger.fault(word);
     }
 
     /// The series of requests that got no further than their address.
@@ -169,6 +203,7 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
                 // A worker without requests would keep an old snapshot and its upstreams alive.
                 worker.view();
                 worker.pools.sweep();
+                worker.mirrors.sweep();
                 leaving.retain(|group| !group.is_empty());
                 continue;
             }
@@ -286,11 +321,10 @@ fn start_connection(
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    let peer = Rc::new(Peer::new(Rc::clone(worker), Rc::clone(group), address));
     worker.ledger.accepted.add(1);
     let ledger = Arc::clone(&worker.ledger);
     // Owned by its group, which it joins now: a group that closes before the task runs must know of it.
-    let connection = connection::serve(stream, peer, group.join());
+    let connection = accept::serve(stream, address, Rc::clone(worker), Rc::clone(group), group.join());
     tokio::task::spawn_local(async move {
         let open = Open { ledger, _permit: permit };
         connection.await;

@@ -7,11 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::certs::{Certificate, Certificates};
+use super::host::HostPattern;
 use super::router::{Candidate, ValueMatch};
-use super::rule::{Action, Backend, Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Target};
+use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Target};
 use super::{Bind, Listener, Snapshot};
+use crate::upstream::Protocol;
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +36,9 @@ pub struct ListenerDump {
     pub hostname: String,
     /// As clients see it.
     pub port: u16,
+    /// `namespace/secret: names, until date`, if clients shake hands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<String>>,
     pub hosts: Vec<HostDump>,
 }
 
@@ -59,6 +66,9 @@ pub struct MatchDump {
     pub rule: String,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
+    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<String>,
     pub action: ActionDump,
 }
 
@@ -73,6 +83,12 @@ pub struct FiltersDump {
     pub rewrite_host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewrite_path: Option<String>,
+    /// `origins *`, `methods GET, PUT`, …
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cors: Vec<String>,
+    /// `namespace/service:port 20/100`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,6 +119,9 @@ pub struct BackendDump {
     /// `namespace/service:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// What it is spoken to in, if that is not HTTP/1.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
     pub weight: u32,
@@ -131,9 +150,14 @@ pub struct Row {
 impl Snapshot {
     /// Everything, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
-        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| BindDump {
-            address: *address,
-            listeners: bind.listeners.iter().map(|(hostname, listener)| listener.dump(hostname.to_string())).collect(),
+        let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
+            let certificates = |hostname: &HostPattern| {
+                let tls = bind.tls.as_ref()?;
+                tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, certificates)| &**certificates)
+            };
+            let listeners = bind.listeners.iter();
+            let listeners = listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname)));
+            BindDump { address: *address, listeners: listeners.collect() }
         };
         SnapshotDump { binds: self.binds.iter().map(bind).collect() }
     }
@@ -156,15 +180,17 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn dump(&self, hostname: String) -> ListenerDump {
+    fn dump(&self, hostname: &HostPattern, certificates: Option<&Certificates>) -> ListenerDump {
         let hosts = self.hosts.iter().map(|(host, router)| HostDump {
             host: host.to_string(),
             matches: router.entries().iter().map(MatchDump::from).collect(),
         });
         ListenerDump {
             listener: format!("{}/{}", self.gateway, self.name),
-            hostname,
+            hostname: hostname.to_string(),
             port: self.port,
+            certificates: certificates
+                .map(|certificates| certificates.all().iter().map(|one| certificate(one)).collect()),
             hosts: hosts.collect(),
         }
     }
@@ -189,6 +215,10 @@ impl From<&Candidate> for MatchDump {
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
             filters: FiltersDump::from(&rule.filters),
+            tries: match &rule.action {
+                Action::Forward(split) => split.tries.as_ref().map(|tries| tries.lines()).unwrap_or_default(),
+                Action::Redirect(_) | Action::Fail(_) => Vec::new(),
+            },
             action: ActionDump::from(&rule.action),
         }
     }
@@ -202,13 +232,15 @@ impl FiltersDump {
 
 impl From<&Filters> for FiltersDump {
     fn from(filters: &Filters) -> Self {
-        let Filters { request_headers, response_headers, rewrite } = filters;
+        let Filters { request_headers, response_headers, rewrite, cors, mirrors } = filters;
         let rewrite = rewrite.as_ref();
         FiltersDump {
             request_headers: request_headers.as_ref().map(header_edits).unwrap_or_default(),
             response_headers: response_headers.as_ref().map(header_edits).unwrap_or_default(),
             rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
             rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit),
+            cors: cors.as_ref().map(|cors| cors.lines()).unwrap_or_default(),
+            mirrors: mirrors.iter().map(mirror).collect(),
         }
     }
 }
@@ -238,11 +270,15 @@ impl From<&Redirect> for RedirectDump {
 
 impl From<&Backend> for BackendDump {
     fn from(backend: &Backend) -> Self {
+        let protocol = match &backend.target {
+            Target::Upstream(upstream) if upstream.key.protocol == Protocol::Http2 => Some("h2c"),
+            Target::Upstream(_) | Target::Fail(_) => None,
+        };
         let (upstream, fail) = match &backend.target {
             Target::Upstream(upstream) => (Some(upstream.key.to_string()), None),
             Target::Fail(failure) => (None, Some(failure.to_string())),
         };
-        BackendDump { upstream, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
+        BackendDump { upstream, protocol, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
     }
 }
 
@@ -289,12 +325,23 @@ fn shares(backends: &[BackendDump]) -> String {
     text
 }
 
+fn certificate(certificate: &Certificate) -> String {
+    let names: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
+    let until = Timestamp::from_second(certificate.expires).map(|end| end.strftime("%F").to_string());
+    format!("{}: {}, until {}", certificate.secret, names.join(", "), until.unwrap_or_default())
+}
+
 fn header_edits(edits: &HeaderEdits) -> Vec<String> {
     let HeaderEdits { set, add, remove } = edits;
     let remove = remove.iter().map(|name| format!("remove {name}"));
     let set = set.iter().map(|(name, value)| format!("set {}", header_line(name, value)));
     let add = add.iter().map(|(name, value)| format!("add {}", header_line(name, value)));
     remove.chain(set).chain(add).collect()
+}
+
+fn mirror(mirror: &Mirror) -> String {
+    let Mirror { upstream, share, of } = mirror;
+    if share == of { upstream.key.to_string() } else { format!("{} {share}/{of}", upstream.key) }
 }
 
 fn path_edit(edit: &PathEdit) -> String {

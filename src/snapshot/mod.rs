@@ -1,7 +1,7 @@
 //! What a request reads: immutable, complete, swapped as a whole.
 //!
 //! ```text
-//!   Snapshot ─ binds: address:port ─▶ Bind
+//!   Snapshot ─ binds: address:port ─▶ Bind ─ tls ─▶ HostMap ─▶ Certificates   by server name
 //!                                      └ HostMap ─▶ Listener           one, the most specific (isolation)
 //!                                                    └ HostMap ─▶ HostRouter   most specific first, falling through
 //!                                                                  └ entries ─▶ Rule
@@ -9,6 +9,8 @@
 //!
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
 
+pub mod certs;
+pub mod cors;
 pub mod dump;
 mod escape;
 pub mod host;
@@ -16,11 +18,13 @@ pub mod path_edit;
 pub mod redirect;
 pub mod router;
 pub mod rule;
+pub mod tries;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use certs::{Certificates, Tls};
 use host::HostMap;
 use router::{HostRouter, Matched, Question};
 
@@ -34,12 +38,24 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Bind {
     pub listeners: HostMap<Arc<Listener>>,
+    /// None if the port serves plain text. Otherwise it has the same hostnames as `listeners`.
+    pub tls: Option<Tls>,
 }
 
 impl Bind {
     /// The one listener whose routes a request for this host may use. Lower case, without port.
     pub fn listener(&self, host: &str) -> Option<&Arc<Listener>> {
         self.listeners.most_specific(host)
+    }
+
+    /// The listener that a TLS connection with this server name belongs to. Lower case.
+    pub fn greeted(&self, name: Option<&str>) -> Option<&Arc<Listener>> {
+        certs::greeted(&self.listeners, name)
+    }
+
+    /// What is shown to a client that asks for this server name: None if no listener is meant, or the port has no TLS.
+    pub fn certificates(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
+        certs::greeted(&self.tls.as_ref()?.listeners, name)
     }
 }
 

@@ -21,6 +21,10 @@ pub struct Dial {
     /// Size of the head of an answer, and of the trailers.
     pub max_head: usize,
     pub max_fields: usize,
+    /// Of HTTP/2: requests at a time on one connection, and how a silent one is found out about.
+    pub streams: usize,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
 }
 
 /// Why there is no connection. The request was not sent, so another endpoint may be tried.
@@ -30,11 +34,53 @@ pub enum ConnectFailure {
     TimedOut(SocketAddr, Duration),
     #[error("{0} refused the connection; does the container listen on this port?")]
     Refused(SocketAddr),
+    #[error("{0} does not speak HTTP/2 without TLS; is the appProtocol of the Service port right?")]
+    Foreign(SocketAddr),
     #[error("cannot connect to {0}: {1}")]
     Failed(SocketAddr, io::Error),
 }
 
+impl ConnectFailure {
+    pub(super) fn new(address: SocketAddr, error: io::Error, patience: Duration) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => ConnectFailure::TimedOut(address, patience),
+            io::ErrorKind::ConnectionRefused => ConnectFailure::Refused(address),
+            io::ErrorKind::InvalidData => ConnectFailure::Foreign(address),
+            _ => ConnectFailure::Failed(address, error),
+        }
+    }
+
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            ConnectFailure::TimedOut(..) => io::ErrorKind::TimedOut,
+            ConnectFailure::Refused(_) => io::ErrorKind::ConnectionRefused,
+            ConnectFailure::Foreign(_) => io::ErrorKind::InvalidData,
+            ConnectFailure::Failed(_, error) => error.kind(),
+        }
+    }
+}
+
 impl Dial {
+    /// A socket to the endpoint.
+    pub(super) async fn open(&self, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<TcpStream, ConnectFailure> {
+        let outcome = match timeout(self.timeout, TcpStream::connect(address)).await {
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(outcome) => outcome,
+        };
+        let outcome = outcome.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        outcome.map_err(|error| {
+            let failure = ConnectFailure::new(address, error, self.timeout);
+            let count = match failure {
+                ConnectFailure::TimedOut(..) => &traffic.timed_out,
+                ConnectFailure::Refused(_) => &traffic.refused,
+                ConnectFailure::Foreign(_) | ConnectFailure::Failed(..) => &traffic.failed,
+            };
+            count.add(1);
+            failure
+        })
+    }
+
+    /// A connection of HTTP/1.
     pub(super) async fn connect<B>(
         &self,
         address: SocketAddr,
@@ -44,39 +90,22 @@ impl Dial {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = match timeout(self.timeout, TcpStream::connect(address)).await {
-            Err(_) => {
-                traffic.timed_out.add(1);
-                return Err(ConnectFailure::TimedOut(address, self.timeout));
-            }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                traffic.refused.add(1);
-                return Err(ConnectFailure::Refused(address));
-            }
-            Ok(Err(error)) => {
-                traffic.failed.add(1);
-                return Err(ConnectFailure::Failed(address, error));
-            }
-            Ok(Ok(stream)) => stream,
-        };
-        let failed = |error| {
-            traffic.failed.add(1);
-            ConnectFailure::Failed(address, error)
-        };
-        stream.set_nodelay(true).map_err(failed)?;
+        let stream = self.open(address, traffic).await?;
         let mut http = Builder::new();
         http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(BUFFER));
         if self.max_fields != HYPER_FIELDS {
             http.max_headers(self.max_fields);
         }
-        let (sender, connection) =
-            http.handshake(TokioIo::new(stream)).await.map_err(|error| failed(io::Error::other(error)))?;
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
+            traffic.failed.add(1);
+            ConnectFailure::Failed(address, io::Error::other(error))
+        })?;
         traffic.connected.add(1);
         let traffic = Arc::clone(traffic);
         // Owned by its sender: the task ends when the sender is dropped or the endpoint closes. What went wrong reaches
         // whoever waits for the answer or reads its body, so there is nothing to say here.
         tokio::task::spawn_local(async move {
-            drop(connection.await);
+            drop(connection.with_upgrades().await);
             traffic.closed.add(1);
         });
         Ok(sender)

@@ -4,26 +4,27 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{ConnectFailure, Dial, Traffic, Upstream};
+use super::http2::{Lease, Lines};
+use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
 pub struct Pools<B> {
     dial: Dial,
     keep: Keep,
     traffic: Arc<Traffic>,
-    /// By the address of the `Upstream`, which the pool keeps alive so that it stays unique.
+    /// By the address of the `Upstream`, of which the pool keeps the memory so that it stays unique.
     upstreams: RefCell<HashMap<usize, Rc<Pool<B>>, foldhash::fast::FixedState>>,
 }
 
@@ -35,11 +36,14 @@ pub struct Keep {
 }
 
 struct Pool<B> {
-    upstream: Arc<Upstream>,
+    /// Weak, since every worker has such a pool: they must not keep it in use for each other.
+    upstream: Weak<Upstream>,
     /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
+    /// In place of idle ones, if the endpoints speak HTTP/2.
+    lines: RefCell<HashMap<SocketAddr, Rc<Lines<B>>, foldhash::fast::FixedState>>,
 }
 
 struct Idle<B> {
@@ -47,43 +51,50 @@ struct Idle<B> {
     since: Instant,
 }
 
-/// The endpoints to try for one request, in order.
-pub type Turn = SmallVec<[SocketAddr; 3]>;
-
 /// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
 pub struct Connection<B> {
-    sender: SendRequest<B>,
+    sender: Sender<B>,
     pub address: SocketAddr,
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
+    /// What it counts for while it has a request.
+    _load: Option<Load>,
     pool: Rc<Pool<B>>,
+}
+
+enum Sender<B> {
+    Http1(SendRequest<B>),
+    Http2(Lease<B>),
 }
 
 impl<B> Pools<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub fn new(dial: Dial, keep: Keep, traffic: Arc<Traffic>) -> Self {
         Pools { dial, keep, traffic, upstreams: RefCell::default() }
     }
 
-    /// The next endpoints in turn: the one whose turn it is, then those to fall back on, each at most once.
-    pub fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
-        let reachable = upstream.reachable();
-        if reachable.is_empty() {
-            return Turn::new();
-        }
+    /// The endpoint whose turn it is, but none of `avoid`.
+    pub fn next(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         let turn = pool.cursor.get().wrapping_add(1);
         pool.cursor.set(turn);
-        let first = turn % reachable.len();
-        reachable[first..].iter().chain(&reachable[..first]).take(TRIES).copied().collect()
+        upstream.next(turn, avoid)
     }
 
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
     pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
         let pool = self.pool(upstream);
+        if upstream.key.protocol == Protocol::Http2 {
+            // Its age says little: an endpoint that closes such a connection says what it has not seen.
+            let lease = pool.lines.borrow().get(&address)?.lease()?;
+            self.traffic.reused.add(1);
+            upstream.succeeded(address);
+            let sender = Sender::Http2(lease);
+            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
+        }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
@@ -93,7 +104,9 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        Some(Connection { sender: newest.sender, address, reused: true, pool })
+        upstream.succeeded(address);
+        let sender = Sender::Http1(newest.sender);
+        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -101,8 +114,21 @@ where
         upstream: &Arc<Upstream>,
         address: SocketAddr,
     ) -> Result<Connection<B>, ConnectFailure> {
-        let sender = self.dial.connect(address, &self.traffic).await?;
-        Ok(Connection { sender, address, reused: false, pool: self.pool(upstream) })
+        // Before there is a connection: who connects is a request in progress, too.
+        let load = upstream.load(address);
+        let pool = self.pool(upstream);
+        let connected = match upstream.key.protocol {
+            Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
+            Protocol::Http2 => {
+                let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
+                lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
+            }
+        };
+        match &connected {
+            Ok(_) => upstream.succeeded(address),
+            Err(_) => upstream.failed(address),
+        }
+        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
@@ -110,17 +136,28 @@ where
         self.traffic.replayed.add(1);
     }
 
+    /// Counts a further try that a rule asks for.
+    pub fn retried(&self) {
+        self.traffic.retried.add(1);
+    }
+
     /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
     pub fn sweep(&self) {
         self.upstreams.borrow_mut().retain(|_, pool| {
-            let reachable = pool.upstream.reachable();
+            let Some(upstream) = pool.upstream.upgrade() else { return false };
+            let reachable = upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
-                let current = reachable.binary_search(address).is_ok();
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
-            Arc::strong_count(&pool.upstream) > 1
+            pool.lines.borrow_mut().retain(|address, lines| {
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
+                lines.sweep(current, self.keep.idle);
+                !lines.is_empty()
+            });
+            true
         });
     }
 
@@ -128,10 +165,11 @@ where
         let mut upstreams = self.upstreams.borrow_mut();
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(Pool {
-                upstream: Arc::clone(upstream),
+                upstream: Arc::downgrade(upstream),
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.keep.per_endpoint,
+                lines: RefCell::default(),
             })
         });
         Rc::clone(pool)
@@ -144,36 +182,41 @@ impl<B: Body + 'static> Connection<B> {
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        self.sender.try_send_request(request)
+        match &mut self.sender {
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
+        }
     }
 
     /// Gives the connection back for the next request, if it can take one.
-    pub fn keep(mut self) {
-        if self.sender.is_closed() {
+    pub fn keep(self) {
+        let Connection { sender, address, pool, .. } = self;
+        // A place on a shared connection is given back by dropping it.
+        let Sender::Http1(mut sender) = sender else { return };
+        if sender.is_closed() {
             return;
         }
-        if self.sender.is_ready() {
-            self.store();
+        if sender.is_ready() {
+            pool.store(address, sender);
             return;
         }
         // The answer is complete but the request is still being written. The task lives no longer than the connection,
         // and that no longer than the peer and the body of the request let it.
         tokio::task::spawn_local(async move {
-            if self.sender.ready().await.is_ok() {
-                self.store();
+            if sender.ready().await.is_ok() {
+                pool.store(address, sender);
             }
         });
     }
+}
 
+impl<B> Pool<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(self) {
-        let mut endpoints = self.pool.idle.borrow_mut();
-        let idle = endpoints.entry(self.address).or_default();
-        if idle.len() < self.pool.per_endpoint {
-            idle.push(Idle { sender: self.sender, since: Instant::now() });
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>) {
+        let mut endpoints = self.idle.borrow_mut();
+        let idle = endpoints.entry(address).or_default();
+        if idle.len() < self.per_endpoint {
+            idle.push(Idle { sender, since: Instant::now() });
         }
     }
 }
-
-/// Endpoints that one request may try to connect to.
-const TRIES: usize = 3;

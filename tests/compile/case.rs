@@ -17,9 +17,9 @@ use portico::compile::{Compiler, Inputs, addressed};
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
-use portico::snapshot::rule::Action;
+use portico::snapshot::rule::{Action, Scheme};
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::{Endpoints, Registry, UpstreamKey};
+use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -221,8 +221,13 @@ impl World {
             .collect();
         document.insert("verdicts".to_owned(), Value::Object(verdicts));
         document.insert("snapshot".to_owned(), serde_json::to_value(self.snapshot.dump()).unwrap());
-        let addresses =
-            |endpoints: &Endpoints| -> Vec<String> { endpoints.addresses.iter().map(ToString::to_string).collect() };
+        let addresses = |endpoints: &Endpoints| -> Vec<String> {
+            let balance = match endpoints.balance {
+                Balance::RoundRobin => None,
+                Balance::LeastRequests => Some("least requests".to_owned()),
+            };
+            endpoints.addresses.iter().map(ToString::to_string).chain(balance).collect()
+        };
         let endpoints: BTreeMap<_, _> =
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
         document.insert("endpoints".to_owned(), json!(endpoints));
@@ -321,7 +326,7 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
             format!("forward to {} of {} shares{path}", split.backends().len(), split.total())
         }
         Action::Redirect(redirect) => {
-            let scheme = portico::snapshot::rule::Scheme::Http;
+            let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
             let location = redirect.location(scheme, &request.host, listener.port, path, query);
             format!("{} {location}", redirect.status.as_u16())
         }
@@ -338,7 +343,7 @@ fn kind_of(document: &Value) -> Kind {
 
 /// Replaces `CERTIFICATE NAME` and `KEY NAME` in Secrets by real ones, made for this run: what is written down must not
 /// depend on them, and no key belongs into a repository.
-fn certificates(document: &Value) -> Value {
+pub(crate) fn certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
     static PAIRS: OnceLock<[(String, String); 2]> = OnceLock::new();
     let pairs = PAIRS.get_or_init(|| {

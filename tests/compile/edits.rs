@@ -9,7 +9,7 @@ use portico::snapshot::router::HostRouter;
 use portico::store::{AnyObject, Batch};
 use serde_json::{Value, json};
 
-use super::case::World;
+use super::case::{World, certificates};
 
 const SEQUENCES: u64 = 40;
 const EDITS: usize = 60;
@@ -75,6 +75,55 @@ fn only_route(batch: &Batch) -> Option<String> {
     }
 }
 
+/// Renewing a certificate is everyday business, and there may be thousands of routes behind it.
+#[test]
+fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
+    let secret = |name: &str, pair: &str| {
+        let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
+        let metadata = json!({"namespace": "a", "name": name});
+        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": data})))
+    };
+    let listener = |name: &str| {
+        let tls = json!({"certificateRefs": [{"name": name}]});
+        json!({"name": name, "port": 443, "protocol": "HTTPS", "hostname": format!("{name}.example"), "tls": tls})
+    };
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}});
+    let gateway = json!({
+        "metadata": {"namespace": "a", "name": "g"},
+        "spec": {"gatewayClassName": "portico", "listeners": [listener("k"), listener("l")]},
+    });
+    let route = json!({
+        "metadata": {"namespace": "a", "name": "r"},
+        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
+    });
+    let mut world = World::new(Pool::loopback(Vec::new()));
+    let upserts = vec![
+        parse(Kind::GatewayClass, class),
+        parse(Kind::Gateway, gateway),
+        parse(Kind::HttpRoute, route),
+        secret("k", "one"),
+        secret("l", "one"),
+    ];
+    assert!(world.apply(Batch { upserts, removes: vec![] }) > 0);
+    let shown = |world: &World, name: &str| {
+        let bind = world.snapshot.binds.values().next().unwrap();
+        bind.certificates(Some(name)).and_then(|all| all.all().first()).cloned()
+    };
+    let (k, l) = (shown(&world, "k.example").unwrap(), shown(&world, "l.example").unwrap());
+
+    assert_eq!(world.apply(Batch { upserts: vec![secret("k", "two")], removes: vec![] }), 0);
+    assert_eq!(shown(&world, "k.example").unwrap().names[0].to_string(), "two.example");
+    assert!(!Arc::ptr_eq(&k, &shown(&world, "k.example").unwrap()));
+    assert!(Arc::ptr_eq(&l, &shown(&world, "l.example").unwrap()), "what was not renewed is not parsed again");
+
+    let snapshot = world.snapshot.clone();
+    world.apply(Batch { upserts: vec![secret("l", "one")], removes: vec![] });
+    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "the same content again is no change");
+
+    world.apply(Batch { upserts: vec![], removes: vec![secret("k", "two").id()] });
+    assert!(shown(&world, "k.example").is_none() && shown(&world, "l.example").is_some());
+}
+
 fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));
@@ -107,6 +156,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             4 | 5 => slice(random),
             6 => grant(random),
             7 if random.bool() => policy(random),
+            8 => secret(random),
             7 => namespace(random),
             _ => route(random),
         };
@@ -149,7 +199,7 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
             let mut listener = json!({
                 "name": pick(random, &["one", "two", "three", "four"]),
                 "port": if random.bool() { 80 } else { 81 + index },
-                "protocol": pick(random, &["HTTP", "HTTP", "HTTP", "HTTP", "TCP", "HTTPS"]),
+                "protocol": pick(random, &["HTTP", "HTTP", "HTTP", "TCP", "HTTPS", "HTTPS"]),
                 "allowedRoutes": {"namespaces": match random.u8(..4) {
                     0 => json!({"from": "Same"}),
                     1 => json!({"from": "Selector", "selector": {"matchLabels": {"team": "web"}}}),
@@ -158,6 +208,10 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
             });
             if random.bool() {
                 listener["hostname"] = json!(pick(random, HOSTS));
+            }
+            if listener["protocol"] == "HTTPS" {
+                let references = (0..random.usize(1..3)).map(|_| json!({"name": pick(random, &["k", "l"])}));
+                listener["tls"] = json!({"certificateRefs": references.collect::<Vec<_>>()});
             }
             listener
         })
@@ -247,6 +301,14 @@ fn grant(random: &mut fastrand::Rng) -> AnyObject {
         json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": pick(random, NAMESPACES)});
     let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
+}
+
+fn secret(random: &mut fastrand::Rng) -> AnyObject {
+    let (certificate, key) = (pick(random, &["one", "two"]), pick(random, &["one", "one", "two"]));
+    let data = json!({"tls.crt": format!("CERTIFICATE {certificate}"), "tls.key": format!("KEY {key}")});
+    let metadata = json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["k", "l"])});
+    let object = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": data});
+    parse(Kind::Secret, certificates(&object))
 }
 
 fn policy(random: &mut fastrand::Rng) -> AnyObject {

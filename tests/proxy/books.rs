@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{Endpoint, Gate, Options, Route, forward, route, upstream};
 
-fn scrape(gate: &Gate) -> BTreeMap<String, f64> {
+pub(crate) fn scrape(gate: &Gate) -> BTreeMap<String, f64> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(gate.proxy.stats()));
     let mut page = String::new();
@@ -23,7 +23,7 @@ fn scrape(gate: &Gate) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn records(path: &Path) -> Vec<Value> {
+pub(crate) fn records(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

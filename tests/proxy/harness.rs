@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
-use portico::proxy::{BindState, Config, Limits, Proxy};
+use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
+use portico::snapshot::tries::Tries;
 use portico::snapshot::{Bind, Listener, Snapshot};
-use portico::upstream::{Address, Endpoints, Upstream, UpstreamKey};
+use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -44,11 +45,20 @@ pub(crate) struct Options {
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) workers: usize,
     pub(crate) log: Destination,
+    pub(crate) tls: TlsPolicy,
+    pub(crate) balancers: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { limits: Limits::default(), trusted: vec![], workers: 1, log: Destination::Off }
+        Options {
+            limits: Limits::default(),
+            trusted: vec![],
+            workers: 1,
+            log: Destination::Off,
+            tls: TlsPolicy::default(),
+            balancers: vec![],
+        }
     }
 }
 
@@ -73,6 +83,8 @@ impl Gate {
             limits: options.limits,
             trusted: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
+            tls: options.tls,
+            balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
             max_series: 100,
         };
@@ -131,17 +143,29 @@ pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
     Action::Forward(Split::new(backends.collect()).unwrap())
 }
 
+/// The same, within the limits of a rule.
+pub(crate) fn trying(action: Action, tries: Tries) -> Action {
+    let Action::Forward(mut split) = action else { panic!("only what is forwarded is tried") };
+    split.tries = Some(Box::new(tries));
+    Action::Forward(split)
+}
+
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    let upstream = Upstream::new(UpstreamKey { namespace: "default".into(), service: service.into(), port: 80 });
+    upstream_of(Protocol::Http1, service, addresses)
+}
+
+pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+    let key = UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, protocol };
+    let upstream = Upstream::new(key);
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();
-    upstream.set_endpoints(Endpoints { addresses });
+    upstream.set_endpoints(Endpoints { addresses, ..Default::default() });
     Arc::new(upstream)
 }
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners }))].into() }
+    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
@@ -187,7 +211,14 @@ impl Endpoint {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// The same, on a socket that is there already.
+    pub(crate) fn listening<F>(listener: TcpListener, script: impl Fn(Stream, usize) -> F + Send + 'static) -> Endpoint
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Log::default());
         let accepted = Arc::clone(&log);
@@ -298,8 +329,8 @@ impl Stream {
 }
 
 /// A client that writes bytes and reads answers.
-pub(crate) struct Client {
-    pub(crate) socket: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) socket: S,
     buffer: Vec<u8>,
 }
 
@@ -313,7 +344,13 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Client {
-        Client { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+        Client::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn over(socket: S) -> Client<S> {
+        Client { socket, buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -335,6 +372,11 @@ impl Client {
             Some(Answer { status, head, body })
         })
         .await
+    }
+
+    /// What was read beyond the last answer.
+    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
@@ -371,14 +413,14 @@ pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-async fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<()> {
     match socket.read_buf(buffer).await {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(()),
     }
 }
 
-async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = buffer.drain(..end + 4).collect();
@@ -389,7 +431,12 @@ async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Strin
 }
 
 /// Reads the body as the head frames it; chunks come back decoded, with the trailers behind the last.
-async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, answer: bool) -> Option<Vec<u8>> {
+async fn read_body(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    head: &str,
+    answer: bool,
+) -> Option<Vec<u8>> {
     if header(head, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
         let mut body = Vec::new();
         loop {
@@ -425,7 +472,7 @@ async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, ans
     Some(Vec::new())
 }
 
-async fn read_line(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(2).position(|window| window == b"\r\n") {
             return Some(String::from_utf8(buffer.drain(..end + 2).collect()).unwrap());

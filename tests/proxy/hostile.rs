@@ -120,7 +120,7 @@ async fn answers_that_are_none() {
         })
         .await;
         let gate = Gate::open(to(endpoint.address)).await;
-        let got = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
+        let got = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n").await;
         assert_eq!(got.status, 502, "{answer:.60?}");
         assert_eq!(endpoint.log.requests().len(), 1, "{answer:.60?}");
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method, Version};
 use jiff::Timestamp;
 
 use super::Record;
@@ -16,8 +16,11 @@ pub(super) fn write_json(record: &Record, line: &mut String) {
         "time": time(record),
         "client": record.client.to_string(),
         "method": record.method.as_ref().map(Method::as_str),
+        "tls": record.tls,
+        "sni": record.server_name,
         "host": record.host.as_ref().map(lossy),
-        "path": record.target.as_ref().map(Uri::to_string),
+        "path": path(record),
+        "protocol": protocol(record),
         "status": record.status.as_u16(),
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
@@ -43,16 +46,19 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
     let quoted = |value: &Option<HeaderValue>| value.as_ref().map_or("-".to_owned(), |value| escaped(&lossy(value)));
     write!(
         line,
-        "{} {} {} {} {} {} in={} out={} {:.3}ms route={} rule={} upstream={} address={} id={} fault={} agent={}",
+        "{} {} {} {} {} {} {} in={} out={} {:.3}ms tls={} sni={} route={} rule={} upstream={} address={} id={} fault={} agent={}",
         time(record),
         record.client,
         record.method.as_ref().map_or("-", Method::as_str),
         quoted(&record.host),
-        record.target.as_ref().map_or("-".to_owned(), |target| escaped(&target.to_string())),
+        path(record).map_or("-".to_owned(), |path| escaped(&path)),
+        protocol(record).unwrap_or("-"),
         record.status.as_u16(),
         record.bytes_in,
         record.bytes_out,
         milliseconds(record),
+        record.tls.unwrap_or("-"),
+        record.server_name.as_deref().map_or("-".to_owned(), escaped),
         label(|labels| &labels.route),
         label(|labels| &labels.rule),
         label(|labels| &labels.backend),
@@ -68,6 +74,23 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
 fn time(record: &Record) -> String {
     let time = Timestamp::try_from(record.time).unwrap_or_default();
     format!("{time:.3}")
+}
+
+fn protocol(record: &Record) -> Option<&'static str> {
+    Some(match record.version? {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    })
+}
+
+/// As it was sent. HTTP/2 sends the host apart.
+fn path(record: &Record) -> Option<String> {
+    let target = record.target.as_ref()?;
+    Some(match target.path_and_query() {
+        Some(path) if record.version == Some(Version::HTTP_2) => path.to_string(),
+        _ => target.to_string(),
+    })
 }
 
 fn milliseconds(record: &Record) -> f64 {
@@ -93,7 +116,7 @@ fn escaped(text: &str) -> String {
 pub(super) mod testing {
     use std::time::{Duration, SystemTime};
 
-    use http::StatusCode;
+    use http::{StatusCode, Uri};
 
     use super::*;
 
@@ -101,7 +124,10 @@ pub(super) mod testing {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
+            tls: Some("TLSv1.3"),
+            server_name: Some("a.example".into()),
             method: Some(Method::GET),
+            version: Some(Version::HTTP_2),
             host: Some(HeaderValue::from_static("a.example")),
             target: Some(Uri::from_static(target)),
             status: StatusCode::OK,
@@ -135,7 +161,7 @@ mod tests {
         write_text(&record("/x?y=1"), &mut line);
         assert_eq!(
             line,
-            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x?y=1 200 in=1 out=2 1.500ms route=HTTPRoute/ns/a rule=0 \
+            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x?y=1 HTTP/2 200 in=1 out=2 1.500ms tls=TLSv1.3 sni=a.example route=HTTPRoute/ns/a rule=0 \
              upstream=ns/web:80 address=10.0.0.2:80 id=id fault=- agent=\"a \\\"b\\\"\\t\u{fffd}\""
         );
     }
@@ -147,6 +173,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
         assert_eq!(value["path"], "/x?y=1");
+        assert_eq!(value["protocol"], "HTTP/2");
         assert_eq!(value["duration_ms"], 1.5);
         assert_eq!(value["user_agent"], "a \"b\"\t\u{fffd}");
         assert_eq!(value["gateway"], serde_json::Value::Null);

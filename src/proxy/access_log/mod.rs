@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
 use super::stats::Labels;
@@ -37,8 +37,12 @@ pub(crate) struct Record {
     /// When the request began.
     pub(crate) time: SystemTime,
     pub(crate) client: SocketAddr,
+    /// The version of TLS, if there is any.
+    pub(crate) tls: Option<&'static str>,
+    pub(crate) server_name: Option<Arc<str>>,
     /// None, like the target, of what could not be read as a request.
     pub(crate) method: Option<Method>,
+    pub(crate) version: Option<Version>,
     pub(crate) host: Option<HeaderValue>,
     pub(crate) target: Option<Uri>,
     pub(crate) status: StatusCode,

@@ -6,7 +6,7 @@ use super::*;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
 use crate::snapshot::rule::{Failure, Rule, RuleId, Scheme, Split};
-use crate::upstream::{Registry, UpstreamKey};
+use crate::upstream::{Protocol, Registry, UpstreamKey};
 
 #[test]
 fn everything_reads_in_the_order_of_precedence() {
@@ -51,7 +51,7 @@ fn secrets_are_not_shown() {
 fn snapshot(reversed: bool) -> Snapshot {
     let registry = Registry::default();
     let upstream = |service: &str, port| {
-        let key = UpstreamKey { namespace: "default".into(), service: service.into(), port };
+        let key = UpstreamKey { namespace: "default".into(), service: service.into(), port, protocol: Protocol::Http1 };
         Target::Upstream(registry.upstream(&key))
     };
     let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
@@ -135,7 +135,9 @@ fn snapshot(reversed: bool) -> Snapshot {
     let listener =
         Listener { gateway: "default/gateway".into(), name: "http".into(), port: 80, hosts: hosts.collect() };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
-    Snapshot { binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners }))].into_iter().collect() }
+    Snapshot {
+        binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+    }
 }
 
 fn candidate(path: PathMatch, rule: Rule) -> Candidate {

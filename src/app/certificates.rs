@@ -1,0 +1,86 @@
+//! How long the certificates that are served are still valid, told whenever somebody asks for metrics.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use crate::snapshot::Snapshot;
+
+/// Looks into the present snapshot, so that compiling needs no clock.
+#[derive(Debug)]
+pub(super) struct CertificateExpiry(pub(super) Arc<ArcSwap<Snapshot>>);
+
+impl Collector for CertificateExpiry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let ends = ends(&self.0.load());
+        let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().as_second();
+        let mut family = encoder.encode_descriptor(
+            "portico_certificate_expiry_seconds",
+            "Seconds until a certificate that is served, or one of its chain, is no longer valid",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (secret, end) in ends {
+            family.encode_family(&[("secret", &*secret)])?.encode_gauge(&(end - now))?;
+        }
+        Ok(())
+    }
+}
+
+/// By Secret, whichever listeners use it.
+fn ends(snapshot: &Snapshot) -> BTreeMap<Arc<str>, i64> {
+    let tables = snapshot.binds.values().filter_map(|bind| bind.tls.as_ref());
+    let listeners = tables.flat_map(|tls| tls.listeners.iter().map(|(_, certificates)| certificates));
+    let certificates = listeners.flat_map(|certificates| certificates.all());
+    certificates.map(|certificate| (Arc::clone(&certificate.secret), certificate.expires)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+    use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+    use crate::snapshot::Bind;
+    use crate::snapshot::certs::{Certificate, Certificates, Tls};
+    use crate::snapshot::host::{HostMap, HostPattern};
+
+    #[test]
+    fn every_secret_is_told_once_with_the_time_that_is_left() {
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let key = Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], any_supported_type(&key).unwrap()));
+        let now = Timestamp::try_from(SystemTime::now()).unwrap().as_second();
+        let certificate = |secret: &str, expires| {
+            Arc::new(Certificate { secret: secret.into(), key: key.clone(), names: Box::default(), expires })
+        };
+        let fresh = certificate("ns/fresh", now + 3600);
+        let lists = [vec![fresh.clone(), certificate("ns/over", now - 60)], vec![fresh]];
+        let listeners = lists.into_iter().enumerate().map(|(index, list)| {
+            (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
+        });
+        let bind = Bind { listeners: HostMap::default(), tls: Some(Tls { listeners: listeners.collect() }) };
+        let snapshot = Snapshot { binds: [("127.0.0.1:443".parse().unwrap(), Arc::new(bind))].into() };
+
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(CertificateExpiry(Arc::new(ArcSwap::from_pointee(snapshot)))));
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        let left = |secret: &str| -> Vec<i64> {
+            let name = format!("portico_certificate_expiry_seconds{{secret=\"{secret}\"}} ");
+            page.lines().filter_map(|line| line.strip_prefix(&name)?.parse().ok()).collect()
+        };
+        assert!(matches!(left("ns/fresh")[..], [3000..=3600]), "{page}");
+        assert!(matches!(left("ns/over")[..], [-3600..=-60]), "{page}");
+    }
+}

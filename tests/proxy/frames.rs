@@ -1,0 +1,158 @@
+//! HTTP/2 by hand: a client that writes frames, also such as no library would.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::within;
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const ACK: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A field of a header block, with nothing left to a table.
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        // An integer with a prefix of seven bits (RFC 7541, section 5.1).
+        let mut length = text.len();
+        if length < 127 {
+            bytes.push(length as u8);
+        } else {
+            bytes.push(127);
+            length -= 127;
+            while length >= 128 {
+                bytes.push((length % 128) as u8 | 128);
+                length /= 128;
+            }
+            bytes.push(length as u8);
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+}
+
+pub(crate) const GET: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+
+/// The head of a GET, which is the whole request.
+pub(crate) fn get(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GET))
+}
+
+pub(crate) struct Raw {
+    pub(crate) socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    /// A connection whose settings are exchanged.
+    pub(crate) async fn connect(address: SocketAddr) -> Raw {
+        Raw::with(address, &[]).await
+    }
+
+    /// A connection on which nothing was said.
+    pub(crate) async fn silent(address: SocketAddr) -> Raw {
+        Raw { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+    }
+
+    pub(crate) async fn with(address: SocketAddr, settings: &[u8]) -> Raw {
+        let mut raw = Raw::silent(address).await;
+        raw.send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
+        raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
+        raw.send(frame(SETTINGS, ACK, 0, &[])).await;
+        raw
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The proxy may have closed, which is what some tests are about.
+        drop(self.socket.write_all(bytes.as_ref()).await);
+    }
+
+    /// None at the end of the connection, however it comes.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        within("a frame", async {
+            loop {
+                if let Some(header) = self.buffer.first_chunk::<9>() {
+                    let [a, b, c, kind, flags, d, e, f, g] = *header;
+                    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+                    if self.buffer.len() >= 9 + length {
+                        let payload = self.buffer[9..9 + length].to_vec();
+                        self.buffer.drain(..9 + length);
+                        return Some(Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload });
+                    }
+                }
+                match self.socket.read_buf(&mut self.buffer).await {
+                    Ok(0) | Err(_) => return None,
+                    Ok(_) => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next frame of this sort; others are passed over.
+    pub(crate) async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("the connection ended before {what}"));
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// What comes until the end of the connection.
+    pub(crate) async fn rest(&mut self) -> Vec<Frame> {
+        let mut rest = Vec::new();
+        while let Some(frame) = self.next().await {
+            rest.push(frame);
+        }
+        rest
+    }
+}
+
+impl Frame {
+    /// The reason of a RST_STREAM or GOAWAY.
+    pub(crate) fn reason(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
+    }
+
+    /// The last stream that a GOAWAY says is served.
+    pub(crate) fn last_stream(&self) -> u32 {
+        u32::from_be_bytes(self.payload[..4].try_into().unwrap())
+    }
+}

@@ -1,0 +1,255 @@
+//! Connections and streams that become something else: WebSocket and its like.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{Method, Request};
+use portico::proxy::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::books::records;
+use crate::h2::{Client as Http2, read, read_body};
+use crate::harness::{Client, Endpoint, Gate, Options, PATIENCE, forward, route, to, upstream_of, within};
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
+                         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Switches to a protocol in which everything is said twice.
+async fn echo() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
+        let head = stream.head().await.unwrap();
+        stream.note(&head);
+        let protocol = crate::harness::header(&head, "upgrade").unwrap_or("none").to_owned();
+        stream
+            .send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\
+                 sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nx-endpoint: 1\r\n\r\nhello "
+            ))
+            .await;
+        let begun = stream.buffered();
+        stream.send(begun).await;
+        let mut bytes = [0; 1024];
+        while let Ok(read @ 1..) = stream.socket.read(&mut bytes).await {
+            stream.send(&bytes[..read]).await;
+        }
+        // Half of the connection is over, and this is the other half.
+        stream.send("bye").await;
+    })
+    .await
+}
+
+/// Reads exactly this.
+async fn expect(client: &mut Client, text: &str) {
+    let mut bytes = client.buffered();
+    while bytes.len() < text.len() {
+        let mut more = vec![0; text.len() - bytes.len()];
+        let read = within("bytes of the tunnel", client.socket.read(&mut more)).await.unwrap();
+        assert_ne!(read, 0, "the tunnel ended after {:?}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&more[..read]);
+    }
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+#[tokio::test]
+async fn a_websocket_goes_through() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(HANDSHAKE).await;
+    let answer = client.answer(false).await;
+    assert_eq!(answer.status, 101);
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
+    assert_eq!(answer.header("connection"), Some("upgrade"));
+    assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert!(answer.header("x-request-id").is_some());
+    expect(&mut client, "hello ").await;
+    for word in ["one", "GET / HTTP/1.1\r\n\r\n", "\n\n", "\0\u{7f}"] {
+        client.send(word).await;
+        expect(&mut client, word).await;
+    }
+    client.socket.shutdown().await.unwrap();
+    assert_eq!(client.rest().await.unwrap(), b"bye", "what is open the other way stays open");
+    let seen = endpoint.log.requests().remove(0);
+    for field in
+        ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "x-forwarded-for: 127.0.0.1"]
+    {
+        assert!(seen.contains(&format!("\r\n{field}\r\n")), "no {field} in {seen}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_the_handshake_are_not_lost() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(format!("{HANDSHAKE}eager\nbytes without end of line")).await;
+    assert_eq!(client.answer(false).await.status, 101);
+    expect(&mut client, "hello eager\nbytes without end of line").await;
+}
+
+#[tokio::test]
+async fn much_can_go_both_ways() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.answer(false).await.status, 101);
+    expect(&mut client, "hello ").await;
+    let (mut reader, mut writer) = client.socket.into_split();
+    let bytes: Vec<u8> = (0..=255).cycle().take(4 << 20).collect();
+    let sent = bytes.clone();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.unwrap();
+        writer
+    });
+    let mut received = vec![0; bytes.len()];
+    within("the echo", reader.read_exact(&mut received)).await.unwrap();
+    assert!(received == bytes);
+    drop(writing.await.unwrap());
+}
+
+#[tokio::test]
+async fn an_endpoint_may_decline() {
+    let endpoint = Endpoint::answering("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    for _ in 0..2 {
+        client.send(HANDSHAKE).await;
+        let answer = client.answer(false).await;
+        assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
+    }
+    assert_eq!(endpoint.log.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_switch_to_something_else_is_a_bad_answer() {
+    for switched in ["upgrade: other\r\n", "", "upgrade: websocket\r\nupgrade: other\r\n"] {
+        let endpoint =
+            Endpoint::answering(format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n{switched}\r\n"))
+                .await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        assert_eq!(gate.ask(HANDSHAKE).await.status, 502, "{switched}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_closed_and_booked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let endpoint = echo().await;
+    let limits = Limits { tunnel_idle: Duration::from_millis(100), ..Limits::default() };
+    let log = portico::proxy::access_log::Destination::File(path.clone());
+    let gate = Gate::with(Options { limits, log, ..Options::default() }, to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(format!("{HANDSHAKE}12345")).await;
+    assert_eq!(client.answer(false).await.status, 101);
+    assert_eq!(client.rest().await.unwrap_or_default(), b"hello 12345");
+    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
+    assert_eq!(gate.proxy.drain(PATIENCE).await, 0);
+    gate.log.finish();
+    let record = records(&path).remove(0);
+    assert_eq!((&record["status"], &record["fault"]), (&101.into(), &"tunnel_idle".into()));
+    assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&5.into(), &11.into()));
+}
+
+#[tokio::test]
+async fn draining_cuts_tunnels_at_its_deadline() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.answer(false).await.status, 101);
+    expect(&mut client, "hello ").await;
+    let draining = gate.proxy.drain(Duration::from_millis(300));
+    let talking = async {
+        client.send("still here").await;
+        expect(&mut client, "still here").await;
+    };
+    assert_eq!(tokio::join!(draining, talking).0, 1);
+    client.rest().await.unwrap_or_default();
+}
+
+#[tokio::test]
+async fn a_tunnel_outlives_its_listener_only_for_a_while() {
+    let endpoint = echo().await;
+    let limits = Limits { tunnel_leave: Duration::from_millis(100), ..Limits::default() };
+    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+    let mut client = gate.client().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.answer(false).await.status, 101);
+    expect(&mut client, "hello ").await;
+    gate.snapshot.store(std::sync::Arc::default());
+    gate.proxy.reconcile().await;
+    client.rest().await.unwrap_or_default();
+    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
+}
+
+fn connect(protocol: &'static str) -> Request<()> {
+    let request = Request::builder().method(Method::CONNECT).uri("http://a.example/chat");
+    request.extension(Protocol::from_static(protocol)).header("sec-websocket-version", "13").body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_goes_to_an_endpoint_of_http1() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let client = Http2::connect(gate.address).await;
+    // The settings say whether it may be asked for, and they come first.
+    assert_eq!(client.get("/").await.status, 502);
+    assert!(client.send.is_extended_connect_protocol_enabled());
+    let (answer, mut stream) = client.start(connect("websocket"), false).await;
+    let answer = within("an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    for absent in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!answer.headers().contains_key(absent), "{absent}");
+    }
+    assert_eq!(answer.headers()["x-endpoint"], "1");
+    let mut body = answer.into_body();
+    stream.send_data(Bytes::from_static(b"one "), false).unwrap();
+    stream.send_data(Bytes::from_static(b"two "), true).unwrap();
+    let (bytes, _) = read_body(&mut body).await.unwrap();
+    assert_eq!(bytes, b"hello one two bye");
+    let seen = endpoint.log.requests().pop().unwrap();
+    assert!(seen.starts_with("GET /chat HTTP/1.1\r\n"), "{seen}");
+    for field in ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "host: a.example"] {
+        assert!(seen.contains(&format!("\r\n{field}\r\n")), "no {field} in {seen}");
+    }
+    assert_eq!(crate::harness::header(&seen, "sec-websocket-key").unwrap().len(), 24);
+}
+
+#[tokio::test]
+async fn what_else_http2_may_ask_for_by_connect() {
+    let plain = Endpoint::ok().await;
+    let mut routes = to(plain.address);
+    let multiplexed = upstream_of(portico::upstream::Protocol::Http2, "h2c", &[plain.address]);
+    routes.push(crate::harness::Route { host: "h2c.example", ..route(forward(vec![(1, multiplexed)])) });
+    let gate = Gate::open(routes).await;
+    let client = Http2::connect(gate.address).await;
+    assert_eq!(client.get("/").await.status, 200);
+    // The endpoint has not understood, and to the client a success would be a tunnel.
+    let ask = |request| async {
+        let (answer, _stream) = client.start(request, false).await;
+        read(answer).await.unwrap().status
+    };
+    assert_eq!(ask(connect("websocket")).await, 502);
+    assert_eq!(ask(connect("connect-udp")).await, 501);
+    let mut elsewhere = connect("websocket");
+    *elsewhere.uri_mut() = "http://h2c.example/".parse().unwrap();
+    assert_eq!(ask(elsewhere).await, 501);
+}
+
+#[tokio::test]
+async fn a_tunnel_over_http2_ends_with_its_connection() {
+    let endpoint = echo().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let client = Http2::connect(gate.address).await;
+    client.get("/").await;
+    let (answer, stream) = client.start(connect("websocket"), false).await;
+    assert_eq!(within("an answer", answer).await.unwrap().status(), 200);
+    client.connection.abort();
+    drop((client, stream));
+    endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 2).await;
+    assert_eq!(gate.proxy.drain(PATIENCE).await, 0);
+}
