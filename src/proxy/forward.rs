@@ -5,6 +5,7 @@
 //! once and there is no body.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, timeout_at};
 
 use super::activity::Activity;
 use super::body::{RequestBody, Source};
@@ -30,88 +34,129 @@ use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
-    mut upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    let pools = &peer.worker.pools;
-    let empty = request.body().is_end_stream();
-    match upstream.key.protocol {
-        Protocol::Http1 => {
-            *request.version_mut() = Version::HTTP_11;
-            if !empty && request.body().size_hint().exact().is_none() {
-                // hyper would leave out the body of a GET that does not say so.
-                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            if let Some(upgrade) = &upgrade {
-                upgrade.ask(request.headers_mut());
-            }
-        }
-        Protocol::Http2 => {
-            if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
-                return Err(Fault::Protocol);
-            }
-            put_into_http2(&mut request)?;
-        }
-    }
-    let multiplexed = upstream.key.protocol == Protocol::Http2;
-    let replayable = empty && is_idempotent(request.method());
+    prepare(&peer, upstream, &mut request)?;
+    let replay = Replay { whole: request.body().is_end_stream() && is_idempotent(request.method()), stale: true };
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
     let mut request = Some(request);
-
-    for address in pools.turn(upstream) {
+    // Empty, and so without memory, unless something fails.
+    let mut tried = Vec::new();
+    while tried.len() < ENDPOINTS
+        && let Some(address) = peer.worker.pools.next(upstream, &tried)
+    {
         exchange.address = Some(address);
-        let age = if replayable { Duration::MAX } else { FRESH };
-        while let Some(connection) = pools.idle(upstream, address, age) {
-            match send(&peer, connection, &mut request, &mut upgrade, replayable || empty && multiplexed).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => {}
-                Err(Lost::Unprocessed) if request.is_some() => {
-                    pools.replayed();
-                    break;
-                }
-                Err(Lost::Unanswered) if replayable => {
-                    pools.replayed();
-                    // If one has gone stale the others may have too, and this request shall not find out about each.
-                    break;
-                }
-                Err(lost) => return Err(lost.fault()),
+        match attempt(&peer, upstream, address, &mut request, replay, None).await {
+            Ok(answer) => return Ok(answer),
+            Err(lost @ (Lost::Unsent | Lost::Unprocessed | Lost::Fault(Fault::Refused | Fault::ConnectTimeout)))
+                if request.is_some() && !peer.activity.overdue.get() =>
+            {
+                failure = lost.fault();
+                tried.push(address);
             }
-        }
-        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
-        let connect = Box::pin(pools.connect(upstream, address));
-        let Some(connected) = patiently(&peer.activity, connect).await else {
-            return Err(Fault::ConnectTimeout);
-        };
-        match connected {
-            Ok(connection) => match send(&peer, connection, &mut request, &mut upgrade, empty && multiplexed).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => failure = Fault::NoAnswer,
-                Err(Lost::Unprocessed) if request.is_some() => {
-                    pools.replayed();
-                    failure = Fault::NoAnswer;
-                }
-                Err(lost) => return Err(lost.fault()),
-            },
-            Err(error) => {
-                tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-                failure = match error {
-                    ConnectFailure::Foreign(_) => Fault::BadAnswer,
-                    ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
-                    ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
-                };
-            }
+            Err(lost) => return Err(lost.fault()),
         }
     }
     Err(failure)
 }
 
+/// Makes the request one of the protocol that the endpoints speak.
+pub(crate) fn prepare(peer: &Peer, upstream: &Upstream, request: &mut Request<RequestBody>) -> Result<(), Fault> {
+    if upstream.key.protocol == Protocol::Http2 {
+        let ignored = peer.upgrade.take().is_none_or(|upgrade| upgrade.may_be_ignored());
+        return if ignored { put_into_http2(request) } else { Err(Fault::Protocol) };
+    }
+    *request.version_mut() = Version::HTTP_11;
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        // hyper would leave out the body of a GET that does not say so.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(upgrade) = &*peer.upgrade.borrow() {
+        upgrade.ask(request.headers_mut());
+    }
+    Ok(())
+}
+
+/// HTTP/2 has the host and the scheme in the target.
+pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
+    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
+    target.scheme = Some(Scheme::HTTP);
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
+}
+
+/// What may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay {
+    /// All of the request is there, and twice is as good as once.
+    pub(crate) whole: bool,
+    /// A kept-alive connection that turns out to be gone may cost a request another try.
+    pub(crate) stale: bool,
+}
+
+/// One try at one endpoint: over a connection that was kept, or else a new one, which has to be there by `end`.
+pub(crate) async fn attempt(
+    peer: &Rc<Peer>,
+    upstream: &Arc<Upstream>,
+    address: SocketAddr,
+    request: &mut Option<Request<RequestBody>>,
+    replay: Replay,
+    end: Option<Instant>,
+) -> Result<Response<Source>, Lost> {
+    let pools = &peer.worker.pools;
+    let replayable = replay.whole && replay.stale;
+    let age = if replayable { Duration::MAX } else { FRESH };
+    while let Some(connection) = pools.idle(upstream, address, age) {
+        match send(peer, connection, request, replay.whole).await {
+            Err(Lost::Unsent) => {}
+            Err(Lost::Unprocessed) if request.is_some() => {
+                pools.replayed();
+                break;
+            }
+            Err(Lost::Unanswered) if replayable => {
+                pools.replayed();
+                // If one has gone stale the others may have too, and this request shall not find out about each.
+                break;
+            }
+            outcome => return outcome,
+        }
+    }
+    // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+    let connect = Box::pin(async {
+        let connecting = pools.connect(upstream, address);
+        let Some(end) = end else { return connecting.await };
+        let began = Instant::now();
+        timeout_at(end, connecting).await.unwrap_or_else(|_| {
+            upstream.failed(address);
+            Err(ConnectFailure::TimedOut(address, began.elapsed()))
+        })
+    });
+    let Some(connected) = patiently(&peer.activity, connect).await else {
+        return Err(Lost::Fault(Fault::ConnectTimeout));
+    };
+    match connected {
+        Ok(connection) => send(peer, connection, request, replay.whole).await,
+        Err(error) => {
+            tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+            Err(Lost::Fault(match error {
+                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
+                ConnectFailure::Foreign(_) => Fault::BadAnswer,
+                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
+            }))
+        }
+    }
+}
+
 /// What became of a request that got no answer.
-enum Lost {
+pub(crate) enum Lost {
     /// Not a byte of it was sent; it is back where it was.
     Unsent,
-    /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
+    /// The endpoint says that it has not looked at it. It is back where it was, if it could be kept.
     Unprocessed,
     /// The connection closed before the answer began.
     Unanswered,
@@ -139,7 +184,7 @@ impl Lost {
         }
     }
 
-    fn fault(self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         match self {
             Lost::Unsent | Lost::Unprocessed | Lost::Unanswered => Fault::NoAnswer,
             Lost::Fault(fault) => fault,
@@ -151,15 +196,18 @@ async fn send(
     peer: &Rc<Peer>,
     mut connection: Connection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
-    upgrade: &mut Option<Box<Upgrade>>,
     keep_copy: bool,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;
+    // Of what is not to be sent again unless the endpoint says that it has not looked at it.
+    let mut spare = None;
     let sending = {
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
-            *request = Some(copy(&original, peer));
+            *request = Some(copy(&original));
+        } else if connection.can_refuse() && original.body().is_end_stream() {
+            spare = Some(Box::new(copy(&original)));
         }
         connection.send(original)
     };
@@ -178,37 +226,47 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            return Err(Lost::by(&error));
+            let lost = Lost::by(&error);
+            if let (Lost::Unprocessed, Some(spare)) = (&lost, spare) {
+                *request = Some(*spare);
+            }
+            return Err(lost);
         }
     };
     if answer.headers().len() > peer.worker.limits.max_answer_fields {
         return Err(Lost::Fault(Fault::BadAnswer));
     }
-    let switched = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Whoever switches to what we have not asked for is not talking to us.
-        let upgrade = upgrade.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
-        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
-        Some((upgrade, hyper::upgrade::on(&mut answer)))
-    } else if upgrade.as_ref().is_some_and(|upgrade| upgrade.is_confused_by(answer.status())) {
-        return Err(Lost::Fault(Fault::BadAnswer));
-    } else {
-        None
-    };
+    let switched = switched(peer, &mut answer)?;
     let (mut head, incoming) = answer.into_parts();
     framing::settle_answer(&mut head.headers).map_err(Lost::Fault)?;
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(
-        head,
-        match switched {
-            Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
-            None => Source::Upstream { incoming, connection: Some(connection) },
-        },
-    ))
+    let source = match switched {
+        Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
+        None => Source::Upstream { incoming, connection: Some(connection) },
+    };
+    Ok(Response::from_parts(head, source))
+}
+
+type Switched = (Box<Upgrade>, OnUpgrade);
+
+/// Whether the endpoint switches to the protocol that it was asked for.
+fn switched(peer: &Peer, answer: &mut Response<Incoming>) -> Result<Option<Switched>, Lost> {
+    let mut asked = peer.upgrade.borrow_mut();
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Whoever switches to what we have not asked for is not talking to us.
+        let upgrade = asked.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
+        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
+        return Ok(Some((upgrade, hyper::upgrade::on(answer))));
+    }
+    match &*asked {
+        Some(upgrade) if upgrade.is_confused_by(answer.status()) => Err(Lost::Fault(Fault::BadAnswer)),
+        _ => Ok(None),
+    }
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
-async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -218,19 +276,8 @@ async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> O
     .await
 }
 
-/// HTTP/2 has the host and the scheme in the target.
-fn put_into_http2(request: &mut Request<RequestBody>) -> Result<(), Fault> {
-    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
-    let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
-    target.scheme = Some(Scheme::HTTP);
-    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
-    *request.version_mut() = Version::HTTP_2;
-    Ok(())
-}
-
-fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty(peer));
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -239,10 +286,13 @@ fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody>
 }
 
 /// RFC 9110, section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
 }
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// Endpoints that one request may try to connect to, if its rule says nothing about it.
+pub(crate) const ENDPOINTS: usize = 3;

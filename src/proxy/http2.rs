@@ -73,9 +73,9 @@ where
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, "flood");
+                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS);
                 } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, "unreadable");
+                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST);
                 }
                 return Poll::Ready(());
             }
