@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Request::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
         Request::Completion(shell) => completion(shell),
     };
+    telemetry::finish();
     match ended {
         Ok(exit) => exit.into(),
         Err(error) => {

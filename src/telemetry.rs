@@ -1,5 +1,7 @@
 //! Logs of our own: structured events on stderr, as text for people or JSON for machines.
 
+mod stderr;
+
 use std::fmt::{self, Debug};
 use std::str::FromStr;
 
@@ -14,6 +16,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+pub use stderr::{finish, tell};
 
 /// How to log.
 #[derive(Clone, Debug)]
@@ -35,7 +39,7 @@ pub struct LogFilter(Targets);
 
 /// Starts logging for the whole process; only the first call can.
 pub fn init(options: &LogOptions) -> Result<(), TryInitError> {
-    subscriber(options, std::io::stderr).try_init()
+    subscriber(options, || stderr::Stderr).try_init()
 }
 
 fn subscriber<W>(options: &LogOptions, writer: W) -> impl Subscriber + Send + Sync + 'static

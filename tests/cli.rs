@@ -156,6 +156,29 @@ fn echo_answers_and_stops_on_sigterm() {
     assert!(child.wait().unwrap().success());
 }
 
+/// Somebody forgot what to pipe in, and wants out.
+#[test]
+fn run_stops_while_it_waits_for_standard_input() {
+    let mut child = command("run --manifests - --status-listen off --admin-listen off")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Before it handles SIGTERM, the fifteenth signal, that ends the process without its help.
+    let handles_sigterm = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(handled.trim(), 16).unwrap() & 1 << 14 != 0
+    };
+    while !handles_sigterm() {
+        std::thread::yield_now();
+    }
+    let kill = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// The program with nothing of ours in its environment.
 fn command(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));

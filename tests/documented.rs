@@ -41,7 +41,7 @@ fn every_flag_that_a_document_mentions_exists() {
 }
 
 /// Mentioned beside a command of their own.
-const OF_OTHER_PROGRAMS: &[&str] = &["--validate", "--cert", "--key", "--dry-run"];
+const OF_OTHER_PROGRAMS: &[&str] = &["--validate", "--cert", "--key", "--dry-run", "--http2-prior-knowledge"];
 
 fn heading(bearer: Bearer) -> &'static str {
     match bearer {

@@ -78,7 +78,7 @@ fn serve(folder: &Path) -> Served {
     store.apply(update.batch);
     let controllers = [GATEWAY_CONTROLLER.to_owned()];
     let mut addresses = Addresses::default();
-    addresses.assign(&Pool::loopback(), addressed(&store, &controllers));
+    addresses.assign(&Pool::loopback(Vec::new()), addressed(&store, &controllers));
     let upstreams = Registry::default();
     let inputs = Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams };
     let mut compiler = Compiler::default();

@@ -1,8 +1,7 @@
 //! What a person at the terminal reads: tables and `curl` lines at the start, then what each edit changed. Where the log is
 //! JSON a program reads it, and gets the same as events.
 
-use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +10,12 @@ use tracing::{error, info, warn};
 
 use super::control::{Control, News};
 use crate::api::ObjectId;
-use crate::compile::verdict::Verdict;
+use crate::compile::verdict::{Verdict, Verdicts};
 use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
-use crate::snapshot::dump::{MatchDump, Row};
-use crate::telemetry::LogFormat;
+use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, Row};
+use crate::telemetry::{self, LogFormat};
 
 /// Writes to stderr, so that the access log has stdout for itself.
 #[derive(Debug)]
@@ -25,16 +24,20 @@ pub(super) struct Announcer {
     color: bool,
     /// Refusals that were told, so that an edit elsewhere does not repeat them.
     told: Vec<Refusal>,
+    /// Objects that were told to be of no use to us.
+    ignored: BTreeMap<String, usize>,
 }
 
 /// More routes than fit on a few screens are counted, not listed.
 const MOST_ROWS: usize = 60;
+/// Problems that are told in full. Whoever has more corrects these first, or asks `portico check` for all.
+const MOST_PROBLEMS: usize = 20;
 /// `curl` lines to paste; a few show how, more would be noise.
 const MOST_CURL_LINES: usize = 8;
 
 impl Announcer {
     pub(super) fn new(format: LogFormat, color: bool) -> Self {
-        Announcer { format, color, told: Vec::new() }
+        Announcer { format, color, told: Vec::new(), ignored: BTreeMap::new() }
     }
 
     /// Everything there is, once at the start.
@@ -45,6 +48,7 @@ impl Announcer {
         let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
         let summary = report::summary(counts, &diagnostics);
         self.told = update.refusals.clone();
+        self.ignored = update.ignored.clone();
         if self.format == LogFormat::Json {
             log(&diagnostics);
             info!(summary = summary.trim_end(), "Serving");
@@ -53,24 +57,24 @@ impl Announcer {
         let mut text = String::new();
         let mut section = |title: &str, body: &str| {
             if !body.is_empty() {
-                text += &format!("\n{title}\n{body}");
+                text += &format!("\n{title}\n{}\n", body.trim_end());
             }
         };
-        if verdicts.len() <= MOST_ROWS {
+        if (1..=MOST_ROWS).contains(&verdicts.len()) {
             section("Objects", &report::verdicts(verdicts));
         }
         let rows = snapshot.rows();
-        if rows.len() <= MOST_ROWS {
+        if (1..=MOST_ROWS).contains(&rows.len()) {
             let rows: Vec<_> = rows.iter().map(route_row).collect();
             section("Routes", &report::routes(&rows));
-        } else {
+        } else if !rows.is_empty() {
             section(
                 "Routes",
                 &format!("{} ways a request can go; see /debug/snapshot of the admin listener\n", rows.len()),
             );
         }
         section("Try it", &curl_lines(snapshot));
-        section("Problems", &report::terminal(&diagnostics, self.color));
+        section("Problems", &problems(&diagnostics, self.color));
         text += &format!("\n{summary}");
         write(&text);
     }
@@ -80,26 +84,34 @@ impl Announcer {
         let News { before, after } = control.take_news();
         let changes = report::changes(&before, &after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
-        let mended = self.told.iter().any(|refusal| !update.refusals.contains(refusal));
+        let mended =
+            self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(&before, &after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
-        if changes.is_empty() && diagnostics.is_empty() && !mended {
+        let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
+        if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
             return;
         }
         self.told = update.refusals.clone();
+        self.ignored = update.ignored.clone();
         if self.format == LogFormat::Json {
             log(&diagnostics);
             changes.lines().for_each(|change| info!(change, "Changed"));
+            if mended > 0 {
+                info!(mended, left = self.left(control), "Mended");
+            }
             return;
         }
         let mut text = if changes.is_empty() {
             "\nNothing changed\n".to_owned()
         } else {
-            format!("\nChanged, live after {}\n{changes}", milliseconds(took))
+            format!("\nChanged, live after {}\n{}", milliseconds(took), first_rows(&changes))
         };
-        if !diagnostics.is_empty() {
-            text += &report::terminal(&diagnostics, self.color);
-        } else if mended && update.refusals.is_empty() {
-            text += "All files are fine again\n";
+        if more_ignored {
+            text += &format!("Not read: {}\n", report::not_read(&update.ignored));
+        }
+        text += &problems(&diagnostics, self.color);
+        if diagnostics.is_empty() && mended > 0 {
+            text += &relief(mended, self.left(control));
         }
         write(&text);
     }
@@ -117,7 +129,53 @@ impl Announcer {
             changes.lines().for_each(|change| info!(change, "Changed"));
             return;
         }
-        write(&format!("\nChanged\n{changes}{}", report::terminal(&diagnostics, self.color)));
+        let mended = mended(&before, &after);
+        let relief =
+            if diagnostics.is_empty() && mended > 0 { relief(mended, self.left(control)) } else { String::new() };
+        write(&format!("\nChanged\n{}{}{relief}", first_rows(&changes), problems(&diagnostics, self.color)));
+    }
+
+    /// Problems that there are now, in files and verdicts.
+    fn left(&self, control: &Control) -> usize {
+        let verdicts = control.verdicts().iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
+        self.told.len() + verdicts.sum::<usize>()
+    }
+}
+
+/// As many problems as somebody reads.
+fn problems(diagnostics: &[Diagnostic], color: bool) -> String {
+    let shown = &diagnostics[..diagnostics.len().min(MOST_PROBLEMS)];
+    let mut text = report::terminal(shown, color);
+    if diagnostics.len() > shown.len() {
+        let more = report::count((diagnostics.len() - shown.len()) as u64, "more problem");
+        text += &format!("and {more}; `portico check` shows all\n\n");
+    }
+    text
+}
+
+/// As many changes as somebody reads.
+fn first_rows(changes: &str) -> String {
+    let mut text: String = changes.split_inclusive('\n').take(MOST_ROWS).collect();
+    let more = changes.lines().count().saturating_sub(MOST_ROWS);
+    if more > 0 {
+        text += &format!("and {more} more\n");
+    }
+    text
+}
+
+/// Problems of verdicts that are no more.
+fn mended(before: &Verdicts, after: &Verdicts) -> usize {
+    let gone = before.iter().map(|(id, verdict)| {
+        let now = after.get(id).map(|verdict| report::of_verdict(id, verdict)).unwrap_or_default();
+        report::of_verdict(id, verdict).into_iter().filter(|problem| !now.contains(problem)).count()
+    });
+    gone.sum()
+}
+
+fn relief(mended: usize, left: usize) -> String {
+    match left {
+        0 => "Everything is fine again\n".to_owned(),
+        left => format!("{} mended, {left} left\n", report::count(mended as u64, "problem")),
     }
 }
 
@@ -129,6 +187,8 @@ fn diagnostics<'a>(
     let mut diagnostics: Vec<_> = refusals.map(report::of_refusal).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    report::explain_missing(&mut diagnostics);
+    report::sort(&mut diagnostics);
     diagnostics
 }
 
@@ -163,7 +223,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
         for listener in &bind.listeners {
             for host in &listener.hosts {
                 for entry in &host.matches {
-                    let Some(line) = curl_line(bind.address, &listener.hostname, &host.host, entry) else { continue };
+                    let Some(line) = curl_line(bind.address, listener, &host.host, entry) else { continue };
                     if shown.len() < MOST_CURL_LINES && shown.insert(entry.route.clone()) {
                         lines += &format!("  {line}\n");
                     }
@@ -174,21 +234,32 @@ fn curl_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
-/// None for what no single line is sure to reach: regular expressions.
-fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Option<String> {
+/// None for what no single line is sure to reach, as regular expressions, and for what answers errors.
+fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &MatchDump) -> Option<String> {
     let path = entry.path.strip_prefix("PathPrefix ").or_else(|| entry.path.strip_prefix("Exact "))?;
+    let works = match &entry.action {
+        ActionDump::Redirect(_) => true,
+        ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
+        ActionDump::Fail(_) => false,
+    };
+    let refused = listener.certificates.as_ref().is_some_and(Vec::is_empty);
+    if !works || refused {
+        return None;
+    }
     let mut line = "curl".to_owned();
     if let Some(method) = entry.method.as_deref().filter(|method| *method != "GET") {
         line += &format!(" -X {method}");
     }
     // The narrower of the two hosts is the one that both take.
-    let name = match (host, listener) {
+    let name = match (host, &*listener.hostname) {
         ("*", "*") => None,
         ("*", listener) => Some(listener),
         (host, _) => Some(host),
     };
-    if let Some(name) = name {
-        line += &format!(" -H 'Host: {}'", name.replacen('*', "any", 1));
+    let name = name.map(|name| name.replacen('*', "any", 1));
+    let secure = listener.certificates.is_some();
+    if let Some(name) = name.as_ref().filter(|_| !secure) {
+        line += &format!(" -H 'Host: {name}'");
     }
     for header in &entry.headers {
         line += &format!(" -H {}", quoted(header.split_once(": ").map(|_| header.as_str())?));
@@ -199,7 +270,17 @@ fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump)
         query += parameter.split_once('=').map(|_| parameter.as_str())?;
     }
     let ip = if address.ip().is_unspecified() { loopback_of(address.ip()) } else { address.ip() };
-    let url = format!("http://{}{path}{query}", SocketAddr::new(ip, address.port()));
+    let address = SocketAddr::new(ip, address.port());
+    let url = match &name {
+        _ if !secure => format!("http://{address}{path}{query}"),
+        Some(name) => format!("https://{name}:{}{path}{query}", address.port()),
+        None => format!("https://{address}{path}{query}"),
+    };
+    if secure {
+        // Whoever tries out seldom has a certificate that curl trusts, and the name has to be in the handshake.
+        line += " -k";
+        line += &name.map(|_| format!(" --connect-to '::{address}'")).unwrap_or_default();
+    }
     let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
     Some(format!("{line} {}", if plain { url } else { quoted(&url) }))
 }
@@ -218,6 +299,5 @@ fn milliseconds(took: Duration) -> String {
 }
 
 fn write(text: &str) {
-    // Nobody is left to be told when stderr is closed.
-    io::stderr().lock().write_all(text.as_bytes()).ok();
+    telemetry::tell(text);
 }

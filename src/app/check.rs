@@ -26,6 +26,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
     let mut diagnostics: Vec<Diagnostic> = update.refusals.iter().map(report::of_refusal).collect();
     diagnostics.extend(control.verdicts().iter().flat_map(|(id, verdict)| report::of_verdict(id, verdict)));
     report::locate(&mut diagnostics, |fields| manifests.places(fields));
+    report::explain_missing(&mut diagnostics);
     report::sort(&mut diagnostics);
 
     match options.output {

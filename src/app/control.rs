@@ -56,7 +56,7 @@ impl Control {
         let pool = if gateways.pool.explicit {
             Pool::explicit(gateways.pool.networks, host_addresses())
         } else {
-            Pool::loopback()
+            Pool::loopback(host_addresses())
         };
         Control {
             store: Store::default(),
@@ -113,11 +113,6 @@ impl Control {
     /// Every verdict as of now.
     pub(super) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
-    }
-
-    /// The controller name to sign status with.
-    pub(super) fn controller(&self) -> &str {
-        self.controllers.first().map_or("", String::as_str)
     }
 
     /// What changed since this was last asked.

@@ -3,18 +3,25 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses by which others may reach this machine, without loopback and link-local ones; loopback if there is none.
+/// Addresses by which others may reach this machine, without loopback and link-local ones; the loopback address of a family
+/// that has no other, so that whoever listens on all interfaces of it has something to report.
 /// Reads what the kernel shows under `/proc`, so that no name service is asked.
 pub(super) fn host_addresses() -> Vec<IpAddr> {
     let trie = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let interfaces = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    let mut addresses = local_v4(&trie);
-    addresses.extend(global_v6(&interfaces));
+    with_loopback(local_v4(&trie), global_v6(&interfaces))
+}
+
+fn with_loopback(mut v4: Vec<IpAddr>, mut v6: Vec<IpAddr>) -> Vec<IpAddr> {
+    if v4.is_empty() {
+        v4.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    if v6.is_empty() {
+        v6.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
+    }
+    let mut addresses = [v4, v6].concat();
     addresses.sort();
     addresses.dedup();
-    if addresses.is_empty() {
-        addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
     addresses
 }
 
@@ -58,5 +65,13 @@ mod tests {
                           00000000000000000000000000000001 01 80 10 80 lo\n";
         assert_eq!(global_v6(interfaces), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
         assert_eq!((local_v4(""), global_v6("nonsense")), (vec![], vec![]));
+    }
+
+    #[test]
+    fn each_family_has_an_address_to_report() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(with_loopback(vec![], vec![]), addresses(&["127.0.0.1", "::1"]));
+        let one = addresses(&["192.0.2.7"]);
+        assert_eq!(with_loopback([&one[..], &one].concat(), vec![]), addresses(&["192.0.2.7", "::1"]));
     }
 }

@@ -46,7 +46,10 @@ pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    runtime.block_on(serve(options, started))
+    let ended = runtime.block_on(serve(options, started));
+    // Whatever is still being read, such as a standard input that nobody types, is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit> {
@@ -61,6 +64,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let access_log = open_access_log(&options.access_log)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
+    let proxy = Arc::new(proxy);
 
     let mut metrics = Metrics::new(started);
     metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
@@ -102,11 +106,14 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let control = Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone());
     let announcer = Announcer::new(options.log.format, options.log.color);
     let control_loop = ControlLoop { manifests, control, announcer, watcher, dns, upstreams, snapshots, meters };
-    let stopping = drain.clone();
-    tokio::select! {
-        () = control_loop.run(&proxy, ticks, questions, first_snapshot) => {}
-        until = stopping.draining() => drain_until(&proxy, until, &drain).await,
-    }
+    // A task of its own: reading files may take as long as it wants, and signals are heard meanwhile.
+    let mut controlling = tokio::spawn(control_loop.run(Arc::clone(&proxy), ticks, questions, first_snapshot));
+    let until = tokio::select! {
+        ended = &mut controlling => return ended.context("the control loop has failed").map(|()| Exit::Fine),
+        until = drain.draining() => until,
+    };
+    controlling.abort();
+    drain_until(&proxy, until, &drain).await;
     conducting.abort();
     // The last requests are often the ones that somebody will ask about.
     tokio::task::block_in_place(|| access_log.finish());
@@ -141,14 +148,14 @@ impl ControlLoop {
     /// Never returns by itself.
     async fn run(
         mut self,
-        proxy: &Proxy,
+        proxy: Arc<Proxy>,
         mut ticks: mpsc::Receiver<()>,
         mut questions: mpsc::Receiver<Question>,
         first_snapshot: ReadyGuard,
     ) {
         let (update, _) = self.reload(Changed::Anything);
         let mut retry = Retry::default();
-        self.reconcile(proxy, &mut retry).await;
+        self.reconcile(&proxy, &mut retry).await;
         let snapshot = self.snapshots.load_full();
         // Before anything is printed: nobody who does not read it may keep us from being ready.
         drop(first_snapshot);
@@ -161,12 +168,12 @@ impl ControlLoop {
                     let took = begin.elapsed();
                     if swapped {
                         self.meters.propagated(took);
-                        self.reconcile(proxy, &mut retry).await;
+                        self.reconcile(&proxy, &mut retry).await;
                     }
                     self.announcer.edit(&mut self.control, &self.manifests, &update, took);
                 }
                 () = retry.due() => {
-                    self.reconcile(proxy, &mut retry).await;
+                    self.reconcile(&proxy, &mut retry).await;
                     self.announcer.verdicts(&mut self.control, &self.manifests);
                 }
                 Some(question) = questions.recv() => question.answer(&self.control),

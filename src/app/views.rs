@@ -140,7 +140,7 @@ fn verdicts(control: &Control) -> Value {
         if !id.key.namespace.is_empty() {
             object["namespace"] = json!(&*id.key.namespace);
         }
-        object["status"] = status::to_json(verdict, control.controller());
+        object["status"] = status::to_json(verdict);
         object
     };
     control.verdicts().iter().map(describe).collect()

@@ -18,15 +18,15 @@ pub struct Pool {
     ranges: Vec<IpNet>,
     /// Given by the operator: then an address outside of it is not usable, whether or not it could be bound.
     explicit: bool,
-    /// What is reported for a Gateway that listens on all interfaces.
+    /// What is reported for a Gateway that listens on all interfaces, which any Gateway may ask for without explicit ranges.
     host: Vec<IpAddr>,
 }
 
 impl Pool {
-    /// 127.0.0.1, 127.0.0.2 and so on, for use without a cluster.
-    pub fn loopback() -> Self {
+    /// 127.0.0.1, 127.0.0.2 and so on, for use without a cluster. `host` as for `explicit`.
+    pub fn loopback(host: Vec<IpAddr>) -> Self {
         let all = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length of IPv4").trunc();
-        Pool { ranges: vec![IpNet::V4(all)], explicit: false, host: Vec::new() }
+        Pool { ranges: vec![IpNet::V4(all)], explicit: false, host }
     }
 
     /// The operator's ranges, in their order. An unspecified address (`0.0.0.0`, `::`) means all interfaces and is
@@ -123,8 +123,16 @@ fn assign_one(pool: &Pool, spec: &GatewaySpec, own: Vec<IpAddr>, taken: &mut BTr
         match free {
             Some(address) => {
                 taken.insert(address);
-                result.bind.push(address);
-                result.from_pool.push(address);
+                // All interfaces of the other family too, if the pool has them: no Gateway that comes later could use them
+                // any better, and this one would be deaf to half of the clients.
+                let all =
+                    pool.ranges.iter().map(IpNet::addr).filter(|all| address.is_unspecified() && all.is_unspecified());
+                for address in std::iter::once(address).chain(all) {
+                    if !result.bind.contains(&address) {
+                        result.bind.push(address);
+                        result.from_pool.push(address);
+                    }
+                }
             }
             None => result.exhausted.push(Problem::new(
                 field,
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_gateway_keeps_its_address_and_the_lowest_free_one_goes_to_the_next() {
-        let pool = Pool::loopback();
+        let pool = Pool::loopback(vec![]);
         let mut addresses = Addresses::default();
         let none = json!([]);
         let two = [("b", none.clone()), ("c", none.clone())];
@@ -225,14 +233,26 @@ mod tests {
             (&explicit, json!([{"type": "Hostname", "value": "a.example"}]), "g=!spec.addresses[0].type"),
             (&explicit, json!([{"type": "IPAddress"}]), "g=198.18.0.1"),
             (&explicit, json!([{"type": "IPAddress", "routability": "Cluster"}]), "g=!spec.addresses[0].routability"),
-            (&Pool::loopback(), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
+            (&Pool::loopback(vec![]), json!([ip("192.0.2.1")]), "g=192.0.2.1"),
+            (&Pool::loopback(vec!["192.0.2.7".parse().unwrap()]), json!([ip("0.0.0.0")]), "g=192.0.2.7"),
             (
                 &Pool::explicit(vec!["0.0.0.0/32".parse().unwrap()], vec!["192.0.2.7".parse().unwrap()]),
                 json!([]),
                 "g=192.0.2.7",
             ),
+            (
+                &Pool::explicit(
+                    vec!["0.0.0.0/32".parse().unwrap(), "::/128".parse().unwrap()],
+                    vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+                ),
+                json!([]),
+                "g=192.0.2.7,2001:db8::7",
+            ),
         ] {
-            assert_eq!(assign(&mut Addresses::default(), pool, &[("g", wanted)]), [expected]);
+            let mut addresses = Addresses::default();
+            let gateways = [("g", wanted)];
+            assert_eq!(assign(&mut addresses, pool, &gateways), [expected]);
+            assert_eq!(assign(&mut addresses, pool, &gateways), [expected], "it stays");
         }
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Attachment {
 pub(super) enum Parent {
     /// Nothing to write; a note for whoever looks, unless it is simply somebody else's.
     NotOurs(Option<Problem>),
-    Refused(Condition),
-    Attached(Attachment),
+    /// In the name of which controller, and what it says.
+    Ours(Arc<str>, Result<Attachment, Condition>),
 }
 
 pub(super) fn parent(
@@ -61,10 +61,9 @@ pub(super) fn parent(
         });
         return Parent::NotOurs(note);
     };
-    match listeners(store, gateway, route, reference, field) {
-        Ok(listeners) => Parent::Attached(Attachment { gateway: key, listeners, accepted: true }),
-        Err(condition) => Parent::Refused(condition),
-    }
+    let outcome = listeners(store, gateway, route, reference, field);
+    let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });
+    Parent::Ours(gateway.controller.clone(), outcome)
 }
 
 fn listeners(

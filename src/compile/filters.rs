@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
@@ -123,6 +124,7 @@ impl One<'_> {
             for (index, header) in from.iter().enumerate() {
                 let field = format!("{part}.{list}[{index}]");
                 let name = self.header_name(&header.name, &format!("{field}.name"));
+                let name = if list == "add" { self.unless_host(name, part, &format!("{field}.name")) } else { name };
                 let value = self.header_value(&header.value, &format!("{field}.value"));
                 if let (Some(name), Some(value)) = (name, value)
                     // One action per name: the first entry counts, as it does in the API.
@@ -133,9 +135,21 @@ impl One<'_> {
             }
         }
         for (index, name) in modifier.remove.iter().enumerate() {
-            edits.remove.extend(self.header_name(name, &format!("{part}.remove[{index}]")));
+            let field = format!("{part}.remove[{index}]");
+            let name = self.header_name(name, &field);
+            edits.remove.extend(self.unless_host(name, part, &field));
         }
         edits
+    }
+
+    /// A request has exactly one Host (RFC 9112, section 3.2). With two of them its readers may not agree on which counts.
+    fn unless_host(&mut self, name: Option<HeaderName>, part: &str, field: &str) -> Option<HeaderName> {
+        if part == "requestHeaderModifier" && name == Some(HOST) {
+            let remedy = "use set, or hostname of a URLRewrite filter, to change it";
+            self.unsupported(field, "a request has exactly one Host".to_owned(), remedy);
+            return None;
+        }
+        name
     }
 
     fn header_name(&mut self, name: &str, part: &str) -> Option<HeaderName> {

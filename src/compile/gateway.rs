@@ -1,7 +1,7 @@
 //! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Inputs;
@@ -18,6 +18,8 @@ use crate::store::Store;
 pub(super) struct GatewayPlan {
     pub key: ObjectKey,
     pub generation: i64,
+    /// Of its class; routes that attach are judged in this name.
+    pub controller: Arc<str>,
     pub listeners: Vec<ListenerPlan>,
     /// Those of each listener, in the same order.
     pub certificates: Vec<Arc<Certificates>>,
@@ -56,6 +58,11 @@ fn class_of(class: &GatewayClass, inputs: &Inputs<'_>) -> Class {
     } else {
         Class::Accepted
     }
+}
+
+fn controller(store: &Store, class: &str) -> Arc<str> {
+    let class = store.gateway_classes.get(&ObjectKey::cluster(class));
+    class.map_or("", |class| class.spec.controller_name.as_str()).into()
 }
 
 /// The verdict on a GatewayClass; without conditions if it is not ours.
@@ -102,19 +109,36 @@ pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Ar
     gateways
 }
 
-/// Hands every (address, port) that some Gateway listens on to the first that wants it.
+/// Hands every (address, port) that some Gateway listens on to the first that wants it and can be served.
 pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
     for gateway in ours(store, inputs) {
         let Some(assigned) = inputs.addresses.of(&gateway.meta.key) else { continue };
-        for listener in &gateway.spec.listeners {
+        let class = class(store, inputs, &gateway.spec.gateway_class_name);
+        if refusal(gateway, class, &assigned.unsupported).is_some() {
+            continue;
+        }
+        for listener in gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener)) {
             let Ok(port) = u16::try_from(listener.port) else { continue };
             for address in &assigned.bind {
-                owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                if owner(&owners, *address, port, &gateway.meta.key).is_none() {
+                    owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
+                }
             }
         }
     }
     owners
+}
+
+/// The other Gateway that has the port of this address. All interfaces include every address of their family.
+fn owner<'a>(owners: &'a PortOwners, address: IpAddr, port: u16, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
+    let all = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let other = |owner: &&ObjectKey| **owner != *gateway;
+    owners.get(&(address, port)).filter(other).or_else(|| owners.get(&(all, port)).filter(other)).or_else(|| {
+        let same = |at: &(IpAddr, u16)| at.0.is_ipv4() == address.is_ipv4() && at.1 == port;
+        let mut narrower = owners.iter().filter(|(at, _)| address == all && same(at)).map(|(_, owner)| owner);
+        narrower.find(other)
+    })
 }
 
 /// Answers everything about a Gateway that routes do not change. None if its class is not ours; then `foreign_verdict`
@@ -136,8 +160,8 @@ pub(super) fn plan(
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind.is_empty();
     let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
-        let taken = |address: &IpAddr| owners.get(&(*address, port)).filter(|owner| **owner != gateway.meta.key);
-        assigned.bind.iter().find_map(|address| Some((*address, taken(address)?.clone())))
+        let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
+        assigned.bind.iter().filter(|_| !refused).find_map(|address| Some((*address, taken(address)?.clone())))
     });
     if !usable {
         for listener in &mut listeners {
@@ -178,6 +202,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
+        controller: controller(store, &gateway.spec.gateway_class_name),
         bind: if usable { assigned.bind.clone() } else { Vec::new() },
         reported: if usable { assigned.reported.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -189,9 +214,10 @@ pub(super) fn plan(
 impl GatewayPlan {
     /// Whether routes can see a difference to another plan. Renewed certificates are none of their business.
     pub(super) fn is_alike_for_routes(&self, other: &GatewayPlan) -> bool {
-        let GatewayPlan { key, generation, listeners, certificates: _, bind, reported, conditions } = self;
-        let mine = (key, generation, listeners, bind, reported, conditions);
-        mine == (&other.key, &other.generation, &other.listeners, &other.bind, &other.reported, &other.conditions)
+        let GatewayPlan { key, generation, controller, listeners, certificates: _, bind, reported, conditions } = self;
+        (key, generation, controller) == (&other.key, &other.generation, &other.controller)
+            && (listeners, bind, reported) == (&other.listeners, &other.bind, &other.reported)
+            && *conditions == other.conditions
     }
 
     /// The verdict, now that it is known how many routes each listener has.

@@ -49,14 +49,15 @@ pub(super) fn plan(
         let field = format!("spec.parentRefs[{index}]");
         match attach::parent(store, gateways, &origin, reference, &field) {
             Parent::NotOurs(note) => verdict.notes.extend(note),
-            Parent::Refused(condition) => {
+            Parent::Ours(controller, Err(condition)) => {
                 verdict.parents.push(ParentVerdict {
+                    controller,
                     index,
                     parent: reference.clone(),
                     conditions: vec![condition, rules.resolved.clone()],
                 });
             }
-            Parent::Attached(mut attachment) => {
+            Parent::Ours(controller, Ok(mut attachment)) => {
                 let mut conditions = Vec::new();
                 if rules.dropped.is_empty() {
                     conditions.push(Condition::plain(Code::RouteAccepted));
@@ -69,7 +70,7 @@ pub(super) fn plan(
                     attachment.accepted = false;
                 }
                 conditions.insert(1, rules.resolved.clone());
-                verdict.parents.push(ParentVerdict { index, parent: reference.clone(), conditions });
+                verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
                 attachments.push(attachment);
             }
         }
@@ -81,7 +82,7 @@ pub(super) fn plan(
             "name the Gateway in parentRefs",
         ));
     }
-    if verdict.parents.is_empty() && verdict.notes.is_empty() {
+    if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
         verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
     }
     if !attachments.is_empty() {

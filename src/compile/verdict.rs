@@ -40,6 +40,8 @@ pub struct ListenerVerdict {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentVerdict {
+    /// In whose name we speak: the controller of the parent's GatewayClass.
+    pub controller: Arc<str>,
     /// Index into `spec.parentRefs`.
     pub index: usize,
     pub parent: ParentReference,

@@ -103,11 +103,16 @@ impl Manifests {
     /// The files to read if nothing came, went or moved; None if all folders have to be looked through.
     fn edited_files(&self, changed: &Changed) -> Option<Vec<Found>> {
         let Changed::Paths(paths) = changed else { return None };
+        // Events give absolute paths, while files are called as the command line calls them.
+        let here = std::env::current_dir().unwrap_or_default();
+        let folders: Vec<_> = self.folders.iter().filter_map(|folder| std::path::absolute(folder).ok()).collect();
         let mut files = Vec::new();
         for path in paths {
+            let known = [path.as_path(), path.strip_prefix(&here).unwrap_or(path)];
+            let known = known.into_iter().find_map(|path| self.records.get_key_value(path));
             let metadata = fs::symlink_metadata(path).ok();
             let is_file = metadata.as_ref().is_some_and(Metadata::is_file);
-            match (self.records.get_key_value(path.as_path()), metadata) {
+            match (known, metadata) {
                 (Some((path, _)), Some(metadata)) if is_file => {
                     files.push(Found { path: Arc::clone(path), stamp: Stamp::of(&metadata), pipe: false });
                 }
@@ -115,7 +120,7 @@ impl Manifests {
                 (None, metadata)
                     if (is_file || metadata.is_none())
                         && !walk::is_listed(path)
-                        && !self.folders.iter().any(|folder| folder.starts_with(path)) => {}
+                        && !folders.iter().any(|folder| folder.starts_with(path)) => {}
                 _ => return None,
             }
         }
@@ -232,7 +237,7 @@ impl Manifests {
                 object: Some(id.to_string()),
                 field: "metadata.name".to_owned(),
                 reason: "Duplicate",
-                message: format!("{id} is given at {first} too"),
+                message: format!("this object is given at {first} too"),
                 remedy: "rename or delete one of the two".to_owned(),
                 meanwhile: Some(format!("The one in {} is used.", first.file.display())),
                 severity: Severity::Error,

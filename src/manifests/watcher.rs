@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::changed::Changed;
 use super::mounts::lacks_events;
+use super::walk::is_listed;
 
 /// Watches folders, each for itself: which ones is said after every reading by `follow`.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ struct Shared {
     event: Notify,
     /// A file is being written: what counts is when it is closed, but some writers never do.
     written: Notify,
+    /// Manifests that were written to and not closed since.
+    open: Mutex<BTreeSet<PathBuf>>,
     /// What the events since the last reading were about.
     changed: Mutex<Changed>,
     /// A watched folder may have been replaced by another of the same name, so all watches are set again.
@@ -132,9 +135,15 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
         }
         Ok(event) => shared.changed.lock().add(&event.paths),
     }
-    match event.map(|event| event.kind) {
+    let paths = event.as_ref().map(|event| event.paths.clone()).unwrap_or_default();
+    let kind = event.map(|event| event.kind);
+    if !matches!(kind, Ok(EventKind::Modify(ModifyKind::Data(_)))) {
+        shared.open.lock().retain(|open| !paths.contains(open));
+    }
+    match kind {
         // A program that renders to a file may take its time. Half of what it has to say would be half of the objects.
         Ok(EventKind::Modify(ModifyKind::Data(_))) if cfg!(target_os = "linux") => {
+            shared.open.lock().extend(paths.into_iter().filter(|path| is_listed(path)));
             shared.written.notify_one();
             return;
         }
@@ -156,13 +165,17 @@ async fn gather(shared: Arc<Shared>, ticks: mpsc::Sender<()>) {
         };
         tokio::select! {
             () = shared.event.notified() => {}
-            () = left_open => {}
+            () = left_open => shared.open.lock().clear(),
             () = sleep(POLL), if shared.poll.load(Ordering::Acquire) => {}
         }
         let latest = Instant::now() + BURST;
         while timeout_at(latest.min(Instant::now() + QUIET), shared.event.notified()).await.is_ok()
             && Instant::now() < latest
         {}
+        // Another file is closed while one is being written: reading both now would find half of that one.
+        let patience = Instant::now() + POLL;
+        while !shared.open.lock().is_empty() && timeout_at(patience, shared.event.notified()).await.is_ok() {}
+        shared.open.lock().clear();
         // A full channel holds a tick that nobody took yet, which is this one as well.
         if let Err(mpsc::error::TrySendError::Closed(())) = ticks.try_send(()) {
             return;
@@ -235,6 +248,29 @@ mod tests {
         ticks.recv().await.expect("a tick");
         assert!(start.elapsed() >= POLL && start.elapsed() < 2 * POLL);
         task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_file_is_waited_for_and_not_for_ever() {
+        let event = |kind| Ok(Event::new(kind).add_path(PathBuf::from("/a/slow.yaml")));
+        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        for closed in [true, false] {
+            let shared = Arc::new(Shared::default());
+            let (sender, mut ticks) = mpsc::channel(1);
+            let task = tokio::spawn(gather(Arc::clone(&shared), sender));
+            let start = Instant::now();
+            on_event(&shared, event(data));
+            shared.event.notify_one();
+            tokio::time::sleep(POLL / 2).await;
+            assert!(ticks.try_recv().is_err(), "one file was closed, and the other is half written");
+            if closed {
+                on_event(&shared, event(EventKind::Access(AccessKind::Close(AccessMode::Write))));
+            }
+            ticks.recv().await.expect("a tick");
+            assert_eq!(start.elapsed() < POLL, closed, "{:?}", start.elapsed());
+            assert!(start.elapsed() < POLL + 2 * BURST, "{:?}", start.elapsed());
+            task.abort();
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! YAML and JSON text to values, and to outlines with positions. The only file that knows the YAML parsers.
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, StructureStyle};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Error};
@@ -78,13 +79,24 @@ fn mark(marker: Marker) -> Mark {
 /// Asks the event parser first, because its errors say what it stumbled over; what it accepts was refused for its
 /// meaning: a key twice, a limit.
 fn explain(text: &str, error: &Error) -> Fault {
-    let mut fault = stumble(text).unwrap_or_else(|| meaning(error));
+    let mut fault = json_stumble(text).or_else(|| stumble(text)).unwrap_or_else(|| meaning(error));
     let line = text.lines().nth(fault.spot.line as usize - 1).unwrap_or_default();
     if fault.reason != "DuplicateKey" && line.contains("{{") {
         fault.message = "this is a template that was not rendered".to_owned();
         fault.remedy = "render it first, for example with `helm template`, or put the value in quotes";
     }
     fault
+}
+
+/// What is wrong with text that was meant to be JSON, whose own parser finds a missing comma where it is missing.
+fn json_stumble(text: &str) -> Option<Fault> {
+    let is_json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
+    let error = serde_json::from_str::<IgnoredAny>(text).err().filter(|_| is_json)?;
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let spot = Spot { line: error.line() as u32, column: (error.column() as u32).max(1), width: 1 };
+    let remedy = "correct the text here or at the end of the line before";
+    Some(Fault { spot, reason: "NotYaml", message: format!("this JSON is broken: {message}"), remedy })
 }
 
 /// What is wrong with the syntax, if it is the syntax.
@@ -220,6 +232,10 @@ fn syntax(kind: &ErrorKind) -> (String, &'static str) {
         }
         E::UnexpectedCharacter { character: '%' } | E::MissingDocumentEndBeforeDirective => {
             ("a % at the start of a line is a directive", "put the value in quotes")
+        }
+        E::UnexpectedCharacter { character } if character.is_control() => {
+            let message = format!("a control character, U+{:04X}", u32::from(*character));
+            return (message, "delete it; in double quotes it may be written as an escape");
         }
         E::UnknownAnchor => {
             ("an alias without its anchor", "define it with &name before *name, or quote a value with *")

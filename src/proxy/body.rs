@@ -219,21 +219,20 @@ impl ResponseBody {
         }
     }
 
-    fn count(&mut self, length: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.peer.activity.moved();
-            exchange.bytes_out += length as u64;
-        }
-    }
-
-    /// Ends before its end.
-    fn fail(&mut self, fault: &'static str, why: Truncated) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+    /// The client is not to take what it has for the whole answer.
+    fn break_off(&mut self, fault: &'static str) {
         if let Some(exchange) = &mut self.exchange {
             exchange.fault = Some(fault);
             exchange.peer.activity.reset.set(self.version == Version::HTTP_10);
             exchange.close();
         }
-        Poll::Ready(Some(Err(why)))
+    }
+
+    fn count(&mut self, length: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.peer.activity.moved();
+            exchange.bytes_out += length as u64;
+        }
     }
 }
 
@@ -267,8 +266,9 @@ impl Body for ResponseBody {
                     let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
                     let Some(cut_off) = cut_off else { return Poll::Pending };
                     ready!(cut_off.sleep.as_mut().poll(cx));
-                    let fault = cut_off.fault.account().word;
-                    this.fail(fault, Truncated::Late)
+                    let word = cut_off.fault.account().word;
+                    this.break_off(word);
+                    Poll::Ready(Some(Err(Truncated::Late)))
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     let ended = incoming.is_end_stream();
@@ -278,7 +278,10 @@ impl Body for ResponseBody {
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Poll::Ready(Some(Err(error))) => this.fail(TRUNCATED, Truncated::Cut(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    this.break_off(TRUNCATED);
+                    Poll::Ready(Some(Err(Truncated::Cut(error))))
+                }
                 Poll::Ready(None) => {
                     this.end();
                     Poll::Ready(None)

@@ -5,7 +5,7 @@
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow answer, stall
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::activity::{Activity, Phase};
 use super::client_stream::ClientStream;
 use super::exchange;
+use super::fault::{TOO_LARGE, UNREADABLE};
 use super::group::{Group, Membership};
 use super::headers::Client;
 use super::http2::{self, Open};
@@ -30,7 +31,7 @@ use super::request;
 use super::rewound::Rewound;
 use super::tls::Session;
 use super::transport::Transport;
-use super::upgrade::{Tunnel, Upgrade};
+use super::upgrade::Tunnel;
 use super::worker::Worker;
 use crate::snapshot::redirect::Scheme;
 
@@ -48,8 +49,6 @@ pub(crate) struct Peer {
     _stream: Option<Open>,
     /// What the connection becomes after the present answer.
     pub(crate) tunnel: Cell<Option<Box<Tunnel>>>,
-    /// What the present request asks it to become.
-    pub(crate) upgrade: RefCell<Option<Box<Upgrade>>>,
 }
 
 impl Peer {
@@ -66,7 +65,6 @@ impl Peer {
             session: session.map(Rc::new),
             _stream: None,
             tunnel: Cell::default(),
-            upgrade: RefCell::default(),
         }
     }
 
@@ -81,7 +79,6 @@ impl Peer {
             session: self.session.clone(),
             _stream: Some(stream),
             tunnel: Cell::default(),
-            upgrade: RefCell::default(),
         }
     }
 }
@@ -162,7 +159,8 @@ fn poll<C: Http>(
                 && error.is_parse()
                 && matches!(activity.phase(), Phase::Idle | Phase::Head)
             {
-                exchange::unreadable(peer, refusal(&error));
+                let (status, fault) = refusal(&error);
+                exchange::unreadable(peer, status, fault);
             }
             return Poll::Ready(true);
         }
@@ -212,8 +210,12 @@ fn poll<C: Http>(
 }
 
 /// What hyper answers to what it cannot read as a request.
-fn refusal(error: &hyper::Error) -> StatusCode {
-    if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+fn refusal(error: &hyper::Error) -> (StatusCode, &'static str) {
+    if error.is_parse_too_large() {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
+    } else {
+        (StatusCode::BAD_REQUEST, UNREADABLE)
+    }
 }
 
 /// hyper's connection without its many type parameters.

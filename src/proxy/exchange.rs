@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
-use super::fault::{CLIENT_GONE, FLOOD, Fault, TOO_LARGE, UNREADABLE};
+use super::fault::{CLIENT_GONE, Fault};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
 use crate::snapshot::cors::Grant;
@@ -128,12 +128,7 @@ impl Exchange {
 }
 
 /// Books what came instead of a request; hyper has answered it already, if it could be answered, and closes.
-pub(crate) fn unreadable(peer: &Peer, status: StatusCode) {
-    let fault = match status {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => TOO_LARGE,
-        StatusCode::TOO_MANY_REQUESTS => FLOOD,
-        _ => UNREADABLE,
-    };
+pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
     peer.worker.fault(fault);

@@ -112,7 +112,7 @@ pub(crate) const CLIENT_GONE: &str = "client_gone";
 pub(crate) const UNREADABLE: &str = "unreadable";
 /// The header of a request is larger than the limit.
 pub(crate) const TOO_LARGE: &str = "header_too_large";
-/// Frames of HTTP/2 that ask for nothing came in numbers.
+/// More frames of HTTP/2 that ask for nothing than anybody needs.
 pub(crate) const FLOOD: &str = "flood";
 /// An upgraded connection on which nothing moved for too long.
 pub(crate) const TUNNEL_IDLE: &str = "tunnel_idle";
@@ -368,10 +368,10 @@ mod tests {
             Fault::Target(TEXT),
             Fault::Host(TEXT),
             Fault::Framing(TEXT),
-            Fault::Body,
-            Fault::Connect,
             Fault::Fields,
             Fault::Protocol,
+            Fault::Body,
+            Fault::Connect,
             Fault::Expectation,
             Fault::UploadTimeout,
             Fault::Misdirected,
@@ -391,8 +391,8 @@ mod tests {
             Fault::NoAnswer,
         ];
         all.into_iter().inspect(|fault| match fault {
-            Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Body | Fault::Connect => {}
-            Fault::Fields | Fault::Protocol => {}
+            Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
+            Fault::Protocol | Fault::Body | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
             Fault::Rewrite | Fault::NoEndpoints | Fault::Refused | Fault::ConnectTimeout => {}

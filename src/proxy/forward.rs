@@ -17,8 +17,6 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::Activity;
@@ -34,11 +32,13 @@ use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
+    mut upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    prepare(&peer, upstream, &mut request)?;
-    let replay = Replay { whole: request.body().is_end_stream() && is_idempotent(request.method()), stale: true };
+    prepare(upstream, &mut request, &mut upgrade)?;
+    let empty = request.body().is_end_stream();
+    let replay = Replay { whole: empty, idempotent: is_idempotent(request.method()), stale: true };
     let mut failure = Fault::NoEndpoints;
     // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
     let mut request = Some(request);
@@ -48,53 +48,54 @@ pub(crate) async fn forward(
         && let Some(address) = peer.worker.pools.next(upstream, &tried)
     {
         exchange.address = Some(address);
-        match attempt(&peer, upstream, address, &mut request, replay, None).await {
+        let lost = match attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, None).await {
             Ok(answer) => return Ok(answer),
-            Err(lost @ (Lost::Unsent | Lost::Unprocessed | Lost::Fault(Fault::Refused | Fault::ConnectTimeout)))
-                if request.is_some() && !peer.activity.overdue.get() =>
-            {
-                failure = lost.fault();
-                tried.push(address);
-            }
-            Err(lost) => return Err(lost.fault()),
+            Err(lost) => lost,
+        };
+        let again = lost.was_not_processed() && request.is_some() && !peer.activity.overdue.get();
+        failure = lost.fault();
+        if !again {
+            break;
         }
+        tried.push(address);
     }
     Err(failure)
 }
 
-/// Makes the request one of the protocol that the endpoints speak.
-pub(crate) fn prepare(peer: &Peer, upstream: &Upstream, request: &mut Request<RequestBody>) -> Result<(), Fault> {
-    if upstream.key.protocol == Protocol::Http2 {
-        let ignored = peer.upgrade.take().is_none_or(|upgrade| upgrade.may_be_ignored());
-        return if ignored { put_into_http2(request) } else { Err(Fault::Protocol) };
+/// Puts the request into the protocol of the endpoint.
+pub(crate) fn prepare(
+    upstream: &Upstream,
+    request: &mut Request<RequestBody>,
+    upgrade: &mut Option<Box<Upgrade>>,
+) -> Result<(), Fault> {
+    match upstream.key.protocol {
+        Protocol::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+                // hyper would leave out the body of a GET that does not say so.
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            if let Some(upgrade) = upgrade {
+                upgrade.ask(request.headers_mut());
+            }
+            Ok(())
+        }
+        Protocol::Http2 => {
+            if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
+                return Err(Fault::Protocol);
+            }
+            put_into_http2(request)
+        }
     }
-    *request.version_mut() = Version::HTTP_11;
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        // hyper would leave out the body of a GET that does not say so.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(upgrade) = &*peer.upgrade.borrow() {
-        upgrade.ask(request.headers_mut());
-    }
-    Ok(())
-}
-
-/// HTTP/2 has the host and the scheme in the target.
-pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
-    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
-    let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
-    target.scheme = Some(Scheme::HTTP);
-    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
-    *request.version_mut() = Version::HTTP_2;
-    Ok(())
 }
 
 /// What may be sent again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replay {
-    /// All of the request is there, and twice is as good as once.
+    /// All of the request is there.
     pub(crate) whole: bool,
+    /// Twice is as good as once.
+    pub(crate) idempotent: bool,
     /// A kept-alive connection that turns out to be gone may cost a request another try.
     pub(crate) stale: bool,
 }
@@ -105,16 +106,19 @@ pub(crate) async fn attempt(
     upstream: &Arc<Upstream>,
     address: SocketAddr,
     request: &mut Option<Request<RequestBody>>,
+    upgrade: &mut Option<Box<Upgrade>>,
     replay: Replay,
     end: Option<Instant>,
 ) -> Result<Response<Source>, Lost> {
     let pools = &peer.worker.pools;
-    let replayable = replay.whole && replay.stale;
+    // An endpoint of HTTP/2 can say that it has not looked at a request, whatever its method.
+    let keep_copy = replay.whole && (replay.idempotent || upstream.key.protocol == Protocol::Http2);
+    let replayable = replay.whole && replay.idempotent && replay.stale;
     let age = if replayable { Duration::MAX } else { FRESH };
     while let Some(connection) = pools.idle(upstream, address, age) {
-        match send(peer, connection, request, replay.whole).await {
+        match send(peer, connection, request, upgrade, keep_copy).await {
             Err(Lost::Unsent) => {}
-            Err(Lost::Unprocessed) if request.is_some() => {
+            Err(Lost::Unprocessed) if replay.stale && request.is_some() => {
                 pools.replayed();
                 break;
             }
@@ -137,15 +141,15 @@ pub(crate) async fn attempt(
         })
     });
     let Some(connected) = patiently(&peer.activity, connect).await else {
-        return Err(Lost::Fault(Fault::ConnectTimeout));
+        return Err(Lost::Unconnected(Fault::ConnectTimeout));
     };
     match connected {
-        Ok(connection) => send(peer, connection, request, replay.whole).await,
+        Ok(connection) => send(peer, connection, request, upgrade, keep_copy).await,
         Err(error) => {
             tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-            Err(Lost::Fault(match error {
-                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
+            Err(Lost::Unconnected(match error {
                 ConnectFailure::Foreign(_) => Fault::BadAnswer,
+                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
                 ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
             }))
         }
@@ -154,9 +158,11 @@ pub(crate) async fn attempt(
 
 /// What became of a request that got no answer.
 pub(crate) enum Lost {
+    /// There is no connection that it could have been sent on.
+    Unconnected(Fault),
     /// Not a byte of it was sent; it is back where it was.
     Unsent,
-    /// The endpoint says that it has not looked at it. It is back where it was, if it could be kept.
+    /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
     Unprocessed,
     /// The connection closed before the answer began.
     Unanswered,
@@ -187,7 +193,15 @@ impl Lost {
     pub(crate) fn fault(self) -> Fault {
         match self {
             Lost::Unsent | Lost::Unprocessed | Lost::Unanswered => Fault::NoAnswer,
-            Lost::Fault(fault) => fault,
+            Lost::Unconnected(fault) | Lost::Fault(fault) => fault,
+        }
+    }
+
+    /// Whether it is certain that nobody has done what it asks for.
+    pub(crate) fn was_not_processed(&self) -> bool {
+        match self {
+            Lost::Unconnected(_) | Lost::Unsent | Lost::Unprocessed => true,
+            Lost::Unanswered | Lost::Fault(_) => false,
         }
     }
 }
@@ -196,18 +210,15 @@ async fn send(
     peer: &Rc<Peer>,
     mut connection: Connection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
+    upgrade: &mut Option<Box<Upgrade>>,
     keep_copy: bool,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;
-    // Of what is not to be sent again unless the endpoint says that it has not looked at it.
-    let mut spare = None;
     let sending = {
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
             *request = Some(copy(&original));
-        } else if connection.can_refuse() && original.body().is_end_stream() {
-            spare = Some(Box::new(copy(&original)));
         }
         connection.send(original)
     };
@@ -226,43 +237,33 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            let lost = Lost::by(&error);
-            if let (Lost::Unprocessed, Some(spare)) = (&lost, spare) {
-                *request = Some(*spare);
-            }
-            return Err(lost);
+            return Err(Lost::by(&error));
         }
     };
     if answer.headers().len() > peer.worker.limits.max_answer_fields {
         return Err(Lost::Fault(Fault::BadAnswer));
     }
-    let switched = switched(peer, &mut answer)?;
+    let switched = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Whoever switches to what we have not asked for is not talking to us.
+        let upgrade = upgrade.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
+        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
+        Some((upgrade, hyper::upgrade::on(&mut answer)))
+    } else if upgrade.as_ref().is_some_and(|upgrade| upgrade.is_confused_by(answer.status())) {
+        return Err(Lost::Fault(Fault::BadAnswer));
+    } else {
+        None
+    };
     let (mut head, incoming) = answer.into_parts();
     framing::settle_answer(&mut head.headers).map_err(Lost::Fault)?;
     strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    let source = match switched {
-        Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
-        None => Source::Upstream { incoming, connection: Some(connection) },
-    };
-    Ok(Response::from_parts(head, source))
-}
-
-type Switched = (Box<Upgrade>, OnUpgrade);
-
-/// Whether the endpoint switches to the protocol that it was asked for.
-fn switched(peer: &Peer, answer: &mut Response<Incoming>) -> Result<Option<Switched>, Lost> {
-    let mut asked = peer.upgrade.borrow_mut();
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Whoever switches to what we have not asked for is not talking to us.
-        let upgrade = asked.take().filter(|upgrade| upgrade.is_answered_by(answer.headers()));
-        let upgrade = upgrade.ok_or(Lost::Fault(Fault::BadAnswer))?;
-        return Ok(Some((upgrade, hyper::upgrade::on(answer))));
-    }
-    match &*asked {
-        Some(upgrade) if upgrade.is_confused_by(answer.status()) => Err(Lost::Fault(Fault::BadAnswer)),
-        _ => Ok(None),
-    }
+    Ok(Response::from_parts(
+        head,
+        match switched {
+            Some((upgrade, endpoint)) => Source::Switched(upgrade, endpoint),
+            None => Source::Upstream { incoming, connection: Some(connection) },
+        },
+    ))
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
@@ -274,6 +275,17 @@ pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output
         Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+/// HTTP/2 has the host and the scheme in the target.
+pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
+    let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
+    target.scheme = Some(Scheme::HTTP);
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
 }
 
 fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::forward;
+use super::forward::put_into_http2;
 use super::limits::Limits;
 use super::stats::{Mirrored, Mirroring};
 use crate::snapshot::rule::Mirror;
@@ -75,7 +75,7 @@ impl Mirrors {
             *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
             let speaks_http2 = mirror.upstream.key.protocol == Protocol::Http2;
-            if !finish(&mut head) || speaks_http2 && forward::put_into_http2(&mut head).is_err() {
+            if !finish(&mut head) || speaks_http2 && put_into_http2(&mut head).is_err() {
                 self.counts.add(Mirrored::Failed);
                 continue;
             }

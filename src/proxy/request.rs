@@ -43,11 +43,11 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
-        Ok(Decision::Forward { rule, backend, upstream, tries }) => {
+        Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
             let answer = match tries {
-                None => forward::forward(upstream, request, &mut exchange).await,
+                None => forward::forward(upstream, request, upgrade, &mut exchange).await,
                 // Boxed: requests of other rules do not set aside what its timers need.
-                Some(tries) => Box::pin(tries::forward(upstream, request, &mut exchange, tries)).await,
+                Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
             };
             answer.map(|mut answer| {
                 edit_answer(&mut answer, &backend.filters);
@@ -102,6 +102,7 @@ enum Decision<'v> {
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
         tries: Option<&'v Tries>,
+        upgrade: Option<Box<Upgrade>>,
     },
 }
 
@@ -114,7 +115,7 @@ fn decide<'v>(
     if let Some(fault) = peer.activity.refused() {
         return Err(fault);
     }
-    *peer.upgrade.borrow_mut() = Upgrade::take(request)?;
+    let upgrade = Upgrade::take(request)?;
     framing::check(request)?;
     if request.headers().len() > peer.worker.limits.max_fields {
         return Err(Fault::Fields);
@@ -196,14 +197,15 @@ fn decide<'v>(
         if let Some(edits) = &filters.request_headers {
             edits.apply(request.headers_mut());
         }
-        if !filters.mirrors.is_empty() {
+        // A handshake makes sense only to who goes on with it.
+        if !filters.mirrors.is_empty() && upgrade.is_none() {
             let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
             peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
     rewrite(request, &path, &levels)?;
 
-    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref() })
+    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
 }
 
 /// Whether the request came over a connection that belongs to another listener than its host does (RFC 9110, section

@@ -16,21 +16,22 @@ use super::connection::Peer;
 use super::exchange::{CutOff, Exchange};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
+use super::upgrade::Upgrade;
 use crate::snapshot::tries::{Retry, Tries};
 use crate::upstream::Upstream;
 
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     request: Request<RequestBody>,
+    upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
     tries: &Tries,
 ) -> Result<Response<Source>, Fault> {
     exchange.peer.activity.patient.set(tries.decides_patience());
-    let Some(limit) = tries.request.duration() else { return all(upstream, request, exchange, tries).await };
+    let all = all(upstream, request, upgrade, exchange, tries);
+    let Some(limit) = tries.request.duration() else { return all.await };
     let end = Instant::now() + limit;
-    let Ok(outcome) = timeout_at(end, all(upstream, request, exchange, tries)).await else {
-        return Err(Fault::RequestTimeout);
-    };
+    let Ok(outcome) = timeout_at(end, all).await else { return Err(Fault::RequestTimeout) };
     if exchange.cut_off.as_ref().is_none_or(|cut_off| cut_off.sleep.deadline() > end) {
         exchange.cut_off = Some(CutOff::at(end, Fault::RequestTimeout));
     }
@@ -41,6 +42,7 @@ pub(crate) async fn forward(
 async fn all(
     upstream: &Arc<Upstream>,
     mut request: Request<RequestBody>,
+    mut upgrade: Option<Box<Upgrade>>,
     exchange: &mut Exchange,
     tries: &Tries,
 ) -> Result<Response<Source>, Fault> {
@@ -48,10 +50,11 @@ async fn all(
     let pools = &peer.worker.pools;
     let retry = tries.retry.as_ref();
     let replay = Replay {
-        whole: is_replayable(&peer, &mut request, tries).await?,
+        whole: is_whole(&peer, &mut request, tries).await?,
+        idempotent: is_idempotent(request.method()),
         stale: retry.is_none_or(|retry| retry.attempts > 0),
     };
-    prepare(&peer, upstream, &mut request)?;
+    prepare(upstream, &mut request, &mut upgrade)?;
     let most = retry.map_or(ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
     let mut request = Some(request);
     let mut tried = Vec::new();
@@ -61,47 +64,40 @@ async fn all(
         exchange.address = Some(address);
         peer.activity.moved();
         let end = tries.backend_request.duration().map(|limit| Instant::now() + limit);
-        let trying = attempt(&peer, upstream, address, &mut request, replay, end);
+        let trying = attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, end);
         let outcome = match end {
             None => trying.await,
             Some(end) => timeout_at(end, trying).await.unwrap_or(Err(Lost::Fault(Fault::BackendTimeout))),
         };
         let is_last = further >= most;
-        let failure = match outcome {
-            Ok(answer) if !is_last && replay.whole && retry.is_some_and(|retry| refuses(retry, &answer)) => {
-                discard(answer);
-                None
-            }
+        let (failure, at_once) = match outcome {
             Ok(answer) => {
-                exchange.cut_off = end.map(|end| CutOff::at(end, Fault::BackendTimeout));
-                return Ok(answer);
+                let sent_again = replay.whole && replay.idempotent && !is_last;
+                if !(sent_again && retry.is_some_and(|retry| refuses(retry, &answer))) {
+                    exchange.cut_off = end.map(|end| CutOff::at(end, Fault::BackendTimeout));
+                    return Ok(answer);
+                }
+                discard(answer);
+                (Fault::AnswerTimeout, false)
             }
             Err(lost) => {
-                let again = match lost {
-                    Lost::Unsent | Lost::Unprocessed | Lost::Fault(Fault::Refused | Fault::ConnectTimeout) => true,
-                    Lost::Fault(Fault::BackendTimeout) => retry.is_some(),
-                    Lost::Unanswered | Lost::Fault(_) => false,
-                };
+                let was_not_processed = lost.was_not_processed();
                 let fault = lost.fault();
-                // It is there if it was not sent, or if it may be sent again.
+                // Too late for it to be known to be unprocessed, so it has to be there, and to bear repeating.
+                let is_late = fault == Fault::BackendTimeout && retry.is_some() && replay.idempotent;
+                let again = was_not_processed || is_late;
                 if is_last || !again || request.is_none() || peer.activity.overdue.get() {
                     return Err(fault);
                 }
-                Some(fault)
+                // The next one knows nothing of it.
+                (fault, was_not_processed && upstream.reachable().len() > tried.len())
             }
         };
-        let another = upstream.reachable().len() > tried.len();
-        match (failure, retry) {
-            // The next one knows nothing of it.
-            (Some(Fault::Refused | Fault::ConnectTimeout | Fault::NoAnswer), _) if another => {}
-            (Some(fault), None) => return Err(fault),
-            (_, retry) => {
-                let wait = retry.map(|retry| retry.wait(u32::try_from(further).unwrap_or(u32::MAX), fastrand::f64()));
-                if let Some(wait) = wait.filter(|wait| !wait.is_zero())
-                    && patiently(&peer.activity, sleep(wait)).await.is_none()
-                {
-                    return Err(failure.unwrap_or(Fault::AnswerTimeout));
-                }
+        if !at_once {
+            let Some(retry) = retry else { return Err(failure) };
+            let wait = retry.wait(u32::try_from(further).unwrap_or(u32::MAX), fastrand::f64());
+            if !wait.is_zero() && patiently(&peer.activity, sleep(wait)).await.is_none() {
+                return Err(failure);
             }
         }
         further += 1;
@@ -130,13 +126,13 @@ fn next(
     Some(address)
 }
 
-/// Whether the whole request may be sent again, after reading its body ahead if something may come of that.
-async fn is_replayable(peer: &Peer, request: &mut Request<RequestBody>, tries: &Tries) -> Result<bool, Fault> {
-    if !is_idempotent(request.method()) {
-        return Ok(false);
-    }
+/// Whether all of the request is there, after reading its body ahead if something may come of that.
+async fn is_whole(peer: &Peer, request: &mut Request<RequestBody>, tries: &Tries) -> Result<bool, Fault> {
     if request.body().is_end_stream() {
         return Ok(true);
+    }
+    if !is_idempotent(request.method()) {
+        return Ok(false);
     }
     let may_come =
         |retry: &Retry| retry.attempts > 0 && (!retry.codes.is_empty() || tries.backend_request.duration().is_some());

@@ -263,12 +263,16 @@ async fn accept(
     permits: Arc<Semaphore>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    // Beyond the limit of connections one waits here, and the others in the system's queue. No worker keeps a permit while
+    // nobody comes to it: another may have clients for it.
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+    let mut failing = false;
     loop {
         let accepted = async {
-            // First the permit: without one, clients wait in the system's queue and not in ours.
-            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
-            let (stream, address) = listener.accept().await?;
-            Ok((stream, address, permit))
+            if waiting.is_none() {
+                waiting = Some(listener.accept().await?);
+            }
+            Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
         };
         let accepted: io::Result<_> = tokio::select! {
             biased;
@@ -276,15 +280,27 @@ async fn accept(
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, address, permit)) => start_connection(&worker, &group, stream, address, permit),
+            Ok(permit) => {
+                failing = false;
+                if let Some((stream, address)) = waiting.take() {
+                    start_connection(&worker, &group, stream, address, permit);
+                }
+            }
             Err(error) if belongs_to_one_connection(&error) => worker.ledger.accept_errors.add(1),
             Err(error) => {
                 // Out of file descriptors or memory. Accepting at once again would fail as often as the loop can turn.
                 worker.ledger.accept_errors.add(1);
-                tracing::warn!(%error, address = %group.address, "Cannot accept connections; trying again");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, address = %group.address, "Cannot accept connections; trying again");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    if let Some((stream, address)) = waiting
+        && let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+    {
+        start_connection(&worker, &group, stream, address, permit);
     }
     // What the system has accepted for us already is served; tokio would not ask it again without an event.
     let Ok(listener) = listener.into_std() else { return };

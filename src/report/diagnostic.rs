@@ -55,7 +55,32 @@ pub fn of_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
     let notes = verdict.notes.iter().map(|note| of_problem(id, Severity::Warning, None, "Remark", note));
     diagnostics.extend(notes);
     diagnostics.retain(|diagnostic| told.insert((diagnostic.field.clone(), diagnostic.message.clone())));
+    if diagnostics.iter().any(|diagnostic| !only_points(diagnostic)) {
+        diagnostics.retain(|diagnostic| !only_points(diagnostic));
+    }
     diagnostics
+}
+
+/// Whether it sends the reader to another condition of the same object. In a status each condition stands for itself;
+/// here what it points to is told as well.
+fn only_points(diagnostic: &Diagnostic) -> bool {
+    POINTERS.contains(&diagnostic.remedy.as_str())
+}
+
+/// What a refused object is missed by: "it does not exist" would send the reader to look for what is there.
+pub fn explain_missing(diagnostics: &mut [Diagnostic]) {
+    let refused: HashSet<String> = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.id.is_none() && diagnostic.severity == Severity::Error)
+        .filter_map(|diagnostic| diagnostic.object.clone())
+        .collect();
+    for diagnostic in diagnostics {
+        let Some(missing) = diagnostic.message.strip_suffix(" does not exist") else { continue };
+        if refused.contains(missing) {
+            diagnostic.message = format!("{missing} is refused itself");
+            diagnostic.remedy = "correct it as its own error says".to_owned();
+        }
+    }
 }
 
 /// Fills in the places of verdicts, all at once so that each file is read once.
@@ -134,6 +159,9 @@ fn of_problem(
     }
 }
 
+const POINTERS: &[&str] =
+    &["see the conditions of the listener", "see the conditions of the Gateway", "see its condition Accepted"];
+
 /// Conditions of the Gateway API whose good value is `False`.
 const BAD_WHEN_TRUE: &[&str] = &["Conflicted", "OverlappingTLSConfig", "PartiallyInvalid"];
 
@@ -144,6 +172,24 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectKey};
+
+    #[test]
+    fn a_refused_object_is_not_called_missing() {
+        let id = ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"));
+        let note = |message: &str| Problem::new("spec", message, "create it");
+        let notes = vec![note("Secret default/a does not exist"), note("Secret default/b does not exist")];
+        let mut diagnostics = of_verdict(&id, &Verdict { notes, ..Verdict::default() });
+        let refused = Diagnostic {
+            severity: Severity::Error,
+            object: Some("Secret default/a".to_owned()),
+            id: None,
+            ..diagnostics[0].clone()
+        };
+        diagnostics.push(refused);
+        explain_missing(&mut diagnostics);
+        let messages: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+        assert_eq!(messages[..2], ["Secret default/a is refused itself", "Secret default/b does not exist"]);
+    }
 
     #[test]
     fn a_problem_is_told_once_and_found() {
@@ -167,6 +213,14 @@ mod tests {
                 found.iter().map(|found| (found.severity, found.field.as_str(), found.message.as_str())).collect();
             assert_eq!(found, expected);
         }
+        let pointer =
+            Problem::new("spec.listeners[0]", "listener a is not served", "see the conditions of the listener");
+        let pointing = Condition { code: Code::ClassInvalidParameters, problems: vec![pointer] };
+        let alone = of_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
+        assert_eq!(alone.len(), 1, "with nothing else to say it is said");
+        let both = of_verdict(&id, &Verdict { conditions: vec![pointing, refused.clone()], ..Verdict::default() });
+        assert_eq!((both.len(), both[0].field.as_str()), (1, "spec.parametersRef"));
+
         let verdict = Verdict {
             conditions: vec![refused],
             notes: vec![problem, Problem::new("a", "b", "c")],

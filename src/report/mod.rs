@@ -18,8 +18,8 @@ mod table;
 mod terminal;
 
 pub use changes::changes;
-pub use diagnostic::{Diagnostic, locate, of_refusal, of_verdict, sort};
+pub use diagnostic::{Diagnostic, explain_missing, locate, of_refusal, of_verdict, sort};
 pub use json::json;
-pub use summary::{Counts, summary};
+pub use summary::{Counts, count, not_read, summary};
 pub use table::{RouteRow, routes, verdicts};
 pub use terminal::terminal;

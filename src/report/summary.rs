@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::diagnostic::Diagnostic;
 use super::plain::plain;
-use super::table::count;
 use crate::manifests::Severity;
 
 /// What was looked at.
@@ -29,13 +28,24 @@ pub fn summary(counts: Counts<'_>, diagnostics: &[Diagnostic]) -> String {
     let files = count(counts.files as u64, "file");
     let mut out = format!("{found}; {objects} read from {files}");
     if !counts.ignored.is_empty() {
-        let kinds = counts.ignored.iter().take(SHOWN).map(|(kind, number)| format!("{number} {}", plain(kind)));
-        out += &format!(", and not {}", kinds.collect::<Vec<_>>().join(", "));
-        if counts.ignored.len() > SHOWN {
-            out += &format!(" and {} more kinds", counts.ignored.len() - SHOWN);
-        }
+        out += &format!(", and not {}", not_read(counts.ignored));
     }
     out + "\n"
+}
+
+/// Kinds that we do not read: `5 apps/v1/Deployment, 1 v1/Pod`.
+pub fn not_read(ignored: &BTreeMap<String, usize>) -> String {
+    let kinds = ignored.iter().take(SHOWN).map(|(kind, number)| format!("{number} {}", plain(kind)));
+    let mut out = kinds.collect::<Vec<_>>().join(", ");
+    if ignored.len() > SHOWN {
+        out += &format!(" and {} more kinds", ignored.len() - SHOWN);
+    }
+    out
+}
+
+/// `1 route`, `2 routes`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Kinds that are named; a folder of everything has many.

@@ -5,7 +5,8 @@ use comfy_table::presets::NOTHING;
 
 use super::diagnostic::{conditions, is_bad, of_verdict};
 use super::plain::plain;
-use crate::compile::verdict::{Condition, Verdict, Verdicts};
+use super::summary::count;
+use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use crate::manifests::Severity;
 
 /// Every object with what we think of it.
@@ -40,10 +41,14 @@ pub fn routes(rows: &[RouteRow]) -> String {
 /// A verdict in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
+    /// It has no conditions: others refer to it, and say what they think of it.
+    Read,
+    /// The same, with something to say about it.
+    ReadWithRemarks,
     Accepted,
     /// Served, with something to say about it.
     Remarks,
-    /// Some listeners or parents are fine and some are not.
+    /// Some listeners, parents or rules are fine and some are not.
     Partly,
     Refused,
 }
@@ -55,24 +60,35 @@ impl Word {
         let parts: Vec<bool> =
             parts.chain(verdict.parents.iter().map(|parent| &parent.conditions)).map(|all| is_fine(all)).collect();
         let fine = parts.iter().filter(|fine| **fine).count();
+        let serves_some =
+            verdict.parents.iter().any(|parent| !parent.conditions.iter().any(|found| refuses(found.code)));
         let remarks =
             || !verdict.notes.is_empty() || conditions(verdict).any(|(_, condition)| !condition.problems.is_empty());
         match (is_fine(&verdict.conditions), fine == parts.len()) {
+            _ if conditions(verdict).next().is_none() && remarks() => Word::ReadWithRemarks,
+            _ if conditions(verdict).next().is_none() => Word::Read,
             (true, true) if remarks() => Word::Remarks,
             (true, true) => Word::Accepted,
-            _ if fine > 0 => Word::Partly,
+            _ if fine > 0 || serves_some => Word::Partly,
             _ => Word::Refused,
         }
     }
 
     pub(super) fn text(self) -> &'static str {
         match self {
+            Word::Read => "Read",
+            Word::ReadWithRemarks => "Read*",
             Word::Accepted => "Accepted",
             Word::Remarks => "Accepted*",
             Word::Partly => "Partly",
             Word::Refused => "Refused",
         }
     }
+}
+
+/// Whether a condition takes all of a route out of service. Others leave the rules that are right.
+fn refuses(code: Code) -> bool {
+    is_bad(code) && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
 }
 
 /// The first thing that is wrong, or what the object serves.
@@ -104,11 +120,6 @@ fn detail(verdict: &Verdict, diagnostics: &[super::Diagnostic]) -> String {
     parts.join(", ")
 }
 
-/// `1 route`, `2 routes`.
-pub(super) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 fn table<const COLUMNS: usize>(heading: [&str; COLUMNS], rows: impl Iterator<Item = [String; COLUMNS]>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(heading);
@@ -128,7 +139,7 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{Code, ListenerVerdict, ParentVerdict, Problem};
+    use crate::compile::verdict::{ListenerVerdict, ParentVerdict, Problem};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
         let problems = problems.iter().map(|message| Problem::new("spec.x", *message, "correct it")).collect();
@@ -144,7 +155,7 @@ mod tests {
             section_name: section.map(str::to_owned),
             port: None,
         };
-        ParentVerdict { index: 0, parent, conditions: vec![condition] }
+        ParentVerdict { controller: "portico".into(), index: 0, parent, conditions: vec![condition] }
     }
 
     #[test]
@@ -196,6 +207,14 @@ mod tests {
                 },
             ),
             (
+                Kind::HttpRoute,
+                ObjectKey::new("default", "d"),
+                Verdict {
+                    parents: vec![parent("web", None, condition(Code::RouteBackendNotFound, &["no Service"]))],
+                    ..Verdict::default()
+                },
+            ),
+            (
                 Kind::Service,
                 ObjectKey::new("default", "c"),
                 Verdict { notes: vec![Problem::new("spec", "odd", "x")], ..Verdict::default() },
@@ -204,13 +223,14 @@ mod tests {
         let all: Verdicts =
             all.into_iter().map(|(kind, key, verdict)| (ObjectId::new(kind, key), Arc::new(verdict))).collect();
         let expected = "\
-KIND           NAMESPACE/NAME   VERDICT     DETAIL
-GatewayClass   other            Refused     InvalidParameters: spec.x: no such thing (+1 more)
+KIND           NAMESPACE/NAME   VERDICT    DETAIL
+GatewayClass   other            Refused    InvalidParameters: spec.x: no such thing (+1 more)
 GatewayClass   portico          Accepted
-Gateway        default/web      Accepted    127.0.0.1, 1 listener, 2 routes
-HTTPRoute      default/a        Accepted    web/http web2
-HTTPRoute      default/b        Partly      InvalidParameters: spec.x: no \\u{1b}[0m
-Service        default/c        Accepted*   Remark: spec: odd
+Gateway        default/web      Accepted   127.0.0.1, 1 listener, 2 routes
+HTTPRoute      default/a        Accepted   web/http web2
+HTTPRoute      default/b        Partly     InvalidParameters: spec.x: no \\u{1b}[0m
+HTTPRoute      default/d        Partly     BackendNotFound: spec.x: no Service
+Service        default/c        Read*      Remark: spec: odd
 ";
         assert_eq!(verdicts(&all), expected);
     }

@@ -311,7 +311,7 @@ fn the_usual_mistakes_in_gateways_read_well() {
         ),
         (
             json!([{"name": "a", "port": 80, "protocol": "HTTP"}, {"name": "b", "port": 80, "protocol": "HTTP"}]),
-            "spec.listeners: listener a: another listener has the same port, protocol and hostname; change one of the three",
+            "spec.listeners: listener a: another listener has the same port, protocol and hostname; change the hostname or the port of one",
         ),
         (
             json!([{"name": "a", "port": 443, "protocol": "HTTPS", "tls": {}}]),

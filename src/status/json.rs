@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::compile::verdict::{Condition, Verdict};
 
 /// What belongs under `status`; remarks on objects without conditions are under `notes`, which no API has.
-pub fn status(verdict: &Verdict, controller: &str) -> Value {
+pub fn status(verdict: &Verdict) -> Value {
     let conditions = |list: &[Condition]| -> Vec<Value> {
         list.iter().map(|condition| describe(condition, verdict.generation)).collect()
     };
@@ -44,7 +44,7 @@ pub fn status(verdict: &Verdict, controller: &str) -> Value {
                     described[key] = value;
                 }
             }
-            json!({"parentRef": described, "controllerName": controller, "conditions": conditions(&parent.conditions)})
+            json!({"parentRef": described, "controllerName": &*parent.controller, "conditions": conditions(&parent.conditions)})
         });
         status.insert("parents".to_owned(), parents.collect());
     }

@@ -58,7 +58,7 @@ pub struct Connection<B> {
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
     /// What it counts for while it has a request.
-    load: Option<Load>,
+    _load: Option<Load>,
     pool: Rc<Pool<B>>,
 }
 
@@ -93,7 +93,7 @@ where
             self.traffic.reused.add(1);
             upstream.succeeded(address);
             let sender = Sender::Http2(lease);
-            return Some(Connection { sender, address, reused: true, load: upstream.load(address), pool });
+            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
@@ -105,13 +105,8 @@ where
         drop(endpoints);
         self.traffic.reused.add(1);
         upstream.succeeded(address);
-        Some(Connection {
-            sender: Sender::Http1(newest.sender),
-            address,
-            reused: true,
-            load: upstream.load(address),
-            pool,
-        })
+        let sender = Sender::Http1(newest.sender);
+        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -133,7 +128,7 @@ where
             Ok(_) => upstream.succeeded(address),
             Err(_) => upstream.failed(address),
         }
-        Ok(Connection { sender: connected?, address, reused: false, load, pool })
+        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
@@ -193,15 +188,9 @@ impl<B: Body + 'static> Connection<B> {
         }
     }
 
-    /// Whether the endpoint can say that it has not looked at a request.
-    pub fn can_refuse(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
-    }
-
     /// Gives the connection back for the next request, if it can take one.
     pub fn keep(self) {
-        let Connection { sender, address, pool, load, .. } = self;
-        drop(load);
+        let Connection { sender, address, pool, .. } = self;
         // A place on a shared connection is given back by dropping it.
         let Sender::Http1(mut sender) = sender else { return };
         if sender.is_closed() {

@@ -84,7 +84,7 @@ impl Case {
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            pool: if pool.is_empty() { Pool::loopback() } else { Pool::explicit(pool, vec![host]) },
+            pool: if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) },
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,

@@ -103,6 +103,18 @@ async fn clients_beyond_the_limit_wait_for_their_turn() {
     assert_eq!(third.answer(false).await.status, 200);
 }
 
+/// Which worker gets a client is the system's choice, so each must be able to take it.
+#[tokio::test]
+async fn a_limit_smaller_than_the_number_of_workers_keeps_nobody_out() {
+    let endpoint = Endpoint::ok().await;
+    let limits = Limits { max_connections: 1, ..Limits::default() };
+    let gate = Gate::with(Options { limits, workers: 4, ..Options::default() }, to(endpoint.address)).await;
+    for _ in 0..20 {
+        let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(answer.status, 200);
+    }
+}
+
 /// A gate whose only rule has limits of its own.
 async fn gate_of_rule(limits: Limits, endpoint: &Endpoint, tries: Tries) -> Gate {
     let action = trying(forward(vec![(1, upstream("web", &[endpoint.address]))]), tries);

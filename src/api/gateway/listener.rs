@@ -140,7 +140,7 @@ const LISTENER_RULES: &[(&str, &str)] = &[
         "self.filter(other, other.port == listener.port && other.protocol == listener.protocol \
          && (has(other.hostname) ? other.hostname : '') \
          == (has(listener.hostname) ? listener.hostname : '')).size() == 1",
-        "another listener has the same port, protocol and hostname; change one of the three",
+        "another listener has the same port, protocol and hostname; change the hostname or the port of one",
     ),
 ];
 

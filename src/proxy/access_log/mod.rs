@@ -3,13 +3,13 @@
 mod line;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -29,13 +29,6 @@ pub enum Destination {
 pub enum Format {
     Text,
     Json,
-}
-
-impl Format {
-    /// Text for people, JSON for machines.
-    pub fn for_stdout() -> Self {
-        if io::stdout().is_terminal() { Format::Text } else { Format::Json }
-    }
 }
 
 /// What is written about one request. Nothing in it is formatted yet; that is the writer's work.
@@ -68,7 +61,8 @@ pub(crate) struct Record {
 pub struct AccessLog {
     queue: Option<SyncSender<Record>>,
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Says that the writer is done, by hanging up.
+    written: Mutex<Option<Receiver<()>>>,
     thread: Option<Thread>,
 }
 
@@ -85,7 +79,7 @@ impl AccessLog {
         let shared = Arc::new(Shared::default());
         let mut sink = match destination {
             Destination::Off => {
-                return Ok(AccessLog { queue: None, shared, writer: Mutex::new(None), thread: None });
+                return Ok(AccessLog { queue: None, shared, written: Mutex::new(None), thread: None });
             }
             Destination::Stdout => Sink::Stdout(BufWriter::new(io::stdout())),
             Destination::File(path) => {
@@ -94,12 +88,16 @@ impl AccessLog {
             }
         };
         let (sender, receiver) = sync_channel(QUEUE);
+        let (writing, written) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
             let shared = Arc::clone(&shared);
-            move || write_all(&receiver, &mut sink, format, &shared)
+            move || {
+                write_all(&receiver, &mut sink, format, &shared);
+                drop(writing);
+            }
         })?;
         let thread = Some(writer.thread().clone());
-        Ok(AccessLog { queue: Some(sender), shared, writer: Mutex::new(Some(writer)), thread })
+        Ok(AccessLog { queue: Some(sender), shared, written: Mutex::new(Some(written)), thread })
     }
 
     /// Opens the file anew before the next record: its old one was moved away (SIGHUP).
@@ -109,14 +107,15 @@ impl AccessLog {
     }
 
     /// Waits until everything handed over so far is written, and ends the log: what comes later is dropped and counted.
+    /// Not for long, since a pipe that nobody reads takes nothing, and must not keep the process alive.
     pub fn finish(&self) {
         self.shared.ending.store(true, Ordering::SeqCst);
         if let Some(thread) = &self.thread {
             thread.unpark();
         }
-        if let Some(writer) = self.writer.lock().take() {
-            // A writer that panicked has nothing left to write.
-            drop(writer.join());
+        if let Some(written) = self.written.lock().take() {
+            // Whether it hung up, also by a panic, or the time is over: there is nothing more to do for it.
+            written.recv_timeout(LAST_LINES).ok();
         }
     }
 
@@ -158,6 +157,9 @@ impl Drop for AccessLog {
 
 /// Records that may wait. At 50,000 requests a second it is more than a second's delay of the disk.
 const QUEUE: usize = 65_536;
+
+/// How long the end waits for the last records to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How long the writer lets records gather. Waking it for each would cost more than writing them.
 const GATHER: Duration = Duration::from_millis(20);
@@ -248,6 +250,8 @@ fn open(path: &PathBuf) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::line::testing::record;
     use super::*;
 
@@ -272,5 +276,20 @@ mod tests {
         drop(log);
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
+    }
+
+    /// A terminal that is held, or a pager at its first page.
+    #[test]
+    fn a_reader_that_does_not_read_cannot_keep_the_process_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let log = AccessLog::start(Destination::File(path), Format::Text).unwrap();
+        // Several times what a pipe holds.
+        for _ in 0..5000 {
+            log.write(record("/unread"));
+        }
+        log.finish();
     }
 }

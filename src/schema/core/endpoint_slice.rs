@@ -46,7 +46,7 @@ fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Repo
     let actual = match (is_v4, is_v6) {
         (true, _) => Some("IPv4"),
         (_, true) => Some("IPv6"),
-        _ if is_full_name(address) => Some("FQDN"),
+        _ if is_full_name(address) && !ends_in_number(address) => Some("FQDN"),
         _ => None,
     };
     let remedy = match actual {
@@ -65,6 +65,11 @@ fn check_address(family: &str, address: &str, path: &Path<'_>, report: &mut Repo
 fn is_full_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     (DNS_NAME.accepts)(text) && text.contains('.')
+}
+
+/// A number out of range rather than a name: no top-level domain is a number.
+fn ends_in_number(text: &str) -> bool {
+    text.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn check_ports(object: &Value, report: &mut Report) {

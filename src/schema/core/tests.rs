@@ -170,6 +170,10 @@ fn an_endpoint_slice_holds_addresses_of_its_type() {
                 r#"endpoints[0].addresses[0]: "web" is not an IPv6 address; write one, for example `2001:db8::1`"#,
             ),
             (
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.256"]}]}),
+                r#"endpoints[0].addresses[0]: "10.0.0.256" is not an IPv4 address; write one, for example `192.0.2.1`"#,
+            ),
+            (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1:80"]}]}),
                 r#"endpoints[0].addresses[0]: "10.0.0.1:80" is not an IPv4 address; leave the port out: it stands under `ports`"#,
             ),

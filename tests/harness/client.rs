@@ -1,0 +1,139 @@
+//! A client for HTTP/1.1 that notices everything: one request at a time, or without end from a thread of its own.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// A complete response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a header field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.map(|(field, value)| (field, value.trim())).find(|(field, _)| field.eq_ignore_ascii_case(name))?.1.into()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.body))
+    }
+}
+
+/// A kept connection.
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub fn open(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream: BufReader::new(stream) })
+    }
+
+    /// Asks for a path of `host`. An answer that ends early is an error.
+    pub fn get(&mut self, host: &str, path: &str) -> io::Result<Answer> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head)? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {head:?}")));
+            }
+        }
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+        let mut answer = Answer { status, head, body: String::new() };
+        let mut body = Vec::new();
+        if answer.field("transfer-encoding") == Some("chunked") {
+            loop {
+                let mut size = String::new();
+                self.stream.read_line(&mut size)?;
+                let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+                let start = body.len();
+                body.resize(start + size + 2, 0);
+                self.stream.read_exact(&mut body[start..])?;
+                body.truncate(start + size);
+                if size == 0 {
+                    break;
+                }
+            }
+        } else if let Some(length) = answer.field("content-length") {
+            body.resize(length.parse().map_err(io::Error::other)?, 0);
+            self.stream.read_exact(&mut body)?;
+        } else {
+            self.stream.read_to_end(&mut body)?;
+        }
+        answer.body = String::from_utf8(body).map_err(io::Error::other)?;
+        Ok(answer)
+    }
+}
+
+/// One request on a connection of its own.
+pub fn try_get(address: &str, host: &str, path: &str) -> io::Result<Answer> {
+    Connection::open(address)?.get(host, path)
+}
+
+/// As `try_get`, where there has to be an answer.
+pub fn get(address: &str, path: &str) -> Answer {
+    try_get(address, address, path).unwrap_or_else(|error| panic!("http://{address}{path}: {error}"))
+}
+
+/// A client that asks for one thing without end, and remembers every answer that is not 200.
+pub struct Visitor {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Visitor {
+    /// `keep` is for one connection that is kept as long as the server lets us, else there is one for each request.
+    pub fn start(address: String, path: &'static str, keep: bool) -> Visitor {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let (mut count, mut failures) = (0, Vec::new());
+            let mut kept: Option<Connection> = None;
+            while !stopped.load(Ordering::Relaxed) {
+                let asked = kept.take().map_or_else(|| Connection::open(&address), Ok).and_then(|mut connection| {
+                    let answer = connection.get(&address, path)?;
+                    let closes = answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                    kept = (keep && !closes).then_some(connection);
+                    Ok(answer)
+                });
+                count += 1;
+                match asked {
+                    Ok(answer) if answer.status == 200 => {}
+                    Ok(answer) => failures.push(format!("request {count}: {}{}", answer.head, answer.body)),
+                    Err(error) => failures.push(format!("request {count}: {error}")),
+                }
+            }
+            (count, failures)
+        });
+        Visitor { stop, thread }
+    }
+
+    /// How many requests there were. Fails if one of them did.
+    pub fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, failures) = self.thread.join().expect("it does not panic");
+        assert!(failures.is_empty(), "{} of {count} requests failed, first {}", failures.len(), failures[0]);
+        count
+    }
+}

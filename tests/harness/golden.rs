@@ -1,0 +1,77 @@
+//! Expected texts in files. `UPDATE=1` rewrites them; the difference is then reviewed like code.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use super::program::root;
+
+/// The file of an expected text, below `tests/`.
+pub struct Golden {
+    name: String,
+}
+
+impl Golden {
+    pub fn new(name: impl Into<String>) -> Self {
+        Golden { name: name.into() }
+    }
+
+    /// The expected text; empty if there is no file yet.
+    pub fn expected(&self) -> String {
+        fs::read_to_string(self.path()).unwrap_or_default()
+    }
+
+    /// Compares, or rewrites the file. Says what differs.
+    pub fn compare(&self, found: &str) -> Result<(), String> {
+        if is_update() {
+            if self.expected() != found {
+                fs::create_dir_all(self.path().parent().expect("it is below tests")).unwrap();
+                fs::write(self.path(), found).unwrap();
+            }
+            return Ok(());
+        }
+        let expected = self.expected();
+        if expected == found {
+            return Ok(());
+        }
+        Err(format!(
+            "tests/{} is not what it says now (- expected, + found):\n{}",
+            self.name,
+            difference(&expected, found)
+        ))
+    }
+
+    fn path(&self) -> PathBuf {
+        root().join("tests").join(&self.name)
+    }
+}
+
+/// Whether expected texts are to be rewritten.
+pub fn is_update() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
+/// Fails with everything that differs.
+pub fn expect_none(differing: &[String], program: &str) {
+    assert!(differing.is_empty(), "{}\nIf that is right: UPDATE=1 cargo test --test {program}", differing.join("\n"));
+}
+
+/// The lines from the first that differs to the last.
+fn difference(expected: &str, found: &str) -> String {
+    let (expected, found): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
+    let same = |pair: &(&&str, &&str)| pair.0 == pair.1;
+    let start = expected.iter().zip(&found).take_while(same).count();
+    let rest = expected.len().min(found.len()) - start;
+    let end = expected.iter().rev().zip(found.iter().rev()).take(rest).take_while(same).count();
+    let mut out = String::new();
+    for line in &expected[start.saturating_sub(3)..start] {
+        writeln!(out, "  {line}").unwrap();
+    }
+    for line in &expected[start..expected.len() - end] {
+        writeln!(out, "- {line}").unwrap();
+    }
+    for line in &found[start..found.len() - end] {
+        writeln!(out, "+ {line}").unwrap();
+    }
+    out
+}

@@ -1,0 +1,78 @@
+//! Objects that many tests need, as text with placeholders.
+
+use super::site::Site;
+
+/// A class, a Gateway `good` on `@port@`, and a Service `echo` that leads to the echo server.
+pub const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata:
+  name: portico
+spec:
+  controllerName: portico.dev/gateway-controller
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: good
+spec:
+  gatewayClassName: portico
+  listeners:
+    - name: http
+      protocol: HTTP
+      port: @port@
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: echo
+  annotations:
+    portico.dev/address: @address@
+spec:
+  ports:
+    - port: 80
+      targetPort: @echo@
+";
+
+/// A Gateway with one listener.
+pub fn gateway(name: &str, port: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: {name}
+spec:
+  gatewayClassName: portico
+  listeners:
+    - name: http
+      protocol: HTTP
+      port: {port}
+"
+    )
+}
+
+/// A route of a Gateway, for the path of its name, to a Service.
+pub fn route(gateway: &str, name: &str, service: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: {name}
+spec:
+  parentRefs:
+    - name: {gateway}
+  rules:
+    - matches:
+        - path:
+            value: /{name}
+      backendRefs:
+        - name: {service}
+          port: 80
+"
+    )
+}
+
+/// Puts the Gateway and a route `good` into the folder of manifests.
+pub fn place_good(site: &Site) {
+    site.save("manifests/gateway.yaml", GATEWAY);
+    site.save("manifests/good.yaml", &route("good", "good", "echo"));
+}

@@ -1,0 +1,255 @@
+//! The first minutes of a newcomer, word by word: `make run`, the lines it prints pasted into a shell, the README's
+//! examples, edits and slips, Ctrl-C. In a network of its own, so that the real ports and `localhost` can be used.
+//!
+//! What is printed stands in `tests/make_run/`; `UPDATE=1 cargo test --test make_run` rewrites it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use harness::golden::{self, Golden};
+use harness::network::Network;
+use harness::program::{Program, clean, output, portico, root, signal};
+use harness::site::{Site, files_below, without_times};
+
+#[test]
+fn what_make_run_prints_can_be_pasted_and_the_readmes_are_true() {
+    let Some(network) = Network::new() else { return };
+    let site = Site::new();
+    let mut command = network.command("make", &["run".to_owned()]);
+    clean(&mut command);
+    command.current_dir(root()).env("PATH", without_build(&site));
+    let program = Program::start_group(command);
+    let told = program.wait_started();
+    let mut differing: Vec<String> =
+        Golden::new("make_run/start.txt").compare(&without_times(&told)).err().into_iter().collect();
+    let shell = Shell { network, program: &program, site: &site };
+
+    // Every line is answered, and each by another route.
+    let lines: Vec<_> =
+        told.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("curl ")).collect();
+    assert!(lines.len() >= 4, "{told}");
+    let mut routes = BTreeSet::new();
+    for (number, line) in lines.iter().enumerate() {
+        let (status, answer) = shell.paste(line);
+        assert!((200..400).contains(&status), "{line}\n{status}\n{answer}");
+        let logged = &program.wait_lines(number + 1)[number];
+        let route =
+            logged.split(" route=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a line names its route");
+        assert!(routes.insert(route.to_owned()), "{line} is answered by {route}, as another line is");
+        assert!(told.contains(&route.replacen('/', " ", 1)), "{route} is not in the table");
+    }
+
+    differing.extend(shell.wrong_examples("README.md"));
+    for command in commands_of(&fs::read_to_string(root().join("examples/quickstart/README.md")).unwrap()) {
+        let (status, answer) = shell.paste(&command);
+        assert!((200..400).contains(&status), "examples/quickstart/README.md: {command}\n{status}\n{answer}");
+    }
+
+    // Make ends well if the program does.
+    signal(child_of(program.id()), "TERM");
+    program.wait().expect_fine();
+    golden::expect_none(&differing, "make_run");
+}
+
+#[test]
+fn edits_and_slips_are_told_and_what_was_fine_is_served_on() {
+    let Some(network) = Network::new() else { return };
+    let site = Site::new();
+    let text = |file: &str| fs::read_to_string(root().join("examples/quickstart").join(file)).unwrap();
+    for file in files_below(&root().join("examples/quickstart")).keys() {
+        site.save(&format!("examples/quickstart/{file}"), &text(file));
+    }
+    // What the Makefile runs, beside a copy of the files.
+    let words = "run --manifests examples/quickstart --echo 127.0.0.1:9000".split(' ').map(str::to_owned);
+    let mut command = network.command(env!("CARGO_BIN_EXE_portico"), &words.collect::<Vec<_>>());
+    clean(&mut command);
+    command.current_dir(site.path("."));
+    let program = Program::start(command);
+    let mut told = program.wait_started().len();
+    let shell = Shell { network, program: &program, site: &site };
+    let golden = Golden::new("make_run/edits.txt");
+    let mut transcript = String::new();
+    let mut step = |title: &str| {
+        transcript += &format!("## {title}\n");
+        let expected = golden.expected();
+        let expected = expected
+            .strip_prefix(&transcript)
+            .and_then(|rest| rest.split("\n## ").next())
+            .map(|text| text.trim_end().to_owned());
+        let new = |all: &str| without_times(all.get(told..).unwrap_or_default());
+        let all = match expected.filter(|_| !golden::is_update()) {
+            Some(expected) => {
+                program.wait_told(|all| new(all).trim_end() == expected).unwrap_or_else(|instead| instead)
+            }
+            None => program.told_until_quiet(),
+        };
+        transcript += &format!("{}\n\n", new(&all).trim_end());
+        told = all.len();
+    };
+    let basket = "curl http://localhost:8080/basket";
+    let moved = "curl http://localhost:8080/old/page";
+
+    assert!(!shell.paste(basket).1.contains("x-shop-part"));
+    site.save("examples/quickstart/shop.yaml", &text("shop.yaml").replace("value: /cart\n", "value: /basket\n"));
+    step("Another path, saved by renaming");
+    assert!(shell.paste(basket).1.contains("x-shop-part"));
+
+    assert_eq!(shell.paste(moved).0, 301);
+    site.overwrite("examples/quickstart/edits.yaml", &text("edits.yaml").replace("statusCode: 301", "statusCode: 302"));
+    step("Another status, written over the file");
+    assert_eq!(shell.paste(moved).0, 302);
+
+    site.overwrite("examples/quickstart/edits.yaml", &text("edits.yaml").replace("statusCode: 301", "statusCod: 303"));
+    step("A field misspelt");
+    assert_eq!(shell.paste(moved).0, 302);
+
+    site.save("examples/quickstart/canary.yaml", &text("canary.yaml").replacen("name: shop-next", "name: shop-nxt", 1));
+    step("A Service that does not exist");
+    assert_eq!(shell.paste("curl -H 'x-canary: yes' http://localhost:8080/cart").0, 500);
+    assert_eq!(shell.paste("curl http://localhost:8080/checkout").0, 200);
+
+    site.save("examples/quickstart/shop.yaml", &text("shop.yaml").replace("spec:\n", "spec\n"));
+    step("A colon lost");
+    assert!(shell.paste(basket).1.contains("x-shop-part"));
+    assert_eq!(shell.paste("curl http://localhost:8080/").0, 200);
+
+    for (file, title) in [("edits.yaml", "One file mended"), ("shop.yaml", "The next"), ("canary.yaml", "And the last")]
+    {
+        site.save(&format!("examples/quickstart/{file}"), &text(file));
+        step(title);
+    }
+    assert_eq!(shell.paste(moved).0, 301);
+    assert!(!shell.paste(basket).1.contains("x-shop-part"));
+
+    // As Ctrl-C does it.
+    program.signal("INT");
+    let ended = program.wait().expect_fine();
+    assert_eq!(&ended.told()[told..], "", "this came after the last step");
+    golden::expect_none(&golden.compare(&transcript).err().into_iter().collect::<Vec<_>>(), "make_run");
+}
+
+#[test]
+fn the_messages_that_the_readme_shows_are_those_that_are_printed() {
+    let site = Site::new();
+    for (file, bytes) in files_below(&root().join("examples/quickstart")) {
+        let text = String::from_utf8(bytes).unwrap();
+        let text = text.replacen(
+            "name: shop-next\n          port: 80\n          # F",
+            "name: shop-nxt\n          port: 80\n          # F",
+            1,
+        );
+        site.save(&format!("examples/quickstart/{file}"), &text.replacen("statusCode:", "statusCod:", 1));
+    }
+    let mut command = portico(&site);
+    command.args(["check", "examples/quickstart"]);
+    let printed = String::from_utf8(output(command).stdout).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let shown: Vec<_> = blocks(&readme, "text").filter(|block| block.contains("error[")).collect();
+    assert!(!shown.is_empty(), "the README shows no message; show one, or delete this test");
+    for block in shown {
+        assert!(printed.contains(&block), "README.md shows\n{block}\nand this is printed\n{printed}");
+    }
+}
+
+/// A shell in the network of the program.
+struct Shell<'a> {
+    network: Network,
+    program: &'a Program,
+    site: &'a Site,
+}
+
+impl Shell<'_> {
+    /// Pastes a `curl` line as it is. Gives the status and all that curl prints.
+    fn paste(&self, line: &str) -> (u16, String) {
+        // Curl takes options from here too, so that the line itself need not be touched.
+        self.site.save("curl/.curlrc", "silent\nshow-error\nwrite-out = \"\\n%{http_code}\"\n");
+        let mut command = self.network.beside(self.program.id(), "sh", &["-c", line]);
+        command.env("CURL_HOME", self.site.path("curl"));
+        let output = output(command);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (answer, status) = text.rsplit_once('\n').unwrap_or_default();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        (status.parse().unwrap_or_default(), format!("{answer}{errors}"))
+    }
+
+    /// Console blocks of a document whose output is not what comes. `…` on a line of its own stands for any lines.
+    fn wrong_examples(&self, document: &str) -> Vec<String> {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let mut wrong = Vec::new();
+        for block in blocks(&text, "console") {
+            let (command, shown) = block.split_once('\n').unwrap_or((&block, ""));
+            let command = command.strip_prefix("$ ").expect("a console block begins with a command");
+            let (_, answer) = self.paste(command);
+            if !is_shown(&answer, shown) {
+                wrong.push(format!("{document} shows for {command}\n{shown}and it prints\n{answer}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// Whether all lines are there, in order and without a gap except where `…` stands.
+fn is_shown(answer: &str, shown: &str) -> bool {
+    let mut lines = answer.lines();
+    let mut gap = false;
+    for shown in shown.lines() {
+        if shown.trim() == "…" {
+            gap = true;
+        } else if gap {
+            if !lines.any(|line| line == shown) {
+                return false;
+            }
+            gap = false;
+        } else if lines.next() != Some(shown) {
+            return false;
+        }
+    }
+    gap || lines.next().is_none()
+}
+
+/// Code blocks of a language.
+fn blocks<'a>(document: &'a str, language: &'a str) -> impl Iterator<Item = String> + 'a {
+    let fence = format!("```{language}\n");
+    let parts: Vec<_> =
+        document.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect();
+    parts.into_iter()
+}
+
+/// `curl …` in backticks.
+fn commands_of(document: &str) -> Vec<String> {
+    let code = document.split('`').skip(1).step_by(2);
+    let commands: Vec<_> = code.filter(|code| code.starts_with("curl ")).map(str::to_owned).collect();
+    assert!(!commands.is_empty(), "the document shows no request");
+    commands
+}
+
+/// A search path on which `cargo build` does nothing: the program was built for this test already, with features that a
+/// build without tests would build everything anew for, under the other tests. All else goes to the real cargo.
+fn without_build(site: &Site) -> String {
+    let cargo = env!("CARGO");
+    let text = format!("#!/bin/sh\n[ \"$1\" = build ] && exit 0\nexec '{cargo}' \"$@\"\n");
+    site.save("bin/cargo", &text);
+    fs::set_permissions(site.path("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_portico"));
+    assert_eq!(
+        built,
+        root().join("target/debug/portico"),
+        "the Makefile runs another program than the one that is tested"
+    );
+    format!("{}:{}", site.path("bin").display(), std::env::var("PATH").unwrap_or_default())
+}
+
+/// The process that a process waits for.
+fn child_of(process: u32) -> u32 {
+    let output =
+        Command::new("ps").args(["-o", "pid=", "--ppid", &process.to_string()]).output().expect("ps is everywhere");
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    text.parse().unwrap_or_else(|_| panic!("process {process} has not one child but {text:?}"))
+}

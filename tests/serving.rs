@@ -1,0 +1,554 @@
+//! `portico run` as its operator meets it: edits under load, probes, metrics, logs, secrets, stopping.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
+
+use harness::client::{self, Connection, Visitor, get};
+use harness::eventually;
+use harness::objects::{GATEWAY, gateway, place_good, route};
+use harness::program::{Program, output, portico, run, run_arguments};
+use harness::site::Site;
+use serde_json::Value;
+
+#[test]
+fn editing_under_load_loses_no_request() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &["--access-log", "off"]);
+    program.wait_started();
+    let visitors = [true, false].map(|keep| Visitor::start(site.at("port"), "/good", keep));
+    for edit in 0..50 {
+        let good = route("good", "good", "echo");
+        // Every edit concerns what the visitors use, and each in another way.
+        match edit % 5 {
+            0 => site.save(
+                "manifests/good.yaml",
+                &good.replace("          port: 80\n", "          port: 80\n          weight: 9\n"),
+            ),
+            1 => site.overwrite("manifests/good.yaml", &good),
+            2 => site.save("manifests/more.yaml", &route("good", &format!("more-{edit}"), "echo")),
+            3 => {
+                let listener = "    - name: more\n      protocol: HTTP\n      port: @other@\n";
+                site.save(
+                    "manifests/gateway.yaml",
+                    &GATEWAY.replace("---\napiVersion: v1", &format!("{listener}---\napiVersion: v1")),
+                );
+            }
+            _ => site.save("manifests/gateway.yaml", GATEWAY),
+        }
+        let edits = |told: &str| told.matches("Changed, live after").count() > edit;
+        program.wait_told(edits).unwrap_or_else(|told| panic!("edit {edit} was not told of\n{told}"));
+    }
+    let counts = visitors.map(Visitor::stop);
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?} requests are no load");
+    program.stop().expect_fine();
+}
+
+#[test]
+fn a_file_that_is_written_slowly_is_read_when_it_is_complete() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &["--access-log", "off"]);
+    program.wait_started();
+    let visitor = Visitor::start(site.at("port"), "/good", true);
+    // The file is empty at first, then it lacks the end: both are valid YAML that takes routes away.
+    let mut file = fs::File::create(site.path("manifests/good.yaml")).unwrap();
+    get(&site.at("port"), "/good?delay=150ms");
+    let text = format!("{}---\n{}", route("good", "other", "echo"), route("good", "good", "echo"));
+    let (start, end) = text.split_at(text.find("---").unwrap());
+    file.write_all(start.as_bytes()).unwrap();
+    // What happens to other files meanwhile is no reason to read this one.
+    site.save("manifests/beside.yaml", &route("good", "beside", "echo"));
+    get(&site.at("port"), "/good?delay=150ms");
+    file.write_all(end.as_bytes()).unwrap();
+    drop(file);
+    program.wait_told(|told| told.contains("+ HTTPRoute default/other")).expect("the file is complete");
+    visitor.stop();
+    let ended = program.stop().expect_fine();
+    assert!(!ended.told().contains("- HTTPRoute"), "{}", ended.told());
+}
+
+#[test]
+fn a_mounted_config_map_is_followed_from_version_to_version() {
+    let site = Site::new();
+    place_good(&site);
+    // As the kubelet does it: names are links into `..data`, which is swapped for another folder.
+    site.save("mounted/..1/routes.yaml", &route("good", "first", "echo"));
+    symlink("..1", site.path("mounted/..data")).unwrap();
+    symlink("..data/routes.yaml", site.path("mounted/routes.yaml")).unwrap();
+    let program = run(&site, &["--manifests", "mounted"]);
+    program.wait_started();
+    assert_eq!(get(&site.at("port"), "/first").status, 200);
+    let versions = ["second", "third"];
+    for (number, version) in versions.iter().enumerate() {
+        let folder = format!("..{}", number + 2);
+        site.save(&format!("mounted/{folder}/routes.yaml"), &route("good", version, "echo"));
+        symlink(&folder, site.path("mounted/..data_tmp")).unwrap();
+        fs::rename(site.path("mounted/..data_tmp"), site.path("mounted/..data")).unwrap();
+        fs::remove_dir_all(site.path(&format!("mounted/..{}", number + 1))).unwrap();
+        program.wait_told(|told| told.contains(&format!("+ HTTPRoute default/{version}"))).expect("it is followed");
+        assert_eq!(get(&site.at("port"), &format!("/{version}")).status, 200);
+        assert_eq!(get(&site.at("port"), "/first").status, 404);
+    }
+    program.stop().expect_fine();
+}
+
+#[test]
+fn it_is_ready_when_the_first_snapshot_is_served_and_not_earlier() {
+    let site = Site::new();
+    let mut command = portico(&site);
+    command.args(run_arguments(&site).into_iter().map(|word| if word == "manifests" { "-".to_owned() } else { word }));
+    command.stdin(Stdio::piped());
+    let mut program = Program::start(command);
+    // It cannot have read what was not written yet.
+    let before =
+        eventually("the status listener answers", || client::try_get(&site.at("status"), "localhost", "/readyz").ok());
+    assert_eq!(before.status, 503, "{}", before.body);
+    assert!(before.body.contains("first snapshot"), "{}", before.body);
+    assert_eq!(get(&site.at("status"), "/healthz").status, 200);
+    assert!(Connection::open(&site.at("port")).is_err());
+
+    let mut stdin = program.stdin();
+    let text = format!("{GATEWAY}---\n{}", route("good", "good", "echo"));
+    stdin.write_all(site.filled(&text).as_bytes()).unwrap();
+    drop(stdin);
+    eventually("it is ready", || (get(&site.at("status"), "/readyz").status == 200).then_some(()));
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+
+    // While it leaves it serves, and says that it is not ready.
+    program.stop().expect_fine();
+}
+
+#[test]
+fn stopping_finishes_what_is_in_flight_and_a_second_signal_does_not() {
+    let site = Site::new();
+    place_good(&site);
+    for patient in [true, false] {
+        let program = run(&site, &["--drain-delay", "200ms"]);
+        program.wait_started();
+        let address = site.at("port");
+        // Both requests are with the backend before the signal comes: the second answers after the first has begun to wait.
+        let path = if patient { "/good?delay=1s" } else { "/good?delay=30s" };
+        let slow = std::thread::spawn(move || client::try_get(&address, "a.example", path));
+        eventually("the request is with the backend", || {
+            let metrics = get(&site.at("status"), "/metrics").body;
+            (sample(&metrics, "portico_upstream_connections") >= Some(1.0)).then_some(())
+        });
+        program.signal("TERM");
+        program.wait_stderr(|log| log.contains("Stopping; a second signal ends at once").then_some(()));
+        // A drain delay is for load balancers: it serves, and says that it will not for long.
+        if patient {
+            assert_eq!(get(&site.at("status"), "/readyz").status, 503);
+        } else {
+            program.signal("TERM");
+        }
+        let ended = program.wait().expect_fine();
+        let answer = slow.join().unwrap();
+        if patient {
+            assert_eq!(answer.expect("it is finished").status, 200);
+            assert!(ended.stderr.contains("every request was answered"), "{}", ended.stderr);
+        } else {
+            // The echo server is cut off too, and sometimes first.
+            assert!(!answer.is_ok_and(|answer| answer.status == 200), "nobody waits 30 seconds");
+            assert!(ended.stderr.contains("Stopped at once"), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn metrics_can_be_parsed_and_count_what_happened() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &[]);
+    program.wait_started();
+    for path in ["/good", "/good?status=503", "/nowhere"] {
+        get(&site.at("port"), path);
+    }
+    let expected = [
+        "portico_build_info",
+        "portico_compile_duration_seconds",
+        "portico_connections",
+        "portico_propagation_seconds",
+        "portico_request_bytes_total",
+        "portico_request_duration_seconds",
+        "portico_requests_total",
+        "portico_response_bytes_total",
+        "portico_series_folded_total",
+        "portico_snapshot_revision",
+        "portico_upstream_connections",
+        "portico_upstream_connects_total",
+        "process_resident_memory_bytes",
+    ];
+    // A request is counted when its answer is complete, which the client may know before the counter does.
+    let metrics = eventually("the requests are counted", || {
+        let metrics = get(&site.at("status"), "/metrics").body;
+        (total(&metrics, "portico_requests_total") >= 3.0).then_some(metrics)
+    });
+    let families = families(&metrics);
+    for family in expected {
+        assert!(families.contains(family), "{family} is not in\n{metrics}");
+    }
+    let of_route = |class: &str| {
+        let found = metrics.lines().find(|line| {
+            line.starts_with("portico_requests_total{")
+                && line.contains(r#"route="HTTPRoute/default/good""#)
+                && line.contains(&format!(r#"code_class="{class}""#))
+                && line.contains(r#"gateway="default/good""#)
+                && line.contains(r#"backend="default/echo:80""#)
+        });
+        found.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    assert_eq!((of_route("2xx"), of_route("5xx")), (Some(1.0), Some(1.0)), "{metrics}");
+    assert!(sample(&metrics, "portico_snapshot_revision") >= Some(1.0));
+    program.stop().expect_fine();
+}
+
+#[test]
+fn values_of_secrets_come_out_nowhere() {
+    let site = Site::new();
+    place_good(&site);
+    let secret = |data: &str| format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\n{data}");
+    let https = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: secure\nspec:\n  gatewayClassName: portico\n  \
+                 listeners:\n    - name: https\n      protocol: HTTPS\n      port: @other@\n      tls:\n        certificateRefs:\n          - name: secret\n";
+    // As text and as base64, good and bad in every way a Secret can be bad.
+    let forms = [
+        secret(&format!("data:\n  key: {MARKER_BASE64}\n")) + https,
+        secret(&format!("type: kubernetes.io/tls\ndata:\n  tls.crt: {MARKER_BASE64}\n  tls.key: {MARKER_BASE64}\n"))
+            + https,
+        secret(&format!("stringData:\n  key: {MARKER}\n")),
+        secret(&format!("stringData:\n  key: [{MARKER}]\n")),
+        secret(&format!("data:\n  key: \"{MARKER}!\"\n")),
+        secret(&format!("stringData:\n  key: \"{MARKER}\n")),
+        secret(&format!("stringData:\n  {MARKER}\n")),
+        secret(&format!("stringdata:\n  key: {MARKER}\n")),
+        secret(&format!("stringData:\n  key: a\n  key: {MARKER}\n")),
+        secret(&format!("data: {MARKER}\n")),
+    ];
+    let program = run(&site, &["--log-level", "trace"]);
+    program.wait_started();
+    let mut shown = String::new();
+    for (number, form) in forms.iter().enumerate() {
+        site.save("manifests/secret.yaml", form);
+        // A route of another name each time tells when this reading is over.
+        let name = format!("reading-{number}");
+        site.save("manifests/reading.yaml", &route("good", &name, "echo"));
+        program.wait_told(|told| told.contains(&format!("+ HTTPRoute default/{name}:"))).expect("the route is told of");
+        for path in ["/", "/debug/", "/debug/snapshot", "/debug/store", "/debug/verdicts", "/debug/store?o=yaml"] {
+            shown += &get(&site.at("admin"), path).body;
+        }
+        for path in ["/metrics", "/readyz", "/healthz", "/status"] {
+            shown += &get(&site.at("status"), path).body;
+        }
+        shown += &get(&site.at("port"), "/good").body;
+        let mut check = portico(&site);
+        let output = check.args(["check", "manifests"]).output().unwrap();
+        let json = portico(&site).args(["check", "-o", "json", "manifests"]).output().unwrap();
+        for bytes in [output.stdout, output.stderr, json.stdout, json.stderr] {
+            shown += &String::from_utf8_lossy(&bytes);
+        }
+    }
+    assert!(shown.contains("Secret"), "the Secret itself is known");
+    let ended = program.stop().expect_fine();
+    for text in [&shown, &ended.stdout, &ended.stderr] {
+        for secret in [MARKER, MARKER_BASE64] {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "a value of a Secret came out");
+        }
+    }
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_request_and_is_reopened_on_sighup() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &["--access-log", "access.log", "--log-format", "json"]);
+    program.wait_stderr(|log| log.contains(r#""message":"Serving""#).then_some(()));
+    get(&site.at("port"), "/good?first");
+    let lines = |name: &str| fs::read_to_string(site.path(name)).unwrap_or_default();
+    let line =
+        eventually("the line is written", || lines("access.log").split_once('\n').map(|(line, _)| line.to_owned()));
+    let record: Value = serde_json::from_str(&line).expect("it is JSON");
+    assert_eq!((&record["method"], &record["status"]), (&"GET".into(), &200.into()), "{line}");
+    assert!(line.contains("/good?first") && line.contains("HTTPRoute/default/good"), "{line}");
+
+    fs::rename(site.path("access.log"), site.path("access.log.1")).unwrap();
+    program.signal("HUP");
+    program.wait_stderr(|log| log.contains("Opening the access log again").then_some(()));
+    get(&site.at("port"), "/good?second");
+    eventually("the new file has the line", || lines("access.log").contains("/good?second").then_some(()));
+    assert_eq!(lines("access.log.1").lines().count(), 1);
+    let ended = program.stop().expect_fine();
+    assert_eq!(ended.stdout, "", "the log was asked for in a file");
+
+    let program = run(&site, &[]);
+    program.wait_started();
+    get(&site.at("port"), "/good?third");
+    get(&site.at("port"), "/nowhere");
+    let lines = program.wait_lines(2);
+    assert!(serde_json::from_str::<Value>(&lines[0]).is_err(), "text was asked for: {lines:?}");
+    let [third, nowhere] = &lines[..] else { panic!("two requests: {lines:?}") };
+    assert!(third.contains(" 200 ") && third.contains("GET") && third.contains("/good?third"), "{third}");
+    assert!(nowhere.contains(" 404 ") && nowhere.contains("/nowhere"), "{nowhere}");
+    program.stop().expect_fine();
+}
+
+#[test]
+fn programs_get_problems_and_changes_as_events() {
+    let site = Site::new();
+    place_good(&site);
+    site.save("manifests/bad.yaml", &route("good", "bad", "ecko"));
+    let program = run(&site, &["--log-format", "json"]);
+    let event = |message: &str| {
+        program.wait_stderr(|log| {
+            let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.into_iter().find(|event| event.to_string().contains(message))
+        })
+    };
+    let problem = event("Service default/ecko does not exist");
+    assert_eq!((&problem["level"], &problem["reason"]), (&"ERROR".into(), &"BackendNotFound".into()));
+    assert_eq!(problem["object"], "HTTPRoute default/bad");
+    assert_eq!(problem["field"], "spec.rules[0].backendRefs[0].name");
+    assert_eq!(problem["place"], "manifests/bad.yaml:13:17");
+    assert_eq!(problem["remedy"], "create it or correct the name");
+    assert_eq!(event("1 error;")["message"], "Serving");
+    site.save("manifests/bad.yaml", &route("good", "bad", "echo"));
+    assert_eq!(event("ResolvedRefs is True")["message"], "Changed");
+    site.save("manifests/bad.yaml", "{");
+    assert_eq!(event("NotYaml")["level"], "ERROR");
+    let ended = program.stop().expect_fine();
+    for line in ended.stderr.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
+    }
+}
+
+#[test]
+fn two_gateways_have_addresses_of_their_own() {
+    let site = Site::new();
+    place_good(&site);
+    site.save(
+        "manifests/second.yaml",
+        &format!("{}---\n{}", gateway("second", "@port@"), route("second", "second", "echo")),
+    );
+    let program = run(&site, &[]);
+    program.wait_started();
+    let (first, second) = (site.at("port"), format!("{}:{}", site.next_address(), site.port("port")));
+    for (address, path, status) in
+        [(&first, "/good", 200), (&first, "/second", 404), (&second, "/second", 200), (&second, "/good", 404)]
+    {
+        assert_eq!(get(address, path).status, status, "{address}{path}");
+    }
+    let verdicts = get(&site.at("admin"), "/debug/verdicts").json();
+    let address = |name: &str| {
+        let gateways = verdicts.as_array().unwrap().iter().filter(|object| object["kind"] == "Gateway");
+        gateways
+            .filter(|object| object["name"] == name)
+            .map(|object| object["status"]["addresses"][0]["value"].clone())
+            .next()
+    };
+    assert_eq!(address("good"), Some(site.address().to_string().into()));
+    assert_eq!(address("second"), Some(site.next_address().to_string().into()));
+    program.stop().expect_fine();
+}
+
+#[test]
+fn services_lead_to_names_and_addresses() {
+    let site = Site::new();
+    let mut echo = portico(&site);
+    echo.args(["echo", "--listen", "127.0.0.1:0", "--log-format", "text"]);
+    let echo = Program::start(echo);
+    let port = echo.wait_stderr(|log| {
+        let line = log.lines().find(|line| line.contains("Echo listens on http://"))?;
+        line.rsplit(':').next().map(str::to_owned)
+    });
+    let service = |name: &str, annotation: &str, spec: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n{annotation}spec:\n{spec}  ports:\n    - port: 80\n      targetPort: {port}\n"
+        )
+    };
+    let address = |value: &str| format!("  annotations:\n    portico.dev/address: {value}\n");
+    let mut text = GATEWAY.to_owned();
+    for (name, annotation, spec) in [
+        ("external", String::new(), "  type: ExternalName\n  externalName: localhost\n"),
+        ("address", address("127.0.0.1"), ""),
+        ("name", address("localhost"), ""),
+        ("list", address("127.0.0.1, localhost"), ""),
+        ("pair", address(&format!("127.0.0.1:{port}")), ""),
+    ] {
+        text += &service(name, &annotation, spec);
+        text += &format!("---\n{}", route("good", name, name));
+    }
+    site.save("manifests/services.yaml", &text);
+    let program = run(&site, &[]);
+    let told = program.wait_started();
+    assert!(told.contains("nothing wrong;"), "{told}");
+    for name in ["external", "address", "name", "list", "pair"] {
+        // A name is asked for in the background, and until then there is nowhere to go.
+        let answer =
+            eventually(name, || Some(get(&site.at("port"), &format!("/{name}"))).filter(|answer| answer.status == 200));
+        assert_eq!(answer.json()["server"], format!("127.0.0.1:{port}"), "{name}");
+    }
+    program.stop().expect_fine();
+    echo.stop().expect_fine();
+}
+
+#[test]
+fn two_processes_share_a_port_only_when_asked_to() {
+    let site = Site::new();
+    place_good(&site);
+    let second = |more: &[&str]| {
+        let mut command = portico(&site);
+        command.args(["run", "--manifests", "manifests", "--gateway-address-pool", &site.address().to_string()]);
+        command.args(["--status-listen", "off", "--admin-listen", "off", "--access-log", "off"]).args(more);
+        Program::start(command)
+    };
+    let first = run(&site, &["--access-log", "off"]);
+    first.wait_started();
+    let refused = second(&[]);
+    let told = refused.wait_started();
+    assert!(told.contains("PortUnavailable") && told.contains("is in use by another process"), "{told}");
+    first.stop().expect_fine();
+    // The second needs no edit to come alive. It has no echo server, so its backend is down.
+    refused.wait_told(|told| told.contains("Programmed is True")).expect("it takes the port when that is free");
+    assert_eq!(get(&site.at("port"), "/good").status, 503);
+    refused.stop().expect_fine();
+
+    let first = run(&site, &["--access-log", "off", "--allow-port-sharing"]);
+    first.wait_started();
+    let sharing = second(&["--allow-port-sharing"]);
+    assert!(sharing.wait_started().contains("nothing wrong;"), "{}", sharing.told());
+    // Connections go to either; both know the same routes. (At the very moment of closing the kernel may refuse one.)
+    assert!((0..50).all(|_| get(&site.at("port"), "/good").status == 200));
+    sharing.stop().expect_fine();
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    first.stop().expect_fine();
+}
+
+#[test]
+fn a_backend_that_comes_up_is_used_without_an_edit() {
+    let site = Site::new();
+    place_good(&site);
+    site.save("manifests/late.yaml", &(LATE.to_owned() + &route("good", "late", "late")));
+    let program = run(&site, &[]);
+    program.wait_started();
+    let down = get(&site.at("port"), "/late");
+    assert_eq!(down.status, 503, "{}", down.body);
+    assert!(down.json()["message"].is_string() && down.field("x-request-id").is_some(), "{}", down.head);
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    let mut echo = portico(&site);
+    echo.args(["echo", "--listen", &site.at("other")]);
+    let echo = Program::start(echo);
+    eventually("the backend is used", || (get(&site.at("port"), "/late").status == 200).then_some(()));
+    echo.stop().expect_fine();
+    assert_eq!(get(&site.at("port"), "/late").status, 503);
+    program.stop().expect_fine();
+}
+
+#[test]
+fn a_gateway_moves_to_another_port_and_back() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &[]);
+    program.wait_started();
+    let mut kept = Connection::open(&site.at("port")).unwrap();
+    assert_eq!(kept.get("a.example", "/good").unwrap().status, 200);
+    site.save("manifests/gateway.yaml", &GATEWAY.replace("@port@", "@other@"));
+    program.wait_told(|told| told.contains("~ Gateway default/good")).expect("the edit is told of");
+    assert_eq!(get(&site.at("other"), "/good").status, 200);
+    assert!(Connection::open(&site.at("port")).is_err(), "nobody listens there any more");
+    // Moving all files away and back is the largest edit there is.
+    fs::rename(site.path("manifests/gateway.yaml"), site.path("gateway.yaml")).unwrap();
+    program.wait_told(|told| told.contains("- Gateway default/good")).expect("the edit is told of");
+    eventually("nobody listens there", || Connection::open(&site.at("other")).is_err().then_some(()));
+    site.save("manifests/gateway.yaml", GATEWAY);
+    program.wait_told(|told| told.contains("+ Gateway default/good")).expect("the edit is told of");
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    program.stop().expect_fine();
+}
+
+#[test]
+fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
+    let site = Site::new();
+    place_good(&site);
+    let holder = TcpListener::bind((site.address(), 0)).unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    for flag in ["--status-listen", "--admin-listen", "--echo", "--access-log"] {
+        let value = if flag == "--access-log" { "nowhere/access.log" } else { &taken };
+        let mut command = portico(&site);
+        command.args(["run", "--manifests", "manifests", "--status-listen", "off", "--admin-listen", "off"]);
+        if ["--status-listen", "--admin-listen"].contains(&flag) {
+            command = portico(&site);
+            let other = if flag == "--status-listen" { "--admin-listen" } else { "--status-listen" };
+            command.args(["run", "--manifests", "manifests", other, "off"]);
+        }
+        command.args([flag, value]);
+        let output = output(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("error: {flag} {value}: cannot be opened; "))
+                || said.contains(&format!("error: {flag} {value}: cannot listen there; ")),
+            "{said}"
+        );
+    }
+}
+
+/// The value of a sample without labels.
+fn sample(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()
+}
+
+/// The sum of all samples of a name.
+fn total(metrics: &str, name: &str) -> f64 {
+    let samples = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
+}
+
+/// Reads the text format: every sample belongs to the family announced above it and ends with a number.
+fn families(metrics: &str) -> BTreeSet<String> {
+    let mut families = BTreeSet::new();
+    let mut current = String::new();
+    for line in metrics.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let (word, rest) = comment.split_once(' ').expect("a comment says what it is");
+            if word == "TYPE" {
+                let (name, kind) = rest.split_once(' ').expect("a type has a name");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(families.insert(name.to_owned()), "{name} is there twice");
+                current = name.to_owned();
+            }
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        let name = name.split('{').next().unwrap_or_default();
+        let rest = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} is not of {current}"));
+        assert!(["", "_total", "_bucket", "_sum", "_count"].contains(&rest), "{line}");
+    }
+    families
+}
+
+/// A Service on `@other@`, where nobody listens at first.
+const LATE: &str = "apiVersion: v1
+kind: Service
+metadata:
+  name: late
+  annotations:
+    portico.dev/address: @address@
+spec:
+  ports:
+    - port: 80
+      targetPort: @other@
+---
+";
+
+/// What stands in Secrets and must not be seen anywhere else, plain and in base64.
+const MARKER: &str = "hunter2butlongerthananyword";
+const MARKER_BASE64: &str = "aHVudGVyMmJ1dGxvbmdlcnRoYW5hbnl3b3Jk";
