@@ -14,7 +14,7 @@ use crate::compile::verdict::{Verdict, Verdicts};
 use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
-use crate::snapshot::dump::{ActionDump, MatchDump, Row};
+use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, Row};
 use crate::telemetry::{self, LogFormat};
 
 /// Writes to stderr, so that the access log has stdout for itself.
@@ -223,7 +223,7 @@ fn curl_lines(snapshot: &Snapshot) -> String {
         for listener in &bind.listeners {
             for host in &listener.hosts {
                 for entry in &host.matches {
-                    let Some(line) = curl_line(bind.address, &listener.hostname, &host.host, entry) else { continue };
+                    let Some(line) = curl_line(bind.address, listener, &host.host, entry) else { continue };
                     if shown.len() < MOST_CURL_LINES && shown.insert(entry.route.clone()) {
                         lines += &format!("  {line}\n");
                     }
@@ -235,14 +235,15 @@ fn curl_lines(snapshot: &Snapshot) -> String {
 }
 
 /// None for what no single line is sure to reach, as regular expressions, and for what answers errors.
-fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Option<String> {
+fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &MatchDump) -> Option<String> {
     let path = entry.path.strip_prefix("PathPrefix ").or_else(|| entry.path.strip_prefix("Exact "))?;
     let works = match &entry.action {
         ActionDump::Redirect(_) => true,
         ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
         ActionDump::Fail(_) => false,
     };
-    if !works {
+    let refused = listener.certificates.as_ref().is_some_and(Vec::is_empty);
+    if !works || refused {
         return None;
     }
     let mut line = "curl".to_owned();
@@ -250,13 +251,15 @@ fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump)
         line += &format!(" -X {method}");
     }
     // The narrower of the two hosts is the one that both take.
-    let name = match (host, listener) {
+    let name = match (host, &*listener.hostname) {
         ("*", "*") => None,
         ("*", listener) => Some(listener),
         (host, _) => Some(host),
     };
-    if let Some(name) = name {
-        line += &format!(" -H 'Host: {}'", name.replacen('*', "any", 1));
+    let name = name.map(|name| name.replacen('*', "any", 1));
+    let secure = listener.certificates.is_some();
+    if let Some(name) = name.as_ref().filter(|_| !secure) {
+        line += &format!(" -H 'Host: {name}'");
     }
     for header in &entry.headers {
         line += &format!(" -H {}", quoted(header.split_once(": ").map(|_| header.as_str())?));
@@ -267,7 +270,17 @@ fn curl_line(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump)
         query += parameter.split_once('=').map(|_| parameter.as_str())?;
     }
     let ip = if address.ip().is_unspecified() { loopback_of(address.ip()) } else { address.ip() };
-    let url = format!("http://{}{path}{query}", SocketAddr::new(ip, address.port()));
+    let address = SocketAddr::new(ip, address.port());
+    let url = match &name {
+        _ if !secure => format!("http://{address}{path}{query}"),
+        Some(name) => format!("https://{name}:{}{path}{query}", address.port()),
+        None => format!("https://{address}{path}{query}"),
+    };
+    if secure {
+        // Whoever tries out seldom has a certificate that curl trusts, and the name has to be in the handshake.
+        line += " -k";
+        line += &name.map(|_| format!(" --connect-to '::{address}'")).unwrap_or_default();
+    }
     let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
     Some(format!("{line} {}", if plain { url } else { quoted(&url) }))
 }

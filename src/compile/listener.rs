@@ -159,12 +159,12 @@ fn plan(
     let field = format!("spec.listeners[{index}]");
     let protocol = Protocol::of(listener);
     let (supported_kinds, kind_problems) = route_kinds(protocol, listener, &field);
-    let (certificates, certificate_problems) = match protocol {
+    let (certificates, certificates_resolved) = match protocol {
         Protocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
         _ => (Certificates::default(), Condition::plain(Code::ListenerResolvedRefs)),
     };
     let resolved = match kind_problems {
-        problems if problems.is_empty() => certificate_problems,
+        problems if problems.is_empty() => certificates_resolved.clone(),
         problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
     };
     let port = u16::try_from(listener.port).unwrap_or_default();
@@ -199,10 +199,8 @@ fn plan(
         conditions.push(Condition::plain(Code::ListenerAccepted));
         secure = protocol == Protocol::Https;
         if secure && certificates.all().is_empty() {
-            let message = "without a certificate every client is refused";
-            let remedy = "see the condition ResolvedRefs";
-            let problem = Problem::new(format!("{field}.tls.certificateRefs"), message, remedy);
-            conditions.push(Condition::new(Code::ListenerNotProgrammed, vec![problem]));
+            // The very reasons, so that whoever looks is not told two things about one mistake.
+            conditions.push(Condition::new(Code::ListenerNotProgrammed, certificates_resolved.problems.clone()));
         } else {
             served = true;
             conditions.push(Condition::plain(Code::ListenerProgrammed));
