@@ -10,7 +10,7 @@ use portico::snapshot::tries::{Limit, Retry, Tries};
 use crate::books::scrape;
 use crate::harness::{Endpoint, Gate, Options, forward, reserve, route, trying, upstream};
 
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(400);
 
 fn retry(attempts: u32, codes: &[u16]) -> Tries {
     let retry = Retry { attempts, codes: codes.into(), backoff: Duration::from_millis(1) };
