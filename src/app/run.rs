@@ -18,11 +18,12 @@ use tracing::{info, warn};
 use super::announce::Announcer;
 use super::certificates::CertificateExpiry;
 use super::control::Control;
+use super::descriptors::connections_that_fit;
 use super::meters::Meters;
 use super::views::{Inside, Outside, Question};
 use crate::admin;
 use crate::args::{self, Exit, RunOptions};
-use crate::drain::{self, Drain, Hangups, StopSignals};
+use crate::drain::{self, Drain, Hangups, Phase, StopSignals};
 use crate::echo;
 use crate::manifests::{Changed, Manifests, Update, Watcher};
 use crate::metrics::Metrics;
@@ -123,12 +124,27 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
 /// Finishes what is in flight, until the time is over or a second signal cuts it.
 async fn drain_until(proxy: &Proxy, until: Instant, drain: &Drain) {
     let timeout = until.saturating_duration_since(Instant::now());
-    tokio::select! {
-        cut = proxy.drain(timeout) => match cut {
-            0 => info!("Stopped; every request was answered"),
-            cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
+    let mut draining = std::pin::pin!(proxy.drain(timeout));
+    let at_once = match drain.phase() {
+        Phase::Over => true,
+        _ => tokio::select! {
+            biased;
+            cut = &mut draining => return tell_drained(cut),
+            () = drain.over() => Instant::now() < until,
         },
-        () = drain.over() => warn!("Stopped at once; requests in flight were cut off"),
+    };
+    if at_once {
+        warn!("Stopped at once; requests in flight were cut off");
+    } else {
+        // The time was over for both of us in the same moment.
+        tell_drained(draining.await);
+    }
+}
+
+fn tell_drained(cut: usize) {
+    match cut {
+        0 => info!("Stopped; every request was answered"),
+        cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
     }
 }
 
@@ -287,7 +303,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         keep_alive: flags.client_idle_timeout,
         max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
         tunnel_idle: flags.upgrade_idle_timeout,
-        max_connections: flags.max_connections.get(),
+        max_connections: connections_that_fit(flags.max_connections.get()),
         connect_timeout: flags.upstream_connect_timeout,
         upstream_idle: flags.upstream_idle_timeout,
         ..proxy::Limits::default()

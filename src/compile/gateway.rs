@@ -212,12 +212,26 @@ pub(super) fn plan(
 }
 
 impl GatewayPlan {
+    /// Every address under which a served listener can be reached.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let addresses = self.bind.iter().chain(&self.reported);
+        let served = self.listeners.iter().filter(|listener| listener.served);
+        served.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
+    }
+
     /// Whether routes can see a difference to another plan. Renewed certificates are none of their business.
     pub(super) fn is_alike_for_routes(&self, other: &GatewayPlan) -> bool {
         let GatewayPlan { key, generation, controller, listeners, certificates: _, bind, reported, conditions } = self;
-        (key, generation, controller) == (&other.key, &other.generation, &other.controller)
-            && (listeners, bind, reported) == (&other.listeners, &other.bind, &other.reported)
-            && *conditions == other.conditions
+        let mine = (key, generation, controller, listeners, bind, reported, conditions);
+        mine == (
+            &other.key,
+            &other.generation,
+            &other.controller,
+            &other.listeners,
+            &other.bind,
+            &other.reported,
+            &other.conditions,
+        )
     }
 
     /// The verdict, now that it is known how many routes each listener has.
