@@ -47,6 +47,10 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--key",
     "--dry-run",
     "--http2-prior-knowledge",
+    // cargo.
+    "--release",
+    "--test",
+    "--nocapture",
     // The load generator.
     "--rounds",
     "--seconds",
