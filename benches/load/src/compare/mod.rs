@@ -5,7 +5,8 @@ mod server;
 mod summary;
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -113,11 +114,7 @@ const CASES: &[Case] = &[
 pub async fn compare(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
-    let key = server::write_certificate(folder.path(), "bench.example")?;
-    let mut servers = vec![server::portico(&options.portico, options.core, folder.path(), backend.address, &key)?];
-    if let Some(nginx) = &options.nginx {
-        servers.push(server::nginx(nginx, options.core, folder.path(), backend.address, &key)?);
-    }
+    let servers = start_all(options, folder.path(), backend.address)?;
     for server in &servers {
         wait_for(server).await?;
     }
@@ -141,10 +138,15 @@ pub async fn compare(options: &Options) -> Result<bool> {
     println!("{summary}");
     if options.idle > 0 {
         println!("Memory of {} idle connections, KiB for each", options.idle);
-        for server in &servers {
-            let plain = idle(server, options.idle, None).await?;
-            let secure = idle(server, options.idle, Some(Tls::to("bench.example", Protocol::Http1)?)).await?;
-            println!("  {:<10} plain {plain:>6.1}   TLS {secure:>6.1}", server.name);
+        drop(servers);
+        for tls in [None, Some(Tls::to("bench.example", Protocol::Http1)?)] {
+            // New ones each time: a server fills the memory of earlier connections first, and would seem to need none.
+            let folder = tempfile::tempdir()?;
+            for server in start_all(options, folder.path(), backend.address)? {
+                wait_for(&server).await?;
+                let each = idle(&server, options.idle, tls.clone()).await?;
+                println!("  {:<10} {:<6} {each:>6.1}", server.name, if tls.is_some() { "TLS" } else { "plain" });
+            }
         }
     }
     if let Some(path) = &options.json {
@@ -152,6 +154,15 @@ pub async fn compare(options: &Options) -> Result<bool> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(summary.is_clean())
+}
+
+fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Vec<Server>> {
+    let key = server::write_certificate(folder, "bench.example")?;
+    let mut servers = vec![server::portico(&options.portico, options.core, folder, backend, &key)?];
+    if let Some(nginx) = &options.nginx {
+        servers.push(server::nginx(nginx, options.core, folder, backend, &key)?);
+    }
+    Ok(servers)
 }
 
 async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
