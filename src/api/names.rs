@@ -7,6 +7,9 @@ pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
 /// are the Service's numeric target ports, or `host:port` for a Service of one port.
 pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 
+/// Annotation on a Service: how requests are shared among its endpoints.
+pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
+
 /// Label that ties an EndpointSlice to its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 

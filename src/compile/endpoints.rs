@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::backends::is_tcp;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
-use crate::api::names::ADDRESS_ANNOTATION;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Endpoints, Protocol, UpstreamKey};
+use crate::upstream::{Address, Balance, Endpoints, Protocol, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
 pub(super) fn of(store: &Store, key: &UpstreamKey) -> Endpoints {
@@ -26,13 +26,13 @@ pub(super) fn of(store: &Store, key: &UpstreamKey) -> Endpoints {
     };
     addresses.sort();
     addresses.dedup();
-    Endpoints { addresses }
+    Endpoints { addresses, balance: balance(&service.meta).unwrap_or_default() }
 }
 
 /// What there is to say about a Service's endpoints.
 pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
             if let Err(problem) = written_addresses(service, port, written) {
@@ -57,6 +57,19 @@ pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
         }
     }
     notes
+}
+
+/// What the annotation says, or that it says nothing we know. Then it is as if it were not there.
+fn balance(service: &Meta) -> Result<Balance, Problem> {
+    match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
+        None | Some("round-robin") => Ok(Balance::RoundRobin),
+        Some("least-requests") => Ok(Balance::LeastRequests),
+        Some(other) => Err(Problem::new(
+            format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
+            format!("{other:?} is no way to share requests, so each endpoint gets one in turn"),
+            "write round-robin or least-requests",
+        )),
+    }
 }
 
 /// Addresses of the annotation: `host:port` for a Service of one port, else hosts, with the port's numeric target.

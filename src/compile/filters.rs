@@ -1,11 +1,17 @@
 //! Filters of rules and backends: from what the API says to what the proxy does.
 
+use std::sync::Arc;
+
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::cors;
 use super::verdict::Problem;
-use crate::api::gateway::{Filter, HeaderModifier, PathModifier, RequestRedirect, UrlRewrite};
-use crate::snapshot::rule::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Scheme};
+use crate::api::gateway::{
+    BackendObjectReference, Filter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect, UrlRewrite,
+};
+use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Scheme};
+use crate::upstream::Upstream;
 
 /// All filters of one rule or backend.
 #[derive(Debug, Default)]
@@ -26,9 +32,17 @@ pub(super) enum Level {
     Backend,
 }
 
-/// `prefix` is the path prefix that the rule matches, if that is one and the same for all of its matches.
-pub(super) fn translate(filters: &[Filter], level: Level, prefix: Option<&str>, field: &str) -> Translated {
+/// `prefix` is the path prefix that the rule matches, if that is one and the same for all of its matches. `resolve` finds
+/// the upstream of a mirror, and says what is wrong if there is none.
+pub(super) fn translate(
+    filters: &[Filter],
+    level: Level,
+    prefix: Option<&str>,
+    field: &str,
+    resolve: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
+) -> Translated {
     let mut result = Translated::default();
+    let mut mirrors = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
         let mut one = One { field: format!("{field}.filters[{index}]"), prefix, result: &mut result };
         match &*filter.kind {
@@ -50,6 +64,17 @@ pub(super) fn translate(filters: &[Filter], level: Level, prefix: Option<&str>, 
                 let redirect = filter.request_redirect.as_ref().map(|redirect| one.redirect(redirect));
                 one.result.redirect = redirect;
             }
+            "RequestMirror" => {
+                let Some(raw) = &filter.request_mirror else { continue };
+                let upstream = resolve(&raw.backend_ref, &format!("{}.requestMirror.backendRef", one.field));
+                // The requests themselves go on without it: nobody has been promised the copies.
+                mirrors.extend(upstream.map(|upstream| mirror(raw, upstream)));
+            }
+            "CORS" => {
+                let Some(raw) = &filter.cors else { continue };
+                let filter = cors::translate(raw, &one.field, &mut one.result.unsupported);
+                one.result.filters.cors = Some(Box::new(filter));
+            }
             "ExtensionRef" => {
                 let (message, remedy) = match &filter.extension_ref {
                     Some(reference) => (
@@ -66,7 +91,19 @@ pub(super) fn translate(filters: &[Filter], level: Level, prefix: Option<&str>, 
             }
         }
     }
+    result.filters.mirrors = mirrors.into();
     result
+}
+
+/// All requests, a percentage, or a fraction of 100 unless it says otherwise.
+fn mirror(raw: &RequestMirror, upstream: Arc<Upstream>) -> Mirror {
+    let part = |number: i32| u32::try_from(number).unwrap_or(0);
+    let (share, of) = match (&raw.percent, &raw.fraction) {
+        (Some(percent), _) => (part(*percent), 100),
+        (None, Some(fraction)) => (part(fraction.numerator), part(fraction.denominator.unwrap_or(100)).max(1)),
+        (None, None) => (1, 1),
+    };
+    Mirror { upstream, share, of }
 }
 
 struct One<'a> {

@@ -8,13 +8,14 @@ use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
 use super::matches;
+use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
-use crate::api::gateway::{HttpRoute, HttpRouteRule};
+use crate::api::gateway::{BackendObjectReference, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
-use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split};
+use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
@@ -84,6 +85,9 @@ pub(super) fn plan(
     if route.spec.parent_refs.is_empty() && verdict.notes.is_empty() {
         verdict.notes.push(Problem::new("spec.parentRefs", "no parent is named", "name the Gateway to attach to"));
     }
+    if !attachments.is_empty() {
+        verdict.notes.extend(rules.notes);
+    }
     RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
 }
 
@@ -95,6 +99,8 @@ struct Rules {
     /// Why rules are not served.
     dropped: Vec<Problem>,
     any_served: bool,
+    /// What is served, though perhaps not as somebody expects.
+    notes: Vec<Problem>,
 }
 
 fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> Rules {
@@ -104,6 +110,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
         resolved: Condition::plain(Code::RouteResolvedRefs),
         dropped: Vec::new(),
         any_served: false,
+        notes: Vec::new(),
     };
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
     let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
@@ -113,6 +120,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
         let translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         rules.any_served |= translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
+        rules.notes.extend(translated.notes);
         rules.upstreams.extend(translated.upstreams);
         for (code, problem) in translated.unresolved {
             // The first reason stands; the message tells all of them.
@@ -147,6 +155,7 @@ struct TranslatedRule {
     upstreams: BTreeSet<UpstreamKey>,
     dropped: Vec<Problem>,
     unresolved: Vec<(Code, Problem)>,
+    notes: Vec<Problem>,
 }
 
 fn translate_rule(
@@ -176,7 +185,19 @@ fn translate_rule(
     };
 
     unsupported_fields(raw, field, &mut dropped);
-    let own = filters::translate(&raw.filters, Level::Rule, prefix, field);
+    let tries = tries::translate(raw, field, &mut dropped);
+    let from = (Kind::HttpRoute, &*route.namespace);
+    let mut mirrored = Vec::new();
+    let mut resolve = |target: &BackendObjectReference, field: &str| {
+        let resolved = backends::resolve(store, inputs, from, target, field);
+        let upstream = match &resolved {
+            Ok((_, Target::Upstream(upstream))) => Some(upstream.clone()),
+            Ok((_, Target::Fail(_))) | Err(_) => None,
+        };
+        mirrored.push(resolved);
+        upstream
+    };
+    let own = filters::translate(&raw.filters, Level::Rule, prefix, field, &mut resolve);
     let unresolved_filter = !own.unresolved.is_empty();
     dropped.extend(own.unsupported);
     unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
@@ -184,25 +205,40 @@ fn translate_rule(
     let mut backends = Vec::new();
     for (index, backend) in raw.backend_refs.iter().enumerate() {
         let field = format!("{field}.backendRefs[{index}]");
-        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field);
+        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field, &mut resolve);
         dropped.extend(own.unsupported);
-        let mut target =
-            match backends::resolve(store, inputs, (Kind::HttpRoute, &route.namespace), &backend.target, &field) {
-                Ok((key, target)) => {
-                    upstreams.insert(key);
-                    target
-                }
-                Err((code, problem, target)) => {
-                    unresolved.push((code, problem));
-                    target
-                }
-            };
+        let mut target = match backends::resolve(store, inputs, from, &backend.target, &field) {
+            Ok((key, target)) => {
+                upstreams.insert(key);
+                target
+            }
+            Err((code, problem, target)) => {
+                unresolved.push((code, problem));
+                target
+            }
+        };
         if !own.unresolved.is_empty() {
-            target = crate::snapshot::rule::Target::Fail(Failure::Unsupported);
+            target = Target::Fail(Failure::Unsupported);
             unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
         }
         let weight = u32::try_from(backend.weight).unwrap_or(0);
         backends.push(Backend { weight, filters: own.filters, target });
+    }
+
+    for resolved in mirrored {
+        match resolved {
+            Ok((key, _)) => drop(upstreams.insert(key)),
+            Err((code, problem, _)) => unresolved.push((code, problem)),
+        }
+    }
+
+    let mut notes = Vec::new();
+    if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
+        notes.push(Problem::new(
+            format!("{field}.filters"),
+            "the rule redirects, so there is no request to mirror",
+            "remove the mirror, or give it a rule of its own",
+        ));
     }
 
     let action = if !dropped.is_empty() || unresolved_filter {
@@ -210,10 +246,16 @@ fn translate_rule(
     } else if let Some(redirect) = own.redirect {
         Action::Redirect(redirect)
     } else {
-        Split::new(backends).map_or(Action::Fail(Failure::NoBackends), Action::Forward)
+        match Split::new(backends) {
+            Some(mut split) => {
+                split.tries = tries;
+                Action::Forward(split)
+            }
+            None => Action::Fail(Failure::NoBackends),
+        }
     };
     let rule = Rule { id, filters: own.filters, action };
-    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved }
+    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved, notes }
 }
 
 /// Valid fields that this version does not honor: the rule is not served without them.
@@ -222,17 +264,6 @@ fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Probl
         let remedy = "remove it, if requests may be served without it";
         problems.push(Problem::new(format!("{field}.{part}"), format!("{message} not served by this version"), remedy));
     };
-    if let Some(timeouts) = &raw.timeouts {
-        for (part, value) in [("request", &timeouts.request), ("backendRequest", &timeouts.backend_request)] {
-            // A duration of zero switches the timeout off, and there is none.
-            if value.as_deref().is_some_and(|value| value.bytes().any(|byte| (b'1'..=b'9').contains(&byte))) {
-                refuse(&format!("timeouts.{part}"), "timeouts are");
-            }
-        }
-    }
-    if raw.retry.is_some() {
-        refuse("retry", "retries are");
-    }
     if raw.session_persistence.is_some() {
         refuse("sessionPersistence", "session persistence is");
     }

@@ -4,7 +4,7 @@
 //!   changed objects ─▶ Gateways they touch ─▶ routes they touch ─▶ routers they touch ─▶ binds ─▶ Snapshot
 //!                         gateway.rs             http_route.rs        routers.rs
 //!                           listener.rs            attach.rs
-//!                           certificates.rs        matches.rs  filters.rs  backends.rs
+//!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  tries.rs
 //! ```
 //!
 //! Bad input becomes a verdict about the object that is bad; everything else is compiled as if it were not there. The
@@ -17,6 +17,7 @@ pub mod verdict;
 mod attach;
 mod backends;
 mod certificates;
+mod cors;
 mod endpoints;
 mod filters;
 mod gateway;
@@ -29,6 +30,7 @@ mod notes;
 mod overlaps;
 mod routers;
 mod selector;
+mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

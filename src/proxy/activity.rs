@@ -47,6 +47,8 @@ pub(crate) struct Activity {
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
     pub(crate) overdue: Cell<bool>,
+    /// The rule says how long an answer may take, so that our own patience does not count.
+    pub(crate) patient: Cell<bool>,
     /// What the guard has found.
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
@@ -72,6 +74,7 @@ impl Activity {
             broken: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
+            patient: Cell::new(false),
             refusal: Cell::new(None),
             reset: Cell::new(false),
             http2: Cell::new(false),
@@ -123,6 +126,7 @@ impl Activity {
         self.broken.set(false);
         self.unread.set(false);
         self.overdue.set(false);
+        self.patient.set(false);
         self.enter(Phase::Waiting, now);
     }
 
@@ -158,6 +162,7 @@ impl Activity {
             Phase::Idle => idle,
             Phase::Head => limits.header_timeout,
             Phase::Waiting if self.uploading.get() => limits.upload_timeout,
+            Phase::Waiting if self.patient.get() => ENDLESS,
             Phase::Waiting => limits.answer_timeout,
             Phase::Answering => limits.stall_timeout,
             Phase::Tunnel => limits.tunnel_idle,
@@ -189,3 +194,6 @@ pub(crate) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut
     }
     Poll::Ready(())
 }
+
+/// Longer than anything lasts, and short enough to be added to an instant.
+const ENDLESS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

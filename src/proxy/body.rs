@@ -1,41 +1,92 @@
 //! Bodies on their way through: counted, with the back-pressure of whoever reads slower, and never longer or shorter than
 //! what was sent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::Version;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::connection::Peer;
 use super::exchange::Exchange;
+use super::fault::TRUNCATED;
+use super::mirror::{self, Copies};
 use super::upgrade::Upgrade;
 use crate::upstream::Connection;
 
 /// The body of a request, as it goes to an endpoint.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
+    /// What few requests need, so that the others do not carry it.
+    extra: Option<Box<Extra>>,
     peer: Rc<Peer>,
+}
+
+#[derive(Default)]
+struct Extra {
+    /// What was read before it was sent. It goes first.
+    ahead: Bytes,
+    trailers: Option<HeaderMap>,
+    /// Takes a copy of what passes.
+    copies: Option<Copies>,
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.uploading.set(incoming.is_some());
-        RequestBody { incoming, peer: Rc::clone(peer) }
+        RequestBody { incoming, extra: None, peer: Rc::clone(peer) }
     }
 
-    /// The body of a request that is sent a second time, which has none.
-    pub(crate) fn empty(peer: &Rc<Peer>) -> Self {
-        RequestBody { incoming: None, peer: Rc::clone(peer) }
+    /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
+    pub(crate) fn again(&self) -> Self {
+        let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());
+        let extra = ahead.map(|ahead| Box::new(Extra { ahead, ..Extra::default() }));
+        RequestBody { incoming: None, extra, peer: Rc::clone(&self.peer) }
+    }
+
+    /// Reads up to its end, if that is not further than `most` bytes away, and says whether it is. What was read is sent as
+    /// if it came now. A body with trailers is not taken for a whole one.
+    pub(crate) async fn read_ahead(&mut self, most: usize) -> Result<bool, BrokenUpload> {
+        let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
+        if !fits(self.size_hint().lower()) {
+            return Ok(false);
+        }
+        let mut ahead = BytesMut::new();
+        let mut trailers = None;
+        while self.incoming.is_some() && ahead.len() <= most {
+            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+                None => break,
+                Some(frame) => match frame?.into_data() {
+                    Ok(data) => ahead.extend_from_slice(&data),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        let whole = self.incoming.is_none() && ahead.len() <= most && trailers.is_none();
+        let extra = self.extra.get_or_insert_default();
+        (extra.ahead, extra.trailers) = (ahead.freeze(), trailers);
+        Ok(whole)
+    }
+
+    /// Has copies of the request sent when the body has come to its end.
+    pub(crate) fn copy_to(&mut self, copy: mirror::Copy) {
+        let extra = self.extra.get_or_insert_default();
+        extra.copies.get_or_insert_default().add(copy);
     }
 
     fn end(&mut self) {
         self.incoming = None;
+        if let Some(extra) = &mut self.extra
+            && let Some(copies) = extra.copies.take()
+        {
+            copies.send();
+        }
         self.peer.activity.uploading.set(false);
         self.peer.activity.moved();
     }
@@ -47,7 +98,15 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        if let Some(extra) = &mut this.extra
+            && !extra.ahead.is_empty()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extra.ahead)))));
+        }
+        let Some(incoming) = &mut this.incoming else {
+            let trailers = this.extra.as_mut().and_then(|extra| extra.trailers.take());
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
         if this.peer.activity.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
         }
@@ -56,9 +115,12 @@ impl Body for RequestBody {
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
+                    if let Some(extra) = &mut this.extra {
+                        mirror::Copies::take_in(&mut extra.copies, data);
+                    }
                 }
                 activity.moved();
-                if this.is_end_stream() {
+                if this.incoming.as_ref().is_none_or(Incoming::is_end_stream) {
                     this.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -76,10 +138,23 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+            && self.extra.as_ref().is_none_or(|extra| extra.ahead.is_empty() && extra.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let Some(extra) = &self.extra else { return rest };
+        if extra.trailers.is_some() {
+            // Only a body of unknown length has room for them.
+            return SizeHint::default();
+        }
+        let ahead = extra.ahead.len() as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint.set_lower(rest.lower() + ahead);
+        hint
     }
 }
 
@@ -144,6 +219,15 @@ impl ResponseBody {
         }
     }
 
+    /// The client is not to take what it has for the whole answer.
+    fn break_off(&mut self, fault: &'static str) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.fault = Some(fault);
+            exchange.peer.activity.reset.set(self.version == Version::HTTP_10);
+            exchange.close();
+        }
+    }
+
     fn count(&mut self, length: usize) {
         if let Some(exchange) = &mut self.exchange {
             exchange.peer.activity.moved();
@@ -155,8 +239,12 @@ impl ResponseBody {
 /// The endpoint's body ended before its end. The connection of the client ends with it, so that nobody takes what came for
 /// all of it.
 #[derive(Debug, thiserror::Error)]
-#[error("the body of the answer is incomplete: {0}")]
-pub(crate) struct Truncated(hyper::Error);
+pub(crate) enum Truncated {
+    #[error("the body of the answer is incomplete: {0}")]
+    Cut(hyper::Error),
+    #[error("the body of the answer took longer than the rule allows")]
+    Late,
+}
 
 impl Body for ResponseBody {
     type Data = Bytes;
@@ -172,8 +260,17 @@ impl Body for ResponseBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Source::Switched(..) => Poll::Ready(None),
-            Source::Upstream { incoming, .. } => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => {
+            Source::Upstream { incoming, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending => {
+                    // The time the rule gives an endpoint goes on until its last byte.
+                    let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
+                    let Some(cut_off) = cut_off else { return Poll::Pending };
+                    ready!(cut_off.sleep.as_mut().poll(cx));
+                    let word = cut_off.fault.account().word;
+                    this.break_off(word);
+                    Poll::Ready(Some(Err(Truncated::Late)))
+                }
+                Poll::Ready(Some(Ok(frame))) => {
                     let ended = incoming.is_end_stream();
                     this.count(frame.data_ref().map_or(0, Bytes::len));
                     if ended {
@@ -181,15 +278,11 @@ impl Body for ResponseBody {
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Some(Err(error)) => {
-                    if let Some(exchange) = &mut this.exchange {
-                        exchange.fault = Some("truncated");
-                        exchange.peer.activity.reset.set(this.version == Version::HTTP_10);
-                        exchange.close();
-                    }
-                    Poll::Ready(Some(Err(Truncated(error))))
+                Poll::Ready(Some(Err(error))) => {
+                    this.break_off(TRUNCATED);
+                    Poll::Ready(Some(Err(Truncated::Cut(error))))
                 }
-                None => {
+                Poll::Ready(None) => {
                     this.end();
                     Poll::Ready(None)
                 }

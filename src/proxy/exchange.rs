@@ -1,19 +1,22 @@
 //! One request and its answer as the books see them: counted and logged exactly once, however it ends.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
+use super::fault::{CLIENT_GONE, Fault};
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
+use crate::snapshot::cors::Grant;
 
 /// An open entry in the books. Dropping it closes it: a client that goes away takes its request with it.
 pub(crate) struct Exchange {
@@ -25,9 +28,26 @@ pub(crate) struct Exchange {
     /// None until there is an answer.
     pub(crate) status: Option<StatusCode>,
     pub(crate) bytes_out: u64,
+    /// What the answer says to pages of other origins.
+    pub(crate) grant: Option<Box<Grant>>,
+    /// Boxed, since few requests have one.
+    pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
     line: Option<Line>,
     closed: bool,
+}
+
+/// When the answer has to be complete.
+pub(crate) struct CutOff {
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    /// What it is called if it is not.
+    pub(crate) fault: Fault,
+}
+
+impl CutOff {
+    pub(crate) fn at(end: Instant, fault: Fault) -> Box<Self> {
+        Box::new(CutOff { sleep: Box::pin(sleep_until(end)), fault })
+    }
 }
 
 struct Line {
@@ -59,6 +79,8 @@ impl Exchange {
             fault: None,
             status: None,
             bytes_out: 0,
+            grant: None,
+            cut_off: None,
             line,
             closed: false,
         }
@@ -71,6 +93,9 @@ impl Exchange {
         }
         let activity = &self.peer.activity;
         let worker = &self.peer.worker;
+        if let Some(word) = self.fault {
+            worker.fault(word);
+        }
         let now = Instant::now();
         activity.enter(Phase::Idle, now);
         let duration = now - activity.started.get();
@@ -106,6 +131,7 @@ impl Exchange {
 pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
+    peer.worker.fault(fault);
     peer.worker.log.write(Record {
         time: SystemTime::now(),
         client: peer.address,
@@ -135,7 +161,7 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert("client_gone");
+            self.fault.get_or_insert(CLIENT_GONE);
             self.close();
         }
     }

@@ -38,6 +38,10 @@ pub(crate) enum Fault {
     Refused,
     ConnectTimeout,
     AnswerTimeout,
+    /// `timeouts.request` of the rule.
+    RequestTimeout,
+    /// `timeouts.backendRequest` of the rule.
+    BackendTimeout,
     /// What the endpoint sent is not an answer.
     BadAnswer,
     /// The endpoint closed the connection instead of answering.
@@ -89,12 +93,27 @@ impl Fault {
             Fault::Refused => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "refused", UNAVAILABLE, true),
             Fault::ConnectTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMING_OUT, true),
             Fault::AnswerTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "answer_timeout", TIMING_OUT, false),
+            Fault::RequestTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "request_timeout", TIMING_OUT, false),
+            Fault::BackendTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "backend_timeout", TIMING_OUT, false),
             Fault::BadAnswer => (Upstream, StatusCode::BAD_GATEWAY, "bad_answer", INVALID_ANSWER, false),
             Fault::NoAnswer => (Upstream, StatusCode::BAD_GATEWAY, "no_answer", INVALID_ANSWER, false),
         };
         Account { blame, status, word, message, retry }
     }
 }
+
+// What goes wrong where no answer of ours can be given any more, or before there is a request.
+
+/// The endpoint ended before its answer did.
+pub(crate) const TRUNCATED: &str = "truncated";
+/// The client ended before the answer did.
+pub(crate) const CLIENT_GONE: &str = "client_gone";
+/// What came is no request.
+pub(crate) const UNREADABLE: &str = "unreadable";
+/// The header of a request is larger than the limit.
+pub(crate) const TOO_LARGE: &str = "header_too_large";
+/// More frames of HTTP/2 that ask for nothing than anybody needs.
+pub(crate) const FLOOD: &str = "flood";
 
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";
@@ -255,6 +274,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -285,6 +306,90 @@ mod tests {
         );
         assert!(Format::Html.write(&account, id).contains("&quot;&lt;&amp;&#39;&gt;"));
         assert!(Format::Xml.write(&account, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
+    }
+
+    /// `docs/faults.md` tells operators what a reason means; it is to tell all of them, and no others.
+    #[test]
+    fn every_fault_has_its_row_and_every_row_its_fault() {
+        let said: BTreeSet<String> = every_fault().map(row).chain(unanswered()).collect();
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let documented: BTreeSet<String> =
+            page.lines().filter(|line| line.starts_with("| `")).map(|line| cells(line, 5)).collect();
+        let missing: Vec<_> = said.difference(&documented).collect();
+        let stale: Vec<_> = documented.difference(&said).collect();
+        assert!(missing.is_empty() && stale.is_empty(), "docs/faults.md lacks {missing:#?} and has in vain {stale:#?}");
+    }
+
+    /// Reason, status, message, whose it is, whether the request may be sent again.
+    fn row(fault: Fault) -> String {
+        let account = fault.account();
+        let told = matches!(fault, Fault::Target(_) | Fault::Host(_) | Fault::Framing(_));
+        let message = if told { "what is wrong with it" } else { account.message };
+        let whose = match account.blame {
+            Blame::Client => "client",
+            Blame::Upstream => "backend",
+            Blame::Us => "configuration",
+        };
+        let again = if account.retry { "yes" } else { "no" };
+        format!("| `{}` | {} | {message} | {whose} | {again} |", account.word, account.status.as_u16())
+    }
+
+    fn unanswered() -> impl Iterator<Item = String> {
+        let rows = [
+            (TRUNCATED, "that of the answer", "backend"),
+            (CLIENT_GONE, "499, only in the books", "client"),
+            (UNREADABLE, "400", "client"),
+            (TOO_LARGE, "431", "client"),
+            (FLOOD, "429, only in the books", "client"),
+        ];
+        rows.into_iter().map(|(word, status, whose)| format!("| `{word}` | {status} | none | {whose} | no |"))
+    }
+
+    /// The first cells of a row.
+    fn cells(line: &str, count: usize) -> String {
+        let cells: Vec<_> = line.split('|').take(count + 1).map(str::trim).collect();
+        format!("| {} |", cells[1..].join(" | "))
+    }
+
+    /// Each variant once. The match fails to compile when there is a new one, which then belongs into the list.
+    fn every_fault() -> impl Iterator<Item = Fault> {
+        const TEXT: &str = "";
+        let all = [
+            Fault::Target(TEXT),
+            Fault::Host(TEXT),
+            Fault::Framing(TEXT),
+            Fault::Fields,
+            Fault::Protocol,
+            Fault::Body,
+            Fault::Connect,
+            Fault::Expectation,
+            Fault::UploadTimeout,
+            Fault::Misdirected,
+            Fault::NoListener,
+            Fault::NoRoute,
+            Fault::Rule(Failure::NoBackends),
+            Fault::Rule(Failure::InvalidBackend),
+            Fault::Rule(Failure::Unsupported),
+            Fault::Rewrite,
+            Fault::NoEndpoints,
+            Fault::Refused,
+            Fault::ConnectTimeout,
+            Fault::AnswerTimeout,
+            Fault::RequestTimeout,
+            Fault::BackendTimeout,
+            Fault::BadAnswer,
+            Fault::NoAnswer,
+        ];
+        all.into_iter().inspect(|fault| match fault {
+            Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
+            Fault::Protocol | Fault::Body | Fault::Connect => {}
+            Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
+            Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
+            Fault::Rewrite | Fault::NoEndpoints | Fault::Refused | Fault::ConnectTimeout => {}
+            Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
+            Fault::BadAnswer | Fault::NoAnswer => {}
+        })
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! once and there is no body.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
+use tokio::time::{Instant, timeout_at};
 
 use super::activity::Activity;
 use super::body::{RequestBody, Source};
@@ -34,81 +36,130 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    let pools = &peer.worker.pools;
+    prepare(upstream, &mut request, &mut upgrade)?;
     let empty = request.body().is_end_stream();
+    let replay = Replay { whole: empty, idempotent: is_idempotent(request.method()), stale: true };
+    let mut failure = Fault::NoEndpoints;
+    // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
+    let mut request = Some(request);
+    // Empty, and so without memory, unless something fails.
+    let mut tried = Vec::new();
+    while tried.len() < ENDPOINTS
+        && let Some(address) = peer.worker.pools.next(upstream, &tried)
+    {
+        exchange.address = Some(address);
+        let lost = match attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, None).await {
+            Ok(answer) => return Ok(answer),
+            Err(lost) => lost,
+        };
+        let again = lost.was_not_processed() && request.is_some() && !peer.activity.overdue.get();
+        failure = lost.fault();
+        if !again {
+            break;
+        }
+        tried.push(address);
+    }
+    Err(failure)
+}
+
+/// Puts the request into the protocol of the endpoint.
+pub(crate) fn prepare(
+    upstream: &Upstream,
+    request: &mut Request<RequestBody>,
+    upgrade: &mut Option<Box<Upgrade>>,
+) -> Result<(), Fault> {
     match upstream.key.protocol {
         Protocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
-            if !empty && request.body().size_hint().exact().is_none() {
+            if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
                 // hyper would leave out the body of a GET that does not say so.
                 request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            if let Some(upgrade) = &upgrade {
+            if let Some(upgrade) = upgrade {
                 upgrade.ask(request.headers_mut());
             }
+            Ok(())
         }
         Protocol::Http2 => {
             if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
                 return Err(Fault::Protocol);
             }
-            put_into_http2(&mut request)?;
+            put_into_http2(request)
         }
     }
-    let multiplexed = upstream.key.protocol == Protocol::Http2;
-    let replayable = empty && is_idempotent(request.method());
-    let mut failure = Fault::NoEndpoints;
-    // What is still to be sent. While an attempt runs, a copy of what it sends, if it may be sent again.
-    let mut request = Some(request);
+}
 
-    for address in pools.turn(upstream) {
-        exchange.address = Some(address);
-        let age = if replayable { Duration::MAX } else { FRESH };
-        while let Some(connection) = pools.idle(upstream, address, age) {
-            match send(&peer, connection, &mut request, &mut upgrade, replayable || empty && multiplexed).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => {}
-                Err(Lost::Unprocessed) if request.is_some() => {
-                    pools.replayed();
-                    break;
-                }
-                Err(Lost::Unanswered) if replayable => {
-                    pools.replayed();
-                    // If one has gone stale the others may have too, and this request shall not find out about each.
-                    break;
-                }
-                Err(lost) => return Err(lost.fault()),
+/// What may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay {
+    /// All of the request is there.
+    pub(crate) whole: bool,
+    /// Twice is as good as once.
+    pub(crate) idempotent: bool,
+    /// A kept-alive connection that turns out to be gone may cost a request another try.
+    pub(crate) stale: bool,
+}
+
+/// One try at one endpoint: over a connection that was kept, or else a new one, which has to be there by `end`.
+pub(crate) async fn attempt(
+    peer: &Rc<Peer>,
+    upstream: &Arc<Upstream>,
+    address: SocketAddr,
+    request: &mut Option<Request<RequestBody>>,
+    upgrade: &mut Option<Box<Upgrade>>,
+    replay: Replay,
+    end: Option<Instant>,
+) -> Result<Response<Source>, Lost> {
+    let pools = &peer.worker.pools;
+    // An endpoint of HTTP/2 can say that it has not looked at a request, whatever its method.
+    let keep_copy = replay.whole && (replay.idempotent || upstream.key.protocol == Protocol::Http2);
+    let replayable = replay.whole && replay.idempotent && replay.stale;
+    let age = if replayable { Duration::MAX } else { FRESH };
+    while let Some(connection) = pools.idle(upstream, address, age) {
+        match send(peer, connection, request, upgrade, keep_copy).await {
+            Err(Lost::Unsent) => {}
+            Err(Lost::Unprocessed) if replay.stale && request.is_some() => {
+                pools.replayed();
+                break;
             }
-        }
-        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
-        let connect = Box::pin(pools.connect(upstream, address));
-        let Some(connected) = patiently(&peer.activity, connect).await else {
-            return Err(Fault::ConnectTimeout);
-        };
-        match connected {
-            Ok(connection) => match send(&peer, connection, &mut request, &mut upgrade, empty && multiplexed).await {
-                Ok(answer) => return Ok(answer),
-                Err(Lost::Unsent) => failure = Fault::NoAnswer,
-                Err(Lost::Unprocessed) if request.is_some() => {
-                    pools.replayed();
-                    failure = Fault::NoAnswer;
-                }
-                Err(lost) => return Err(lost.fault()),
-            },
-            Err(error) => {
-                tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-                failure = match error {
-                    ConnectFailure::Foreign(_) => Fault::BadAnswer,
-                    ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
-                    ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
-                };
+            Err(Lost::Unanswered) if replayable => {
+                pools.replayed();
+                // If one has gone stale the others may have too, and this request shall not find out about each.
+                break;
             }
+            outcome => return outcome,
         }
     }
-    Err(failure)
+    // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+    let connect = Box::pin(async {
+        let connecting = pools.connect(upstream, address);
+        let Some(end) = end else { return connecting.await };
+        let began = Instant::now();
+        timeout_at(end, connecting).await.unwrap_or_else(|_| {
+            upstream.failed(address);
+            Err(ConnectFailure::TimedOut(address, began.elapsed()))
+        })
+    });
+    let Some(connected) = patiently(&peer.activity, connect).await else {
+        return Err(Lost::Unconnected(Fault::ConnectTimeout));
+    };
+    match connected {
+        Ok(connection) => send(peer, connection, request, upgrade, keep_copy).await,
+        Err(error) => {
+            tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+            Err(Lost::Unconnected(match error {
+                ConnectFailure::Foreign(_) => Fault::BadAnswer,
+                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
+                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
+            }))
+        }
+    }
 }
 
 /// What became of a request that got no answer.
-enum Lost {
+pub(crate) enum Lost {
+    /// There is no connection that it could have been sent on.
+    Unconnected(Fault),
     /// Not a byte of it was sent; it is back where it was.
     Unsent,
     /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
@@ -139,10 +190,18 @@ impl Lost {
         }
     }
 
-    fn fault(self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         match self {
             Lost::Unsent | Lost::Unprocessed | Lost::Unanswered => Fault::NoAnswer,
-            Lost::Fault(fault) => fault,
+            Lost::Unconnected(fault) | Lost::Fault(fault) => fault,
+        }
+    }
+
+    /// Whether it is certain that nobody has done what it asks for.
+    pub(crate) fn was_not_processed(&self) -> bool {
+        match self {
+            Lost::Unconnected(_) | Lost::Unsent | Lost::Unprocessed => true,
+            Lost::Unanswered | Lost::Fault(_) => false,
         }
     }
 }
@@ -159,7 +218,7 @@ async fn send(
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
-            *request = Some(copy(&original, peer));
+            *request = Some(copy(&original));
         }
         connection.send(original)
     };
@@ -208,7 +267,7 @@ async fn send(
 }
 
 /// None if the patience of the connection's timer ends first: it then polls everything once more, and this gives up.
-async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -219,7 +278,7 @@ async fn patiently<T>(activity: &Activity, future: impl Future<Output = T>) -> O
 }
 
 /// HTTP/2 has the host and the scheme in the target.
-fn put_into_http2(request: &mut Request<RequestBody>) -> Result<(), Fault> {
+pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
@@ -229,8 +288,8 @@ fn put_into_http2(request: &mut Request<RequestBody>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty(peer));
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -239,10 +298,13 @@ fn copy(request: &Request<RequestBody>, peer: &Rc<Peer>) -> Request<RequestBody>
 }
 
 /// RFC 9110, section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
 }
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// Endpoints that one request may try to connect to, if its rule says nothing about it.
+pub(crate) const ENDPOINTS: usize = 3;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Phase;
 use super::connection::{LEAVE, Peer};
 use super::exchange;
+use super::fault::{FLOOD, UNREADABLE};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
@@ -73,9 +74,9 @@ where
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, "flood");
+                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, FLOOD);
                 } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, "unreadable");
+                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, UNREADABLE);
                 }
                 return Poll::Ready(());
             }

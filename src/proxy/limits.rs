@@ -51,6 +51,14 @@ pub struct Limits {
     pub upstream_streams: usize,
     /// How long an idle connection to an endpoint is kept.
     pub upstream_idle: Duration,
+    /// Body of a request that is kept to be sent again, where the rule allows that.
+    pub replay_body: usize,
+    /// Copies for mirrors that each worker has on their way. More are left out.
+    pub mirror_copies: usize,
+    /// Body of a request that is copied for mirrors. One that is larger is not mirrored.
+    pub mirror_body: usize,
+    /// From sending a copy to the end of its answer.
+    pub mirror_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -80,6 +88,10 @@ impl Default for Limits {
             idle_per_endpoint: 128,
             upstream_streams: 100,
             upstream_idle: Duration::from_secs(60),
+            replay_body: 64 * 1024,
+            mirror_copies: 256,
+            mirror_body: 64 * 1024,
+            mirror_timeout: Duration::from_secs(15),
         }
     }
 }

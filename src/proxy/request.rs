@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::activity::Phase;
 use super::body::{RequestBody, ResponseBody, Source};
 use super::connection::Peer;
+use super::cross_origin;
 use super::exchange::Exchange;
 use super::fault::{Fault, Manners};
 use super::forward;
@@ -22,10 +23,12 @@ use super::headers::{join_cookies, strip_hop_by_hop};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
+use super::tries;
 use super::upgrade::Upgrade;
 use super::view::View;
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
+use crate::snapshot::tries::Tries;
 use crate::snapshot::{Bind, Listener};
 use crate::upstream::Upstream;
 
@@ -40,8 +43,13 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
-        Ok(Decision::Forward { rule, backend, upstream, upgrade }) => {
-            forward::forward(upstream, request, upgrade, &mut exchange).await.map(|mut answer| {
+        Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
+            let answer = match tries {
+                None => forward::forward(upstream, request, upgrade, &mut exchange).await,
+                // Boxed: requests of other rules do not set aside what its timers need.
+                Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
+            };
+            answer.map(|mut answer| {
                 edit_answer(&mut answer, &backend.filters);
                 edit_answer(&mut answer, &rule.filters);
                 answer
@@ -57,6 +65,9 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         close |= account.status == StatusCode::BAD_REQUEST;
         manners.answer(&account, &exchange.id).map(Source::Ours)
     });
+    if let Some(grant) = exchange.grant.take() {
+        grant.apply(answer.headers_mut());
+    }
     exchange.status = Some(answer.status());
     answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
     // HTTP/2 has no such field; its connections are told to end as a whole.
@@ -90,6 +101,7 @@ enum Decision<'v> {
         rule: &'v Rule,
         backend: &'v Backend,
         upstream: &'v Arc<Upstream>,
+        tries: Option<&'v Tries>,
         upgrade: Option<Box<Upgrade>>,
     },
 }
@@ -133,6 +145,12 @@ fn decide<'v>(
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
             exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+            if let Some(cors) = &rule.filters.cors
+                && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
+            {
+                edit_answer(&mut answer, &rule.filters);
+                return Ok(Decision::Answer(answer));
+            }
             let host = host.written.to_str().unwrap_or_default();
             let location = redirect.location(peer.client.scheme, host, listener.port, &path.path, path.query);
             let mut answer = Response::new(Source::Ours(Bytes::new()));
@@ -149,6 +167,14 @@ fn decide<'v>(
     };
     let backend = view.pick(rule, split);
     exchange.series = Some(view.series(&peer.worker, listener, Some(rule), Some(backend)));
+    // Before it is asked whether the backend can be used: browsers show errors only to pages that may read answers.
+    if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref())
+        && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
+    {
+        edit_answer(&mut answer, &backend.filters);
+        edit_answer(&mut answer, &rule.filters);
+        return Ok(Decision::Answer(answer));
+    }
     let upstream = match &backend.target {
         Target::Upstream(upstream) => upstream,
         Target::Fail(failure) => return Err(Fault::Rule(*failure)),
@@ -164,15 +190,22 @@ fn decide<'v>(
     if host.elsewhere {
         headers.insert(HOST, host.written.clone());
     }
-    // The rule's filters come first, so that the backend's, which are more specific, have the last word.
-    for filters in [&rule.filters, &backend.filters] {
+    // The rule's filters come first, so that the backend's, which are more specific, have the last word. Mirrors see what
+    // the filters of their own level make of the request: what is meant for one backend is no business of another.
+    let levels = [&rule.filters, &backend.filters];
+    for (level, filters) in levels.iter().enumerate() {
         if let Some(edits) = &filters.request_headers {
-            edits.apply(headers);
+            edits.apply(request.headers_mut());
+        }
+        // A handshake makes sense only to who goes on with it.
+        if !filters.mirrors.is_empty() && upgrade.is_none() {
+            let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
+            peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
-    rewrite(request, &path, [&backend.filters, &rule.filters])?;
+    rewrite(request, &path, &levels)?;
 
-    Ok(Decision::Forward { rule, backend, upstream, upgrade })
+    Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
 }
 
 /// Whether the request came over a connection that belongs to another listener than its host does (RFC 9110, section
@@ -196,9 +229,9 @@ fn is_misdirected(bind: &Bind, listener: Option<&Arc<Listener>>, session: Option
 }
 
 /// The target and Host as the endpoint sees them. The bytes of the client go through, unless what was matched differs from
-/// them or a filter rewrites it. Of several rewrites the first counts.
-fn rewrite(request: &mut Request<RequestBody>, path: &Path<'_>, filters: [&Filters; 2]) -> Result<(), Fault> {
-    let rewrites = || filters.iter().filter_map(|filters| filters.rewrite.as_ref());
+/// them or a filter rewrites it. Of several rewrites the last counts.
+fn rewrite<B>(request: &mut Request<B>, path: &Path<'_>, filters: &[&Filters]) -> Result<(), Fault> {
+    let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
     if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
         request.headers_mut().insert(HOST, host.clone());
     }

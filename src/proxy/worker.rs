@@ -23,6 +23,7 @@ use super::access_log::AccessLog;
 use super::body::RequestBody;
 use super::group::Group;
 use super::limits::Limits;
+use super::mirror::Mirrors;
 use super::request_id::RequestIds;
 use super::stats::{Labels, Ledger, Series, Stats};
 use super::tls::Terminator;
@@ -59,6 +60,7 @@ pub(crate) struct Worker {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) pools: Pools<RequestBody>,
+    pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
     pub(crate) http: http1::Builder,
     pub(crate) tls: Arc<Terminator>,
@@ -113,12 +115,16 @@ impl Worker {
         if limits.max_fields != HYPER_FIELDS {
             http.max_headers(limits.max_fields);
         }
+        let traffic = &ledger.traffic;
+        let mirroring = Arc::clone(&ledger.mirroring);
+        let mirrors = Mirrors::new(&limits, dial.clone(), keep, Arc::clone(traffic), mirroring);
         let mut snapshot = Cache::new(shared.snapshot);
         let view = Rc::new(View::new(Arc::clone(snapshot.load())));
         Worker {
             trusted: shared.trusted,
             log: shared.log,
-            pools: Pools::new(dial, keep, Arc::clone(&ledger.traffic)),
+            pools: Pools::new(dial, keep, Arc::clone(traffic)),
+            mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             http,
             tls: shared.tls,
@@ -153,6 +159,11 @@ impl Worker {
 
     pub(crate) fn series(&self, labels: Labels) -> Arc<Series> {
         self.stats.series(&self.ledger, labels)
+    }
+
+    /// Counts a fault by its word.
+    pub(crate) fn fault(&self, word: &'static str) {
+        self.ledger.fault(word);
     }
 
     /// The series of requests that got no further than their address.
@@ -192,6 +203,7 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
                 // A worker without requests would keep an old snapshot and its upstreams alive.
                 worker.view();
                 worker.pools.sweep();
+                worker.mirrors.sweep();
                 leaving.retain(|group| !group.is_empty());
                 continue;
             }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::certs::{Certificate, Certificates};
 use super::host::HostPattern;
 use super::router::{Candidate, ValueMatch};
-use super::rule::{Action, Backend, Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Target};
+use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Target};
 use super::{Bind, Listener, Snapshot};
 use crate::upstream::Protocol;
 
@@ -66,6 +66,9 @@ pub struct MatchDump {
     pub rule: String,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
+    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<String>,
     pub action: ActionDump,
 }
 
@@ -80,6 +83,12 @@ pub struct FiltersDump {
     pub rewrite_host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewrite_path: Option<String>,
+    /// `origins *`, `methods GET, PUT`, …
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cors: Vec<String>,
+    /// `namespace/service:port 20/100`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -206,6 +215,10 @@ impl From<&Candidate> for MatchDump {
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
             filters: FiltersDump::from(&rule.filters),
+            tries: match &rule.action {
+                Action::Forward(split) => split.tries.as_ref().map(|tries| tries.lines()).unwrap_or_default(),
+                Action::Redirect(_) | Action::Fail(_) => Vec::new(),
+            },
             action: ActionDump::from(&rule.action),
         }
     }
@@ -219,13 +232,15 @@ impl FiltersDump {
 
 impl From<&Filters> for FiltersDump {
     fn from(filters: &Filters) -> Self {
-        let Filters { request_headers, response_headers, rewrite } = filters;
+        let Filters { request_headers, response_headers, rewrite, cors, mirrors } = filters;
         let rewrite = rewrite.as_ref();
         FiltersDump {
             request_headers: request_headers.as_ref().map(header_edits).unwrap_or_default(),
             response_headers: response_headers.as_ref().map(header_edits).unwrap_or_default(),
             rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
             rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit),
+            cors: cors.as_ref().map(|cors| cors.lines()).unwrap_or_default(),
+            mirrors: mirrors.iter().map(mirror).collect(),
         }
     }
 }
@@ -322,6 +337,11 @@ fn header_edits(edits: &HeaderEdits) -> Vec<String> {
     let set = set.iter().map(|(name, value)| format!("set {}", header_line(name, value)));
     let add = add.iter().map(|(name, value)| format!("add {}", header_line(name, value)));
     remove.chain(set).chain(add).collect()
+}
+
+fn mirror(mirror: &Mirror) -> String {
+    let Mirror { upstream, share, of } = mirror;
+    if share == of { upstream.key.to_string() } else { format!("{} {share}/{of}", upstream.key) }
 }
 
 fn path_edit(edit: &PathEdit) -> String {

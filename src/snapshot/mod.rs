@@ -10,6 +10,7 @@
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
 
 pub mod certs;
+pub mod cors;
 pub mod dump;
 mod escape;
 pub mod host;
@@ -17,6 +18,7 @@ pub mod path_edit;
 pub mod redirect;
 pub mod router;
 pub mod rule;
+pub mod tries;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::cors::Cors;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{Redirect, Scheme};
+use super::tries::Tries;
 use crate::upstream::Upstream;
 
 /// One rule of one route, everything parsed.
@@ -26,12 +28,30 @@ pub struct RuleId {
     pub rule: Arc<str>,
 }
 
-/// Header edits and rewrites, at rule or backend level.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What happens to a request besides its action, at rule or backend level.
+#[derive(Clone, Debug, Default)]
 pub struct Filters {
     pub request_headers: Option<HeaderEdits>,
     pub response_headers: Option<HeaderEdits>,
     pub rewrite: Option<Rewrite>,
+    pub cors: Option<Box<Cors>>,
+    pub mirrors: Box<[Mirror]>,
+}
+
+/// Copies of requests go there, and nobody waits for what comes of it.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    pub upstream: Arc<Upstream>,
+    /// So many out of `of` requests, on average.
+    pub share: u32,
+    pub of: u32,
+}
+
+impl Mirror {
+    /// Whether this request is one of them. A draw out of `0..of`; a larger one wraps around.
+    pub fn is_drawn(&self, draw: u32) -> bool {
+        draw % self.of.max(1) < self.share
+    }
 }
 
 /// `remove` first, then `set`, then `add`: no name is in two of them, so the order shows only in what is written.
@@ -77,6 +97,8 @@ pub enum Action {
 pub struct Split {
     backends: Box<[Backend]>,
     total: u64,
+    /// How long and how often, if the rule says so.
+    pub tries: Option<Box<Tries>>,
 }
 
 impl Split {
@@ -84,7 +106,7 @@ impl Split {
     pub fn new(backends: Vec<Backend>) -> Option<Self> {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
         let total = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        (total > 0).then_some(Split { backends, total })
+        (total > 0).then_some(Split { backends, total, tries: None })
     }
 
     /// Only those with a share; at least one.

@@ -94,6 +94,11 @@ pub(super) fn mentions(object: &AnyObject) -> Vec<Mention> {
                 for backend in &rule.backend_refs {
                     found.backend(&backend.target);
                 }
+                let of_backends = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+                for mirror in rule.filters.iter().chain(of_backends).filter_map(|filter| filter.request_mirror.as_ref())
+                {
+                    found.backend(&mirror.backend_ref);
+                }
             }
         }
         AnyObject::EndpointSlice(slice) => {

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::health::{Health, Instants, Load};
 
 /// What endpoints are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +61,24 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub addresses: Vec<Address>,
+    pub balance: Balance,
+}
+
+/// How it is decided which endpoint is next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn. Every worker has turns of its own, so that nothing is shared.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in progress, over all workers; in turn among equals.
+    LeastRequests,
+}
+
+/// An endpoint that can be connected to, with what is known about it. It keeps that for as long as its address stays.
+#[derive(Clone, Debug)]
+pub struct Reachable {
+    pub address: SocketAddr,
+    pub health: Arc<Health>,
 }
 
 /// One upstream, shared by all routes and workers that use it.
@@ -69,7 +91,12 @@ pub struct Upstream {
     pub key: UpstreamKey,
     configured: ArcSwap<Endpoints>,
     /// Where to connect: `configured` with every name replaced by its addresses; a name without any is absent.
-    reachable: ArcSwap<Vec<SocketAddr>>,
+    reachable: ArcSwap<Vec<Reachable>>,
+    /// Some endpoint could not be connected to, and has not been since.
+    ailing: AtomicBool,
+    /// Whether requests in progress count.
+    least: AtomicBool,
+    instants: Instants,
     /// What DNS said, by host. Its lock makes the two setters take turns; readers never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
@@ -80,6 +107,9 @@ impl Upstream {
             key,
             configured: ArcSwap::default(),
             reachable: ArcSwap::default(),
+            ailing: AtomicBool::new(false),
+            least: AtomicBool::new(false),
+            instants: Instants::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -89,9 +119,78 @@ impl Upstream {
         self.configured.load()
     }
 
-    /// The addresses a request can be sent to now.
-    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<SocketAddr>>> {
+    /// Where a request can be sent to now, sorted by address.
+    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<Reachable>>> {
         self.reachable.load()
+    }
+
+    /// Which endpoint is next, by whose turn it is and how they fare, but none of `avoid`. An endpoint that could not be
+    /// connected to is passed over for a while; if there is no other it is tried all the same.
+    pub fn next(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+        let reachable = self.reachable.load();
+        let in_turn = |index: usize| &reachable[(turn.wrapping_add(index)) % reachable.len()];
+        let least = self.least.load(Relaxed);
+        if !least && avoid.is_empty() && !self.is_ailing() {
+            return (!reachable.is_empty()).then(|| in_turn(0).address);
+        }
+        let allowed = || (0..reachable.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
+        if self.is_ailing() {
+            let now = self.instants.now();
+            // One request finds out whether it is back. The others do not wait for that.
+            if let Some(first) = allowed().next()
+                && first.health.claim_probe(now)
+            {
+                return Some(first.address);
+            }
+        }
+        let well: SmallVec<[&Reachable; 16]> = allowed().filter(|endpoint| endpoint.health.is_well()).collect();
+        let chosen = match &well[..] {
+            [] => allowed().next(),
+            well if least => well.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
+            // Not just the next one: that would get the turns of all that are passed over before it.
+            well => Some(well[turn % well.len()]),
+        };
+        chosen.map(|endpoint| endpoint.address)
+    }
+
+    /// A connection could not be made.
+    pub fn failed(&self, address: SocketAddr) {
+        if let Some(health) = self.health(address) {
+            health.failed(self.instants.now());
+            self.ailing.store(true, Relaxed);
+        }
+    }
+
+    /// A connection was made, or one is there that works.
+    pub fn succeeded(&self, address: SocketAddr) {
+        if !self.is_ailing() {
+            return;
+        }
+        if let Some(health) = self.health(address) {
+            health.succeeded();
+            self.look_for_ailments();
+        }
+    }
+
+    /// Counts a request in progress, if that decides which endpoint is next.
+    pub fn load(&self, address: SocketAddr) -> Option<Load> {
+        if self.least.load(Relaxed) { self.health(address).map(Load::new) } else { None }
+    }
+
+    fn health(&self, address: SocketAddr) -> Option<Arc<Health>> {
+        let reachable = self.reachable.load();
+        let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
+        Some(Arc::clone(&reachable[index].health))
+    }
+
+    fn is_ailing(&self) -> bool {
+        self.ailing.load(Relaxed)
+    }
+
+    /// Somebody may fail between the look and the note; the next failure of it notes it again.
+    fn look_for_ailments(&self) {
+        let ailing = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_well());
+        self.ailing.store(ailing, Relaxed);
     }
 
     /// The hosts that DNS is to be asked about.
@@ -109,6 +208,7 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
+        self.least.store(endpoints.balance == Balance::LeastRequests, Relaxed);
         self.configured.store(Arc::new(endpoints));
         self.publish(&resolved);
     }
@@ -122,22 +222,28 @@ impl Upstream {
     }
 
     fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
-        let mut reachable = Vec::new();
+        let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
             match address {
-                Address::Ip(address) => reachable.push(*address),
+                Address::Ip(address) => addresses.push(*address),
                 Address::Name { host, port } => {
-                    let addresses = resolved.get(host).into_iter().flatten();
-                    reachable.extend(addresses.map(|address| SocketAddr::new(*address, *port)));
+                    let resolved = resolved.get(host).into_iter().flatten();
+                    addresses.extend(resolved.map(|address| SocketAddr::new(*address, *port)));
                 }
             }
         }
         // Two names may lead to one address: it is one endpoint then, not one with a double share.
-        reachable.sort();
-        reachable.dedup();
-        if **self.reachable.load() != reachable {
-            self.reachable.store(Arc::new(reachable));
+        addresses.sort();
+        addresses.dedup();
+        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+            return;
         }
+        let reachable = addresses
+            .into_iter()
+            .map(|address| Reachable { address, health: self.health(address).unwrap_or_default() })
+            .collect();
+        self.reachable.store(Arc::new(reachable));
+        self.look_for_ailments();
     }
 }
 
@@ -169,11 +275,11 @@ mod tests {
                 Address::Name { host: host.into(), port: port.parse().unwrap() }
             }
         });
-        Endpoints { addresses: addresses.collect() }
+        Endpoints { addresses: addresses.collect(), ..Endpoints::default() }
     }
 
     fn reachable(upstream: &Upstream) -> Vec<String> {
-        upstream.reachable().iter().map(SocketAddr::to_string).collect()
+        upstream.reachable().iter().map(|endpoint| endpoint.address.to_string()).collect()
     }
 
     #[test]
@@ -209,5 +315,69 @@ mod tests {
         upstream.set_resolved("a.example", vec!["10.0.0.2".parse().unwrap()]);
         upstream.set_resolved("b.example", vec!["10.0.0.2".parse().unwrap()]);
         assert_eq!(reachable(&upstream), ["10.0.0.2:80"]);
+    }
+
+    fn address(number: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, number], 80))
+    }
+
+    fn three() -> Upstream {
+        let upstream = upstream();
+        upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
+        upstream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_be_connected_to_is_passed_over_and_then_asked_once() {
+        let upstream = three();
+        let round = |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next(turn, avoid).unwrap()).collect::<Vec<_>>();
+        let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
+        assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+        upstream.failed(address(1));
+        assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [0, 3, 3]);
+        assert_eq!(upstream.next(0, &[address(2)]), Some(address(3)));
+        assert_eq!(upstream.next(0, &[address(2), address(3)]), Some(address(1)), "better than nobody");
+        assert_eq!(upstream.next(0, &[address(1), address(2), address(3)]), None);
+        tokio::time::advance(std::time::Duration::from_millis(500)).await;
+        assert_eq!(count(&round(&[]), 1), 1, "one request finds out");
+        upstream.succeeded(address(1));
+        assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    }
+
+    #[test]
+    fn if_all_are_down_all_are_tried() {
+        let upstream = three();
+        for number in 1..=3 {
+            upstream.failed(address(number));
+        }
+        let tried: std::collections::BTreeSet<_> = (0..3).map(|turn| upstream.next(turn, &[]).unwrap()).collect();
+        assert_eq!(tried.len(), 3);
+    }
+
+    #[test]
+    fn what_is_known_about_an_endpoint_stays_while_it_does() {
+        let upstream = three();
+        upstream.failed(address(2));
+        upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+        assert!((0..4).all(|turn| upstream.next(turn, &[]) == Some(address(4))));
+        upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
+        upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+        assert_eq!(upstream.next(0, &[]), Some(address(2)), "one that comes back is new");
+    }
+
+    #[test]
+    fn least_requests_takes_the_idlest() {
+        let upstream = upstream();
+        let least = Endpoints { balance: Balance::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
+        assert!(upstream.load(address(1)).is_none());
+        upstream.set_endpoints(least);
+        let first = upstream.load(upstream.next(0, &[]).unwrap());
+        let second = upstream.next(0, &[]).unwrap();
+        assert_eq!(second, address(2), "the other one has a request");
+        let second = upstream.load(second);
+        drop(first);
+        assert!((0..4).all(|turn| upstream.next(turn, &[]) == Some(address(1))));
+        drop(second);
+        assert_ne!(upstream.next(0, &[]), upstream.next(1, &[]), "in turn among equals");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   snapshot ──Arc<Upstream>──▶ endpoints, configured and resolved (ArcSwap: churn swaps these, not the snapshot)
-//!                                  │ a worker asks for the next addresses, in turn
+//!                                  │ a worker asks for the next address; how each fares is shared (Health)
 //!                                  ▼
 //!   Pools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect
 //! ```
@@ -11,13 +11,15 @@ pub mod dns;
 
 mod connect;
 mod endpoints;
+mod health;
 mod http2;
 mod pool;
 mod registry;
 mod traffic;
 
 pub use connect::{ConnectFailure, Dial};
-pub use endpoints::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
-pub use pool::{Connection, Keep, Pools, Turn};
+pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Upstream, UpstreamKey};
+pub use health::Load;
+pub use pool::{Connection, Keep, Pools};
 pub use registry::Registry;
 pub use traffic::{Count, Traffic};

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,18 +14,17 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::http2::{Lease, Lines};
-use super::{ConnectFailure, Dial, Protocol, Traffic, Upstream};
+use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
 pub struct Pools<B> {
     dial: Dial,
     keep: Keep,
     traffic: Arc<Traffic>,
-    /// By the address of the `Upstream`, which the pool keeps alive so that it stays unique.
+    /// By the address of the `Upstream`, of which the pool keeps the memory so that it stays unique.
     upstreams: RefCell<HashMap<usize, Rc<Pool<B>>, foldhash::fast::FixedState>>,
 }
 
@@ -37,7 +36,8 @@ pub struct Keep {
 }
 
 struct Pool<B> {
-    upstream: Arc<Upstream>,
+    /// Weak, since every worker has such a pool: they must not keep it in use for each other.
+    upstream: Weak<Upstream>,
     /// Round robin of this worker. It starts anywhere, so that workers do not move in step.
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
@@ -51,15 +51,14 @@ struct Idle<B> {
     since: Instant,
 }
 
-/// The endpoints to try for one request, in order.
-pub type Turn = SmallVec<[SocketAddr; 3]>;
-
 /// One connection, ready for one request. Handed back with `keep` once the answer was read to its end.
 pub struct Connection<B> {
     sender: Sender<B>,
     pub address: SocketAddr,
     /// It served a request before, so its peer may have closed it meanwhile.
     pub reused: bool,
+    /// What it counts for while it has a request.
+    _load: Option<Load>,
     pool: Rc<Pool<B>>,
 }
 
@@ -77,17 +76,12 @@ where
         Pools { dial, keep, traffic, upstreams: RefCell::default() }
     }
 
-    /// The next endpoints in turn: the one whose turn it is, then those to fall back on, each at most once.
-    pub fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
-        let reachable = upstream.reachable();
-        if reachable.is_empty() {
-            return Turn::new();
-        }
+    /// The endpoint whose turn it is, but none of `avoid`.
+    pub fn next(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         let turn = pool.cursor.get().wrapping_add(1);
         pool.cursor.set(turn);
-        let first = turn % reachable.len();
-        reachable[first..].iter().chain(&reachable[..first]).take(TRIES).copied().collect()
+        upstream.next(turn, avoid)
     }
 
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
@@ -97,7 +91,9 @@ where
             // Its age says little: an endpoint that closes such a connection says what it has not seen.
             let lease = pool.lines.borrow().get(&address)?.lease()?;
             self.traffic.reused.add(1);
-            return Some(Connection { sender: Sender::Http2(lease), address, reused: true, pool });
+            upstream.succeeded(address);
+            let sender = Sender::Http2(lease);
+            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
@@ -108,7 +104,9 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        Some(Connection { sender: Sender::Http1(newest.sender), address, reused: true, pool })
+        upstream.succeeded(address);
+        let sender = Sender::Http1(newest.sender);
+        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -116,15 +114,21 @@ where
         upstream: &Arc<Upstream>,
         address: SocketAddr,
     ) -> Result<Connection<B>, ConnectFailure> {
+        // Before there is a connection: who connects is a request in progress, too.
+        let load = upstream.load(address);
         let pool = self.pool(upstream);
-        let sender = match upstream.key.protocol {
-            Protocol::Http1 => Sender::Http1(self.dial.connect(address, &self.traffic).await?),
+        let connected = match upstream.key.protocol {
+            Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
             Protocol::Http2 => {
                 let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
-                Sender::Http2(lines.connect(&self.dial, address, &self.traffic).await?)
+                lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
             }
         };
-        Ok(Connection { sender, address, reused: false, pool })
+        match &connected {
+            Ok(_) => upstream.succeeded(address),
+            Err(_) => upstream.failed(address),
+        }
+        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
@@ -132,21 +136,28 @@ where
         self.traffic.replayed.add(1);
     }
 
+    /// Counts a further try that a rule asks for.
+    pub fn retried(&self) {
+        self.traffic.retried.add(1);
+    }
+
     /// Closes connections that were idle for too long or whose endpoint is gone, and forgets upstreams nobody uses.
     pub fn sweep(&self) {
         self.upstreams.borrow_mut().retain(|_, pool| {
-            let reachable = pool.upstream.reachable();
+            let Some(upstream) = pool.upstream.upgrade() else { return false };
+            let reachable = upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
-                let current = reachable.binary_search(address).is_ok();
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
             pool.lines.borrow_mut().retain(|address, lines| {
-                lines.sweep(reachable.binary_search(address).is_ok(), self.keep.idle);
+                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
+                lines.sweep(current, self.keep.idle);
                 !lines.is_empty()
             });
-            Arc::strong_count(&pool.upstream) > 1
+            true
         });
     }
 
@@ -154,7 +165,7 @@ where
         let mut upstreams = self.upstreams.borrow_mut();
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(Pool {
-                upstream: Arc::clone(upstream),
+                upstream: Arc::downgrade(upstream),
                 cursor: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.keep.per_endpoint,
@@ -209,6 +220,3 @@ impl<B> Pool<B> {
         }
     }
 }
-
-/// Endpoints that one request may try to connect to.
-const TRIES: usize = 3;

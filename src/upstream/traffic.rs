@@ -12,6 +12,8 @@ pub struct Traffic {
     pub reused: Count,
     /// Requests sent again because the kept-alive connection turned out to be gone.
     pub replayed: Count,
+    /// Further tries that rules ask for.
+    pub retried: Count,
     /// Connections that ended; open ones are `connected - closed`.
     pub closed: Count,
 }

@@ -19,7 +19,7 @@ use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Scheme};
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::{Endpoints, Registry, UpstreamKey};
+use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -221,8 +221,13 @@ impl World {
             .collect();
         document.insert("verdicts".to_owned(), Value::Object(verdicts));
         document.insert("snapshot".to_owned(), serde_json::to_value(self.snapshot.dump()).unwrap());
-        let addresses =
-            |endpoints: &Endpoints| -> Vec<String> { endpoints.addresses.iter().map(ToString::to_string).collect() };
+        let addresses = |endpoints: &Endpoints| -> Vec<String> {
+            let balance = match endpoints.balance {
+                Balance::RoundRobin => None,
+                Balance::LeastRequests => Some("least requests".to_owned()),
+            };
+            endpoints.addresses.iter().map(ToString::to_string).chain(balance).collect()
+        };
         let endpoints: BTreeMap<_, _> =
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();
         document.insert("endpoints".to_owned(), json!(endpoints));

@@ -78,7 +78,7 @@ async fn endpoints_take_turns_and_changes_of_them_need_no_new_snapshot() {
     assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()), [3, 3, 3]);
 
     let only = portico::upstream::Address::Ip(endpoints[1].address);
-    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![only] });
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![only], ..Default::default() });
     for _ in 0..3 {
         client.get("/").await;
     }
@@ -168,7 +168,7 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
 }
 
 /// An address where nobody answers: the queue of its listener is full, so the system leaves newcomers waiting.
-async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
+pub(crate) async fn deaf() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
     let (address, listener) = reserve();
     listener.listen(0).unwrap();
     let mut queue = Vec::new();
@@ -204,7 +204,7 @@ async fn a_named_endpoint_serves_once_it_is_resolved() {
     let endpoint = Endpoint::ok().await;
     let upstream = upstream("web", &[]);
     let name = portico::upstream::Address::Name { host: "db.example".into(), port: endpoint.address.port() };
-    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![name] });
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![name], ..Default::default() });
     let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
     let mut client = gate.client().await;
     assert_eq!(client.get("/").await.status, 503);

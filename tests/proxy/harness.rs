@@ -14,6 +14,7 @@ use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
+use portico::snapshot::tries::Tries;
 use portico::snapshot::{Bind, Listener, Snapshot};
 use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
@@ -142,6 +143,13 @@ pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
     Action::Forward(Split::new(backends.collect()).unwrap())
 }
 
+/// The same, within the limits of a rule.
+pub(crate) fn trying(action: Action, tries: Tries) -> Action {
+    let Action::Forward(mut split) = action else { panic!("only what is forwarded is tried") };
+    split.tries = Some(Box::new(tries));
+    Action::Forward(split)
+}
+
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
     upstream_of(Protocol::Http1, service, addresses)
 }
@@ -151,7 +159,7 @@ pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[Socket
     let upstream = Upstream::new(key);
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();
-    upstream.set_endpoints(Endpoints { addresses });
+    upstream.set_endpoints(Endpoints { addresses, ..Default::default() });
     Arc::new(upstream)
 }
 
@@ -203,7 +211,14 @@ impl Endpoint {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// The same, on a socket that is there already.
+    pub(crate) fn listening<F>(listener: TcpListener, script: impl Fn(Stream, usize) -> F + Send + 'static) -> Endpoint
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Log::default());
         let accepted = Arc::clone(&log);

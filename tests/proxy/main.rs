@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
 mod answers;
+mod balance;
 mod binding;
 mod bodies;
 mod books;
+mod cors;
 mod endpoints;
 mod frames;
 mod h2;
@@ -15,8 +17,10 @@ mod h2_upstream;
 mod harness;
 mod hostile;
 mod messages;
+mod mirror;
 mod misdirected;
 mod proxy_header;
+mod retry;
 mod secure;
 mod timeouts;
 mod tls;

@@ -289,6 +289,7 @@ async fn filters_edit_requests_and_answers() {
         request_headers: Some(edits(level)),
         response_headers: Some(edits(level)),
         rewrite,
+        ..Filters::default()
     };
     let rewrite =
         Rewrite { host: Some(HeaderValue::from_static("inner.example")), path: Some(PathEdit::prefix("/api", "/v2")) };

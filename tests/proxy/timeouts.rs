@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use portico::proxy::Limits;
+use portico::snapshot::tries::{Limit, Tries};
 
-use crate::harness::{Endpoint, Gate, Options, to};
+use crate::books::scrape;
+use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -110,5 +112,82 @@ async fn a_limit_smaller_than_the_number_of_workers_keeps_nobody_out() {
     for _ in 0..20 {
         let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert_eq!(answer.status, 200);
+    }
+}
+
+/// A gate whose only rule has limits of its own.
+async fn gate_of_rule(limits: Limits, endpoint: &Endpoint, tries: Tries) -> Gate {
+    let action = trying(forward(vec![(1, upstream("web", &[endpoint.address]))]), tries);
+    Gate::with(Options { limits, ..Options::default() }, vec![route(action)]).await
+}
+
+#[tokio::test]
+async fn the_rule_says_how_long_an_answer_may_take() {
+    let endpoint = silent().await;
+    let request = Tries { request: Limit::After(SHORT), ..Tries::default() };
+    let each = Tries { backend_request: Limit::After(SHORT), ..Tries::default() };
+    for (tries, word) in [(request.clone(), "request_timeout"), (each, "backend_timeout")] {
+        let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
+        let answer = gate.client().await.get("/").await;
+        assert_eq!(answer.status, 504, "{word}");
+        assert!(answer.text().contains("The upstream server is timing out"));
+        assert_eq!(scrape(&gate)[&format!("portico_faults_total{{reason=\"{word}\"}}")], 1.0);
+    }
+    // Also while the body is still on its way.
+    let gate = gate_of_rule(Limits::default(), &endpoint, request).await;
+    let mut client = gate.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
+    assert_eq!(client.answer(false).await.status, 504);
+}
+
+#[tokio::test]
+async fn the_rule_may_be_more_patient_than_we_are() {
+    for tries in [
+        Tries { request: Limit::Endless, ..Tries::default() },
+        Tries { backend_request: Limit::After(SHORT * 100), ..Tries::default() },
+    ] {
+        let endpoint = Endpoint::scripted(|mut stream, _| async move {
+            stream.request().await;
+            tokio::time::sleep(SHORT * 3).await;
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            stream.request().await;
+            stream.rest().await;
+        })
+        .await;
+        let impatient = Limits { answer_timeout: SHORT, ..Limits::default() };
+        let gate = gate_of_rule(impatient.clone(), &endpoint, tries).await;
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.text(), "ok");
+        // What the rule says is about its own requests.
+        gate.swap(to(endpoint.address));
+        assert_eq!(client.get("/").await.status, 504);
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_the_rule_goes_on_until_the_last_byte() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        stream.rest().await;
+    })
+    .await;
+    for (tries, word) in [
+        (Tries { request: Limit::After(SHORT), ..Tries::default() }, "request_timeout"),
+        (Tries { backend_request: Limit::After(SHORT), ..Tries::default() }, "backend_timeout"),
+        (
+            Tries { request: Limit::After(SHORT * 100), backend_request: Limit::After(SHORT), retry: None },
+            "backend_timeout",
+        ),
+        (
+            Tries { request: Limit::After(SHORT), backend_request: Limit::After(SHORT * 100), retry: None },
+            "request_timeout",
+        ),
+    ] {
+        let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
+        let mut client = gate.client().await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(client.try_answer(false).await, None, "it must not pass for a whole answer");
+        assert_eq!(scrape(&gate)[&format!("portico_faults_total{{reason=\"{word}\"}}")], 1.0);
     }
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::super::tls::Failure;
-use super::{BOUNDS, CLASSES, HeaderOutcome, Labels, Ledger, Series, Stats};
+use super::{BOUNDS, CLASSES, HeaderOutcome, Labels, Ledger, MIRRORED, Series, Stats};
 use crate::upstream::{Count, Traffic};
 
 impl Collector for Stats {
@@ -73,6 +73,27 @@ impl Collector for Stats {
         }
 
         let mut family = encoder.encode_descriptor(
+            "portico_mirrored_requests",
+            "Copies of requests for mirrors, by what became of them",
+            None,
+            MetricType::Counter,
+        )?;
+        for (index, (_, outcome)) in MIRRORED.iter().enumerate() {
+            let count = self.sum(|ledger| ledger.mirroring.0[index].value());
+            family.encode_family(&[("outcome", *outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_faults",
+            "Requests that an endpoint did not answer, or not to the end, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in self.faults() {
+            family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
             "portico_tls_handshakes",
             "TLS handshakes of clients, by how they ended",
             None,
@@ -98,6 +119,11 @@ impl Collector for Stats {
         }
 
         let totals = [
+            (
+                "portico_upstream_retries",
+                "Further tries of requests, because the rule of the request asks for them",
+                self.sum(|ledger| ledger.traffic.retried.value()),
+            ),
             (
                 "portico_upstream_reuses",
                 "Requests sent on a kept-alive connection to an endpoint",
@@ -174,6 +200,16 @@ impl Stats {
     pub fn requests(&self) -> u64 {
         let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
         counted + self.forgotten.load(Relaxed)
+    }
+
+    fn faults(&self) -> BTreeMap<&'static str, u64> {
+        let mut faults = BTreeMap::new();
+        for ledger in &self.ledgers {
+            for (reason, count) in ledger.faults.lock().iter() {
+                *faults.entry(*reason).or_default() += count;
+            }
+        }
+        faults
     }
 
     fn merged(&self) -> BTreeMap<Arc<Labels>, Merged> {

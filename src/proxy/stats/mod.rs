@@ -7,7 +7,7 @@
 
 mod exposition;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -89,6 +89,48 @@ pub(crate) struct Ledger {
     /// By `HeaderOutcome`.
     pub(crate) headers: [Count; HeaderOutcome::ALL.len()],
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) mirroring: Arc<Mirroring>,
+    /// By their words. Its lock is taken for faults, and by scrapes.
+    faults: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Ledger {
+    pub(crate) fn fault(&self, word: &'static str) {
+        *self.faults.lock().entry(word).or_default() += 1;
+    }
+}
+
+/// What became of the copies for mirrors.
+#[derive(Debug, Default)]
+pub(crate) struct Mirroring([Count; MIRRORED.len()]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mirrored {
+    Answered,
+    /// Nobody to send it to, no connection, or no answer in time.
+    Failed,
+    /// The body is larger than what is copied.
+    TooLarge,
+    /// There are as many copies as there may be.
+    TooMany,
+    /// The body of the original did not come to its end.
+    CutShort,
+}
+
+const MIRRORED: [(Mirrored, &str); 5] = [
+    (Mirrored::Answered, "answered"),
+    (Mirrored::Failed, "failed"),
+    (Mirrored::TooLarge, "too_large"),
+    (Mirrored::TooMany, "too_many"),
+    (Mirrored::CutShort, "cut_short"),
+];
+
+impl Mirroring {
+    pub(crate) fn add(&self, outcome: Mirrored) {
+        for (count, _) in self.0.iter().zip(&MIRRORED).filter(|(_, (candidate, _))| *candidate == outcome) {
+            count.add(1);
+        }
+    }
 }
 
 /// How TLS handshakes ended.

@@ -1,0 +1,100 @@
+//! Timeouts and retries of a rule: durations and codes become what the proxy follows.
+
+use std::time::Duration;
+
+use super::verdict::Problem;
+use crate::api::gateway::HttpRouteRule;
+use crate::snapshot::tries::{Limit, Retry, Tries};
+
+/// None if the rule says nothing. What cannot be honored is refused with the rule, rather than left out.
+pub(super) fn translate(raw: &HttpRouteRule, field: &str, unsupported: &mut Vec<Problem>) -> Option<Box<Tries>> {
+    let mut read = |part: &str, text: &Option<String>| {
+        let text = text.as_deref()?;
+        let duration = parse(text);
+        if duration.is_none() {
+            let message = format!("{text:?} is no duration");
+            let remedy = "write it like 10s, 500ms or 1m30s; 0s means none";
+            unsupported.push(Problem::new(format!("{field}.{part}"), message, remedy));
+        }
+        duration
+    };
+    let mut tries = Tries::default();
+    if let Some(timeouts) = &raw.timeouts {
+        tries.request = limit(read("timeouts.request", &timeouts.request));
+        tries.backend_request = limit(read("timeouts.backendRequest", &timeouts.backend_request));
+    }
+    if let Some(retry) = &raw.retry {
+        let mut codes = retry.codes.clone();
+        codes.sort_unstable();
+        codes.dedup();
+        tries.retry = Some(Retry {
+            attempts: retry.attempts.map_or(1, |attempts| u32::try_from(attempts).unwrap_or(0)),
+            codes: codes.into(),
+            backoff: read("retry.backoff", &retry.backoff).unwrap_or(Retry::BACKOFF),
+        });
+    }
+    (!tries.is_empty()).then(|| Box::new(tries))
+}
+
+fn limit(duration: Option<Duration>) -> Limit {
+    match duration {
+        None => Limit::Unset,
+        Some(Duration::ZERO) => Limit::Endless,
+        Some(duration) => Limit::After(duration),
+    }
+}
+
+/// `([0-9]{1,5}(h|m|s|ms)){1,4}`: numbers with units, added up.
+fn parse(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    for _ in 0..4 {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok().filter(|_| digits <= 5)?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        sum += match &rest[..letters] {
+            "h" => Duration::from_secs(number * 3600),
+            "m" => Duration::from_secs(number * 60),
+            "s" => Duration::from_secs(number),
+            "ms" => Duration::from_millis(number),
+            _ => return None,
+        };
+        rest = &rest[letters..];
+        if rest.is_empty() {
+            return Some(sum);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_the_api() {
+        let cases = [
+            ("0s", Some(0)),
+            ("10s", Some(10_000)),
+            ("500ms", Some(500)),
+            ("1m30s", Some(90_000)),
+            ("1h2m3s4ms", Some(3_723_004)),
+            ("99999h", Some(359_996_400_000)),
+            ("1s1s", Some(2000)),
+            ("", None),
+            ("s", None),
+            ("10", None),
+            ("1.5s", None),
+            ("100000s", None),
+            ("1h1h1h1h1h", None),
+            ("10S", None),
+            ("-1s", None),
+            ("1 s", None),
+            ("1é", None),
+        ];
+        for (text, milliseconds) in cases {
+            assert_eq!(parse(text), milliseconds.map(Duration::from_millis), "{text:?}");
+        }
+    }
+}
