@@ -28,6 +28,8 @@ rm -rf "$root"
 install -d -m 0755 "$root" "$root/etc" "$root/etc/ssl" "$root/etc/ssl/certs" "$root/usr" "$root/usr/bin"
 install -d -m 1777 "$root/tmp"
 install -m 0755 "$binary" "$root/usr/bin/portico"
+# Three quarters of it are line numbers. Names of functions stay, for backtraces.
+strip --strip-debug "$root/usr/bin/portico"
 install -m 0644 "$roots" "$root/etc/ssl/certs/ca-certificates.crt"
 install -m 0644 LICENSE "$root/LICENSE"
 echo "portico:x:$user:$user:portico:/:/sbin/nologin" >"$root/etc/passwd"

@@ -11,6 +11,8 @@ mod harness;
 
 #[path = "bad_input/generated.rs"]
 mod generated;
+#[path = "bad_input/mutilated.rs"]
+mod mutilated;
 #[path = "bad_input/surroundings.rs"]
 mod surroundings;
 

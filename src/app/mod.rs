@@ -9,6 +9,7 @@ mod announce;
 mod certificates;
 mod check;
 mod control;
+mod descriptors;
 mod host_addresses;
 mod meters;
 mod run;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::backends::is_tcp;
+use super::own_sockets::OwnSockets;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
@@ -12,28 +13,44 @@ use crate::store::Store;
 use crate::upstream::{Address, Balance, Endpoints, Protocol, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
-pub(super) fn of(store: &Store, key: &UpstreamKey) -> Endpoints {
+pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> Endpoints {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
     let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
     let Some(port) = port else { return Endpoints::default() };
-    let mut addresses = if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
-        written_addresses(service, port, written).unwrap_or_default()
-    } else if service.spec.kind.as_deref() == Some("ExternalName") {
-        external_name(service, port)
-    } else {
-        slices(store, &service.meta.key, port)
-    };
+    let mut addresses = written_down(store, service, port);
+    addresses.retain(|address| !own_sockets.contain(address));
     addresses.sort();
     addresses.dedup();
     Endpoints { addresses, balance: balance(&service.meta).unwrap_or_default() }
 }
 
+/// What the objects say, wherever that may lead.
+fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) -> Vec<Address> {
+    if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+        written_addresses(service, port, written).unwrap_or_default()
+    } else if service.spec.kind.as_deref() == Some("ExternalName") {
+        external_name(service, port)
+    } else {
+        slices(store, &service.meta.key, port)
+    }
+}
+
 /// What there is to say about a Service's endpoints.
-pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
+pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnSockets) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
+        let circles = written_down(store, service, port).into_iter().filter(|address| own_sockets.contain(address));
+        let circles: Vec<_> = circles.map(|address| address.to_string()).collect();
+        if !circles.is_empty() {
+            notes.push(Problem::new(
+                format!("spec.ports[{index}]"),
+                format!("{} is where this Portico itself listens, so nothing is sent there", circles.join(", ")),
+                "name the address of the backend",
+            ));
+            continue;
+        }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
             if let Err(problem) = written_addresses(service, port, written) {
                 notes.push(Problem::new(annotation.clone(), problem.message, problem.remedy));
@@ -48,7 +65,7 @@ pub(super) fn notes(store: &Store, service: &Object<Service>) -> Vec<Problem> {
             port: number,
             protocol: Protocol::default(),
         };
-        if of(store, &key).addresses.is_empty() {
+        if of(store, &key, own_sockets).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),

@@ -220,6 +220,13 @@ impl GatewayPlan {
             && *conditions == other.conditions
     }
 
+    /// Every address under which a listener can be reached.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let addresses = self.bind.iter().chain(&self.reported);
+        let open = self.listeners.iter().filter(|listener| listener.opens_port());
+        open.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
+    }
+
     /// The verdict, now that it is known how many routes each listener has.
     pub(super) fn verdict(&self, attached: impl Fn(&str) -> u32) -> Verdict {
         Verdict {

@@ -28,6 +28,7 @@ mod listener;
 mod matches;
 mod notes;
 mod overlaps;
+mod own_sockets;
 mod routers;
 mod selector;
 mod tries;
@@ -44,6 +45,7 @@ use addresses::Addresses;
 use certificates::Secrets;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
+use own_sockets::OwnSockets;
 use routers::Routers;
 use verdict::{Verdict, Verdicts};
 
@@ -82,6 +84,7 @@ pub struct Compiler {
     gateways: Plans<GatewayPlan>,
     routes: Plans<RoutePlan>,
     routers: Routers,
+    own_sockets: OwnSockets,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
     /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
@@ -99,7 +102,7 @@ impl Compiler {
     /// `inputs` changed, `changes` names the Gateways.
     pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
         let services = self.services_behind(store, changes);
-        let touched = touched(store, changes, &services);
+        let mut touched = touched(store, changes, &services);
         for key in keys(changes, Kind::Secret) {
             self.secrets.forget_if_gone(store, key);
         }
@@ -108,6 +111,12 @@ impl Compiler {
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
         let upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
         let routers_built = self.routers.build(&self.gateways, &self.routes);
+        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan));
+        if own_sockets != self.own_sockets {
+            self.own_sockets = own_sockets;
+            // Any endpoint may have become one of our own sockets, or ceased to be.
+            touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
+        }
         self.judge_gateways(&mut run);
         self.judge_others(store, inputs, &touched, &mut run);
         let endpoints = self.endpoints(store, &touched, &upstreams);
@@ -249,7 +258,7 @@ impl Compiler {
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }
-                _ => notes::verdict(store, id),
+                _ => notes::verdict(store, id, &self.own_sockets),
             };
             self.judge(id.clone(), verdict, run);
         }
@@ -288,7 +297,7 @@ impl Compiler {
                 .take_while(|key| key.namespace == service.namespace && key.service == service.name);
             wanted.extend(of_service);
         }
-        wanted.into_iter().map(|key| (key.clone(), endpoints::of(store, key))).collect()
+        wanted.into_iter().map(|key| (key.clone(), endpoints::of(store, key, &self.own_sockets))).collect()
     }
 }
 

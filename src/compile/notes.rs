@@ -1,16 +1,17 @@
 //! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
 
 use super::endpoints;
+use super::own_sockets::OwnSockets;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::SERVICE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Store;
 
 /// None if there is no such object.
-pub(super) fn verdict(store: &Store, id: &ObjectId) -> Option<Verdict> {
+pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
     let notes = match id.kind {
-        Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service)),
+        Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service, own_sockets)),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
         Kind::BackendTlsPolicy => Some(vec![Problem::new(
             "spec.targetRefs",

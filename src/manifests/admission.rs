@@ -53,6 +53,16 @@ pub(super) fn admit(value: Value, channel: Channel, known: impl Fn(&ObjectId, u6
     let Value::Object(mut object) = value else {
         return nameless(None, "", "NotAnObject", "this is no object", "write apiVersion, kind, metadata and spec");
     };
+    if object.get("kind").is_some_and(|kind| kind == "List") {
+        let message = if object.contains_key("items") { "is not a list" } else { "is missing" };
+        return nameless(
+            Some("List".to_owned()),
+            "items",
+            "Invalid",
+            message,
+            "write the objects as a list under items",
+        );
+    }
     let kind = match kind_of(&object) {
         Ok(kind) => kind,
         Err(outcome) => return outcome,

@@ -12,6 +12,13 @@ pub(super) fn plain(text: &str) -> String {
     })
 }
 
+/// A line of a file, character for character, so that carets stay where they are. The renderer shows the older control
+/// characters as signs, but passes on those that Latin-1 has beyond ASCII, which terminals may obey too.
+pub(super) fn tame(line: &str) -> String {
+    let is_wild = |character: char| ('\u{7f}'..='\u{9f}').contains(&character) || BIDIRECTIONAL.contains(&character);
+    line.chars().map(|character| if is_wild(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
+}
+
 /// Marks that reorder the text around them.
 const BIDIRECTIONAL: &[char] = &[
     '\u{061c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}',

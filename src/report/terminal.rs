@@ -4,7 +4,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Padding, Renderer, Snippet};
 
 use super::diagnostic::Diagnostic;
-use super::plain::plain;
+use super::plain::{plain, tame};
 use crate::manifests::{Excerpt, Place, Severity};
 
 /// All diagnostics, each followed by an empty line. `color` is for terminals that want it.
@@ -56,7 +56,7 @@ fn origin(place: &Place) -> Origin<'static> {
 }
 
 fn snippet<'a>(place: &Place, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let text = format!("{}{}", dots(excerpt), excerpt.text);
+    let text = format!("{}{}", dots(excerpt), tame(&excerpt.text));
     let before = shown_column(place, excerpt) - 1;
     let offset = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(offset, _)| offset);
     let span = offset(before)..offset(before + excerpt.width.max(1) as usize);
@@ -177,6 +177,8 @@ error[UnknownField]: unknown field
             ("\t\tfilter: x", 3, 6, "12 |         filter: x\n   |         ^^^^^^\n"),
             ("  路径: filter", 7, 6, "12 |   路径: filter\n   |         ^^^^^^\n"),
             ("\u{1b}[31mfilter", 6, 6, "12 | ␛[31mfilter\n   |      ^^^^^^\n"),
+            ("\u{9b}31mfilter", 5, 6, "12 | \u{fffd}31mfilter\n   |     ^^^^^^\n"),
+            ("\u{202e}filter", 2, 6, "12 | \u{fffd}filter\n   |  ^^^^^^\n"),
             ("filter", 7, 1, "12 | filter\n   |       ^\n"),
         ] {
             let out = terminal(&[diagnostic(line, column, width)], false);
