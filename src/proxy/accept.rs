@@ -94,7 +94,7 @@ struct Steps {
 /// Whether clients of this address shake hands. When it is gone from the snapshot, those who are still in its queue are
 /// met as they were before.
 fn serves_tls(worker: &Worker, group: &Group) -> bool {
-    if let Some(bind) = worker.view().snapshot.binds.get(&group.address) {
+    if let Some(bind) = worker.view().bind(&group.address) {
         group.tls.set(bind.tls.is_some());
     }
     group.tls.get()
@@ -128,7 +128,7 @@ async fn prepare(
             .tls
             .accept(stream, |name| {
                 let view = worker.view();
-                let bind = view.snapshot.binds.get(&group.address)?;
+                let bind = view.bind(&group.address)?;
                 bind.certificates(name).cloned()
             })
             .await

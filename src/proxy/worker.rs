@@ -146,7 +146,7 @@ impl Worker {
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = Rc::new(View::new(Arc::clone(current)));
+            *view = Rc::new(view.followed_by(Arc::clone(current)));
         }
         Rc::clone(&view)
     }
