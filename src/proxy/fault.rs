@@ -114,6 +114,12 @@ pub(crate) const UNREADABLE: &str = "unreadable";
 pub(crate) const TOO_LARGE: &str = "header_too_large";
 /// More frames of HTTP/2 that ask for nothing than anybody needs.
 pub(crate) const FLOOD: &str = "flood";
+/// An upgraded connection on which nothing moved for too long.
+pub(crate) const TUNNEL_IDLE: &str = "tunnel_idle";
+/// One end of an upgraded connection broke off.
+pub(crate) const TUNNEL_BROKEN: &str = "tunnel_broken";
+/// An upgraded connection that was still there when its listener, or all of us, had to go.
+pub(crate) const TUNNEL_CUT: &str = "tunnel_cut";
 
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";
@@ -342,6 +348,9 @@ mod tests {
             (UNREADABLE, "400", "client"),
             (TOO_LARGE, "431", "client"),
             (FLOOD, "429, only in the books", "client"),
+            (TUNNEL_IDLE, "that of the answer", "none"),
+            (TUNNEL_BROKEN, "that of the answer", "none"),
+            (TUNNEL_CUT, "that of the answer", "none"),
         ];
         rows.into_iter().map(|(word, status, whose)| format!("| `{word}` | {status} | none | {whose} | no |"))
     }

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Phase, poll_until};
 use super::exchange::Exchange;
-use super::fault::Fault;
+use super::fault::{Fault, TUNNEL_BROKEN, TUNNEL_CUT, TUNNEL_IDLE};
 use super::group::Membership;
 use super::headers::lists;
 
@@ -152,10 +152,10 @@ impl Tunnel {
         let fault = poll_fn(|cx| {
             membership.wake_with(cx.waker());
             if peer.group.is_cut() {
-                return Poll::Ready(Some("cut"));
+                return Poll::Ready(Some(TUNNEL_CUT));
             }
             if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
-                return Poll::Ready(outcome.err().map(|_| "tunnel_broken"));
+                return Poll::Ready(outcome.err().map(|_| TUNNEL_BROKEN));
             }
             if last.is_none() && peer.group.is_closing() {
                 last = Some(Instant::now() + limits.tunnel_leave);
@@ -166,10 +166,10 @@ impl Tunnel {
                 ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
                 let now = Instant::now();
                 if last.is_some_and(|last| last <= now) {
-                    return Poll::Ready(Some("cut"));
+                    return Poll::Ready(Some(TUNNEL_CUT));
                 }
                 if idle <= now {
-                    return Poll::Ready(Some("tunnel_idle"));
+                    return Poll::Ready(Some(TUNNEL_IDLE));
                 }
             }
         })

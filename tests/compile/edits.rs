@@ -96,7 +96,7 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
         "metadata": {"namespace": "a", "name": "r"},
         "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
     });
-    let mut world = World::new(Pool::loopback(vec![]));
+    let mut world = World::new(Pool::loopback(Vec::new()));
     let upserts = vec![
         parse(Kind::GatewayClass, class),
         parse(Kind::Gateway, gateway),
