@@ -11,6 +11,7 @@ mod cors;
 mod endpoints;
 mod frames;
 mod h2;
+mod h2_filters;
 mod h2_hostile;
 mod h2_tls;
 mod h2_upstream;
