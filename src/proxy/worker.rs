@@ -25,6 +25,7 @@ use super::group::Group;
 use super::limits::Limits;
 use super::mirror::Mirrors;
 use super::request_id::RequestIds;
+use super::spares::Spares;
 use super::stats::{Labels, Ledger, Series, Stats};
 use super::tls::Terminator;
 use super::view::View;
@@ -62,6 +63,7 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) spares: Spares,
     pub(crate) http: http1::Builder,
     pub(crate) tls: Arc<Terminator>,
     pub(crate) handshakes: Arc<Semaphore>,
@@ -126,6 +128,7 @@ impl Worker {
             pools: Pools::new(dial, keep, Arc::clone(traffic)),
             mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
+            spares: Spares::default(),
             http,
             tls: shared.tls,
             handshakes: shared.handshakes,
