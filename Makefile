@@ -33,6 +33,16 @@ test: setup ## Everything: check, then every test; ends with a table and "N pass
 audit: setup ## Compare the dependencies with the advisory database (needs the network)
 	@bash scripts/audit.sh
 
+##@ Measure
+
+.PHONY: bench
+bench: setup ## Portico beside nginx, edits and memory, instructions per request (ten minutes on a quiet machine)
+	@bash scripts/bench.sh
+
+.PHONY: soak
+soak: setup ## A minute at 2,000 requests per second while everything is edited: none may fail or go wrong
+	@bash scripts/soak.sh
+
 ##@ Release
 
 .PHONY: image-root

@@ -23,7 +23,7 @@ use super::meters::Meters;
 use super::views::{Inside, Outside, Question};
 use crate::admin;
 use crate::args::{self, Exit, RunOptions};
-use crate::drain::{self, Drain, Hangups, StopSignals};
+use crate::drain::{self, Drain, Hangups, Phase, StopSignals};
 use crate::echo;
 use crate::manifests::{Changed, Manifests, Update, Watcher};
 use crate::metrics::Metrics;
@@ -124,12 +124,27 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
 /// Finishes what is in flight, until the time is over or a second signal cuts it.
 async fn drain_until(proxy: &Proxy, until: Instant, drain: &Drain) {
     let timeout = until.saturating_duration_since(Instant::now());
-    tokio::select! {
-        cut = proxy.drain(timeout) => match cut {
-            0 => info!("Stopped; every request was answered"),
-            cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
+    let mut draining = std::pin::pin!(proxy.drain(timeout));
+    let at_once = match drain.phase() {
+        Phase::Over => true,
+        _ => tokio::select! {
+            biased;
+            cut = &mut draining => return tell_drained(cut),
+            () = drain.over() => Instant::now() < until,
         },
-        () = drain.over() => warn!("Stopped at once; requests in flight were cut off"),
+    };
+    if at_once {
+        warn!("Stopped at once; requests in flight were cut off");
+    } else {
+        // The time was over for both of us in the same moment.
+        tell_drained(draining.await);
+    }
+}
+
+fn tell_drained(cut: usize) {
+    match cut {
+        0 => info!("Stopped; every request was answered"),
+        cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
     }
 }
 

@@ -110,7 +110,13 @@ impl Body for RequestBody {
         if this.peer.activity.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
         }
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        // The guard has seen these bytes before hyper made something of them.
+        if this.peer.activity.refused().is_some() {
+            this.peer.activity.broken.set(true);
+            return Poll::Ready(Some(Err(BrokenUpload::Refused)));
+        }
+        match frame {
             Some(Ok(frame)) => {
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
@@ -172,6 +178,8 @@ impl Drop for RequestBody {
 pub(crate) enum BrokenUpload {
     #[error("the body of the request is broken or cut short: {0}")]
     Cut(hyper::Error),
+    #[error("the body of the request can be read in two ways")]
+    Refused,
     #[error("the answer is over, so nobody waits for the rest of the request")]
     Abandoned,
 }

@@ -26,6 +26,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::framing;
 use super::headers::strip_hop_by_hop;
+use super::spares::Spares;
 use super::upgrade::Upgrade;
 use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
 
@@ -49,7 +50,12 @@ pub(crate) async fn forward(
     {
         exchange.address = Some(address);
         let lost = match attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, None).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if let Some(copy) = request {
+                    peer.worker.spares.give_back(copy.into_parts().0.headers);
+                }
+                return Ok(answer);
+            }
             Err(lost) => lost,
         };
         let again = lost.was_not_processed() && request.is_some() && !peer.activity.overdue.get();
@@ -218,7 +224,7 @@ async fn send(
         let original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
         if keep_copy {
-            *request = Some(copy(&original));
+            *request = Some(copy(&original, &peer.worker.spares));
         }
         connection.send(original)
     };
@@ -288,12 +294,12 @@ pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+fn copy(request: &Request<RequestBody>, spares: &Spares) -> Request<RequestBody> {
     let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
+    *copy.headers_mut() = spares.copy(request.headers());
     copy
 }
 

@@ -5,15 +5,22 @@
 //! is refused here.
 
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 use super::fault::Fault;
 
-pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+pub(crate) fn check<B>(request: &mut Request<B>) -> Result<(), Fault> {
     match coding(request.headers()) {
         Coding::None | Coding::Chunked => {}
         // We would have to undo the other coding too, and pass on the body of another message if we did not.
         Coding::Other => return Err(Fault::Framing("the only Transfer-Encoding that is understood is chunked")),
+    }
+    if let Some(length) = request.headers_mut().get_mut(CONTENT_LENGTH)
+        && let [b'0', _, ..] = length.as_bytes()
+    {
+        // To some readers a number that begins with zero is an octal one.
+        let number = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+        *length = number.map(HeaderValue::from).ok_or(Fault::Framing("the Content-Length is not a number"))?;
     }
     if let Some(expectation) = request.headers().get(EXPECT)
         && request.version() >= Version::HTTP_11

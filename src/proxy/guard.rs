@@ -17,7 +17,8 @@ use super::fault::Fault;
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     expected: Expected,
-    /// The beginning of a line whose end has not come yet. hyper gives up on a head that is too large, so it is bounded.
+    /// The beginning of a line whose end has not come yet. hyper gives up on a head that is too large, and the guard on a
+    /// chunk size, so it is bounded.
     line: Vec<u8>,
     /// Requests begun so far.
     requests: u64,
@@ -56,6 +57,8 @@ pub(crate) struct Refusal {
 const BARE_LINE_FEED: Fault = Fault::Framing("a line of the request does not end in carriage return and line feed");
 const LENGTH_AND_CODING: Fault = Fault::Framing("the request has both Content-Length and Transfer-Encoding");
 const FRAGMENT: Fault = Fault::Target("the target has a fragment");
+const CHUNK_SIZE: Fault = Fault::Framing("a chunk of the body has no size, or none that can be");
+const LONG_CHUNK_LINE: Fault = Fault::Framing("the line with the size of a chunk is too long");
 const LOST: Fault = Fault::Framing("it is not clear where the request before this one ends");
 
 impl Guard {
@@ -77,6 +80,11 @@ impl Guard {
                 }
                 Expected::RequestLine | Expected::Field | Expected::ChunkSize | Expected::Trailer => {
                     let Some(end) = memchr(b'\n', bytes) else {
+                        if self.expected == Expected::ChunkSize && self.line.len() + bytes.len() > LONGEST_CHUNK_LINE {
+                            self.expected = Expected::Unknown;
+                            self.line = Vec::new();
+                            return Some(Refusal { from: self.requests, fault: LONG_CHUNK_LINE });
+                        }
                         self.line.extend_from_slice(bytes);
                         return None;
                     };
@@ -106,13 +114,9 @@ impl Guard {
     fn take(&mut self, line: &[u8]) -> Result<Expected, Refusal> {
         let refuse = |from, fault| Err(Refusal { from, fault });
         let Some(line) = line.strip_suffix(b"\r") else {
-            // Before a request it is the request that is refused; in a body hyper decides, and what follows is refused.
-            return match self.expected {
-                Expected::RequestLine | Expected::ChunkSize | Expected::Trailer => {
-                    refuse(self.requests + 1, BARE_LINE_FEED)
-                }
-                _ => refuse(self.requests, BARE_LINE_FEED),
-            };
+            // Before a request it is the request to come that is refused.
+            let from = self.requests + u64::from(self.expected == Expected::RequestLine);
+            return refuse(from, BARE_LINE_FEED);
         };
         match self.expected {
             // Empty lines between requests are allowed (RFC 9112, section 2.2).
@@ -148,7 +152,7 @@ impl Guard {
                 match number(size, 16) {
                     Some(0) => Ok(Expected::Trailer),
                     Some(size) if size < u64::MAX - 2 => Ok(Expected::Chunk(size + 2)),
-                    _ => refuse(self.requests + 1, LOST),
+                    _ => refuse(self.requests, CHUNK_SIZE),
                 }
             }
             Expected::Trailer if line.is_empty() => Ok(Expected::RequestLine),
@@ -157,6 +161,9 @@ impl Guard {
         }
     }
 }
+
+/// hyper reads any number of zeros before a size. Extensions it limits to 16 KiB for a whole body.
+const LONGEST_CHUNK_LINE: usize = 16 * 1024;
 
 /// The value of the field, if the line is one of this name. The name is in lower case, with its colon.
 fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
@@ -226,9 +233,11 @@ mod tests {
             ("POST / HTTP/1.1\r\nTRANSFER-ENCODING:chunked\r\nContent-Length: 0\r\n\r\n", 1, LENGTH_AND_CODING),
             ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", 2, LOST),
             ("POST / HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n", 2, LOST),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x1\r\n", 2, LOST),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n", 2, LOST),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\nx\r\n", 2, BARE_LINE_FEED),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x1\r\n", 1, CHUNK_SIZE),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n", 1, CHUNK_SIZE),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\nx\r\n", 1, BARE_LINE_FEED),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\n", 1, BARE_LINE_FEED),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\n\r\n", 1, BARE_LINE_FEED),
         ];
         for (bytes, from, fault) in cases {
             assert_eq!(read_all_ways(bytes.as_bytes()).0, Some(Refusal { from, fault }), "{bytes:?}");
@@ -236,6 +245,15 @@ mod tests {
             let behind = format!("{good}{bytes}");
             assert_eq!(read_all_ways(behind.as_bytes()).0, Some(Refusal { from: from + 1, fault }), "{behind:?}");
         }
+    }
+
+    #[test]
+    fn a_size_of_zeros_without_end_is_not_kept() {
+        let mut guard = Guard::default();
+        assert_eq!(guard.read(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"), None);
+        let refusals: Vec<_> = (0..10_000).filter_map(|_| guard.read(&[b'0'; 100])).collect();
+        assert_eq!(refusals, [Refusal { from: 1, fault: LONG_CHUNK_LINE }]);
+        assert_eq!(guard.line.capacity(), 0);
     }
 
     fn request() -> impl Strategy<Value = Vec<u8>> {

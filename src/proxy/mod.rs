@@ -30,6 +30,7 @@ mod request;
 mod request_id;
 mod rewound;
 mod server;
+mod spares;
 mod stats;
 mod target;
 mod tls;

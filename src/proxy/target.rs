@@ -267,6 +267,24 @@ mod tests {
         }
 
         #[test]
+        fn a_host_is_refused_or_names_one_host(host in proptest::collection::vec(proptest::num::u8::ANY, 0..12)) {
+            let Ok(written) = HeaderValue::from_bytes(&host) else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, written);
+            let (uri, local) = (Uri::from_static("/"), "10.0.0.1:80".parse().unwrap());
+            if let Ok(host) = Host::of(Version::HTTP_11, &uri, &headers, local) {
+                let name = host.name().into_owned();
+                proptest::prop_assert!(!name.is_empty() && name.is_ascii());
+                proptest::prop_assert!(!name.contains(['/', '@', '?', '#', '\\', ' ', ',', '%']));
+                // What is matched does not change when it is read again.
+                headers.insert(HOST, HeaderValue::try_from(&name).unwrap());
+                let again = Host::of(Version::HTTP_11, &uri, &headers, local).unwrap();
+                let again = again.name().into_owned();
+                proptest::prop_assert_eq!(again.trim_end_matches('.'), name.trim_end_matches('.'));
+            }
+        }
+
+        #[test]
         fn no_path_makes_it_panic(path in ".*") {
             drop(normalize(&format!("/{path}")));
         }

@@ -25,6 +25,7 @@ use super::group::Group;
 use super::limits::Limits;
 use super::mirror::Mirrors;
 use super::request_id::RequestIds;
+use super::spares::Spares;
 use super::stats::{Labels, Ledger, Series, Stats};
 use super::tls::Terminator;
 use super::view::View;
@@ -62,6 +63,7 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) spares: Spares,
     pub(crate) http: http1::Builder,
     pub(crate) tls: Arc<Terminator>,
     pub(crate) handshakes: Arc<Semaphore>,
@@ -126,6 +128,7 @@ impl Worker {
             pools: Pools::new(dial, keep, Arc::clone(traffic)),
             mirrors: Rc::new(mirrors),
             request_ids: RequestIds::default(),
+            spares: Spares::default(),
             http,
             tls: shared.tls,
             handshakes: shared.handshakes,
@@ -146,7 +149,7 @@ impl Worker {
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = Rc::new(View::new(Arc::clone(current)));
+            *view = Rc::new(view.followed_by(Arc::clone(current)));
         }
         Rc::clone(&view)
     }
@@ -322,14 +325,8 @@ fn start_connection(
     permit: OwnedSemaphorePermit,
 ) {
     worker.ledger.accepted.add(1);
-    let ledger = Arc::clone(&worker.ledger);
-    // Owned by its group, which it joins now: a group that closes before the task runs must know of it.
-    let connection = accept::serve(stream, address, Rc::clone(worker), Rc::clone(group), group.join());
-    tokio::task::spawn_local(async move {
-        let open = Open { ledger, _permit: permit };
-        connection.await;
-        drop(open);
-    });
+    let open = Open { ledger: Arc::clone(&worker.ledger), _permit: permit };
+    accept::start(stream, address, worker, group, open);
 }
 
 /// Counted as open until dropped, also by a panic.

@@ -79,9 +79,11 @@ where
     /// The endpoint whose turn it is, but none of `avoid`.
     pub fn next(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
-        let turn = pool.cursor.get().wrapping_add(1);
-        pool.cursor.set(turn);
-        upstream.next(turn, avoid)
+        if avoid.is_empty() {
+            // Not for a further try: with two endpoints, the same one would be first for every request.
+            pool.cursor.set(pool.cursor.get().wrapping_add(1));
+        }
+        upstream.next(pool.cursor.get(), avoid)
     }
 
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.

@@ -23,19 +23,19 @@ use crate::harness::{Endpoint, Gate, Options, Route, forward, route, upstream_of
 type Reply = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An endpoint of HTTP/2, and how many connections it had.
-struct Http2 {
-    address: SocketAddr,
+pub(crate) struct Http2 {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 /// A request as the endpoint has it, with the number of its connection, from 1.
-struct Call {
-    request: Request<RecvStream>,
-    reply: SendResponse<Bytes>,
+pub(crate) struct Call {
+    pub(crate) request: Request<RecvStream>,
+    pub(crate) reply: SendResponse<Bytes>,
     connection: usize,
 }
 
-async fn endpoint<F>(builder: server::Builder, handle: impl Fn(Call) -> F + Send + Sync + 'static) -> Http2
+pub(crate) async fn endpoint<F>(builder: server::Builder, handle: impl Fn(Call) -> F + Send + Sync + 'static) -> Http2
 where
     F: Future<Output = ()> + Send + 'static,
 {

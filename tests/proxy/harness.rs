@@ -310,6 +310,14 @@ impl Stream {
         self.log.changed.notify_waiters();
     }
 
+    /// Some bytes as they come; None at the end of the connection.
+    pub(crate) async fn more(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            fill(&mut self.socket, &mut self.buffer).await?;
+        }
+        Some(self.buffered())
+    }
+
     /// What was read beyond the last head.
     pub(crate) fn buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)

@@ -3,14 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
 mod answers;
+mod bad_answers;
 mod balance;
 mod binding;
 mod bodies;
 mod books;
+mod corpus;
+mod corpus_h2;
 mod cors;
 mod endpoints;
 mod frames;
 mod h2;
+mod h2_filters;
 mod h2_hostile;
 mod h2_tls;
 mod h2_upstream;
@@ -22,6 +26,7 @@ mod misdirected;
 mod proxy_header;
 mod retry;
 mod secure;
+mod strict;
 mod timeouts;
 mod tls;
 mod upgrade;

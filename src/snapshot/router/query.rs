@@ -143,4 +143,18 @@ mod tests {
         assert!(!exact("unknown", "1").admits(&parameters));
         assert!(!all[0].admits(&Parameters::new(&names, None)));
     }
+
+    proptest::proptest! {
+        /// Read in the plain way: decoded first and compared then.
+        #[test]
+        fn any_query_gives_the_first_value_of_a_name(query in "([ab]|=|&|\\+|%61|%2|%|é|;){0,16}") {
+            let parameter = QueryMatch { name: "a".into(), value: ValueMatch::Exact("b".into()) };
+            let names = Names::of([&parameter]);
+            let decoded = |text: &str| form_decode(text).collect::<Vec<u8>>();
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let first = pairs.into_iter().find(|(name, _)| decoded(name) == b"a").map(|(_, value)| decoded(value));
+            let expected = first.is_some_and(|value| value == b"b");
+            proptest::prop_assert_eq!(parameter.admits(&Parameters::new(&names, Some(&query))), expected);
+        }
+    }
 }

@@ -1,0 +1,229 @@
+//! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
+
+mod instructions;
+mod server;
+mod summary;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+pub use self::instructions::{Counting, count_instructions};
+use self::server::Server;
+use self::summary::{Figures, Summary};
+use crate::backend::Backend;
+use crate::http1;
+use crate::plan::{Plan, Protocol, Shape};
+use crate::process::Process;
+use crate::run::{connect, run};
+use crate::tls::Tls;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The release binary of Portico.
+    #[arg(long)]
+    portico: PathBuf,
+    /// nginx, if it is to run beside.
+    #[arg(long)]
+    nginx: Option<PathBuf>,
+    /// The core that the servers run on, one at a time; start this program on another.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Of each measurement.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    case: Option<String>,
+    /// Connections that are held idle at the end, to see what memory they take; 0 for none.
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+    /// Where to write all figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    name: &'static str,
+    path: &'static str,
+    /// Well below what either server can do, so that the time per request is that of the request and not of a queue.
+    rate: u32,
+    security: Security,
+    protocol: Protocol,
+    /// A connection for each request.
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Security {
+    None,
+    Full,
+    Resumed,
+}
+
+const PLAIN: Case = Case {
+    name: "HTTP/1.1, 64 bytes",
+    path: "/",
+    rate: 5000,
+    security: Security::None,
+    protocol: Protocol::Http1,
+    fresh: false,
+};
+const LONG: &str = "/bytes/100000";
+
+const CASES: &[Case] = &[
+    PLAIN,
+    Case { name: "HTTP/1.1, 100 kB", path: LONG, rate: 1000, ..PLAIN },
+    Case { name: "HTTPS, 64 bytes", security: Security::Full, ..PLAIN },
+    Case { name: "HTTPS, 100 kB", path: LONG, rate: 1000, security: Security::Full, ..PLAIN },
+    Case { name: "HTTP/2, 64 bytes", security: Security::Full, protocol: Protocol::Http2, ..PLAIN },
+    Case {
+        name: "HTTP/2, 100 kB",
+        path: LONG,
+        rate: 1000,
+        security: Security::Full,
+        protocol: Protocol::Http2,
+        ..PLAIN
+    },
+    Case { name: "HTTP/1.1, a connection for each request", rate: 1000, fresh: true, ..PLAIN },
+    Case {
+        name: "HTTPS, a full handshake for each request",
+        rate: 500,
+        security: Security::Full,
+        fresh: true,
+        ..PLAIN
+    },
+    Case {
+        name: "HTTPS, a resumed handshake for each request",
+        rate: 500,
+        security: Security::Resumed,
+        fresh: true,
+        ..PLAIN
+    },
+];
+
+/// Whether every answer was right.
+pub async fn compare(options: &Options) -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
+    let key = server::write_certificate(folder.path(), "bench.example")?;
+    let mut servers = vec![server::portico(&options.portico, options.core, folder.path(), backend.address, &key)?];
+    if let Some(nginx) = &options.nginx {
+        servers.push(server::nginx(nginx, options.core, folder.path(), backend.address, &key)?);
+    }
+    for server in &servers {
+        wait_for(server).await?;
+    }
+    let cases: Vec<&Case> =
+        CASES.iter().filter(|case| options.case.as_ref().is_none_or(|word| case.name.contains(word))).collect();
+    let mut summary = Summary::new(&cases.iter().map(|case| case.name).collect::<Vec<_>>(), &servers);
+    for round in 0..options.rounds {
+        for (at, case) in cases.iter().enumerate() {
+            // Who comes first changes, so that neither always finds the caches of the other.
+            let mut order: Vec<usize> = (0..servers.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for number in order {
+                let figures = measure(options, &servers[number], case).await?;
+                eprintln!("round {} of {}: {}: {}", round + 1, options.rounds, servers[number].name, case.name);
+                summary.add(at, number, figures);
+            }
+        }
+    }
+    println!("{summary}");
+    if options.idle > 0 {
+        println!("Memory of {} idle connections, KiB for each", options.idle);
+        for server in &servers {
+            let plain = idle(server, options.idle, None).await?;
+            let secure = idle(server, options.idle, Some(Tls::to("bench.example", Protocol::Http1)?)).await?;
+            println!("  {:<10} plain {plain:>6.1}   TLS {secure:>6.1}", server.name);
+        }
+    }
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&json!({ "cases": summary.to_json() }))?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(summary.is_clean())
+}
+
+async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
+    let process = server.process().serving();
+    let shapes = vec![Shape::get("bench.example", case.path)];
+    let (target, tls) = match case.security {
+        Security::None => (server.address, None),
+        Security::Full => (server.secure, Some(Tls::to("bench.example", case.protocol)?)),
+        Security::Resumed => (server.secure, Some(Tls::to("bench.example", case.protocol)?.resuming())),
+    };
+    let duration = Duration::from_secs_f64(options.seconds);
+    let (kept, fresh) = if case.fresh { (0, CONNECTIONS) } else { (CONNECTIONS, 0) };
+    let plan = Plan {
+        rate: Some(case.rate),
+        fresh,
+        tls,
+        protocol: case.protocol,
+        ..Plan::new(target, shapes, duration, kept)
+    };
+    // Connections and caches are warm before the clock starts.
+    run(Plan { duration: WARM, ..plan.clone() }).await;
+    let before = process.cpu()?;
+    let paced = run(plan.clone()).await;
+    let paced_cpu = process.cpu()? - before;
+
+    let (before, own) = (process.cpu()?, Process(std::process::id()).cpu()?);
+    let full = run(Plan { rate: None, ..plan }).await;
+    let (full_cpu, own) = (process.cpu()? - before, Process(std::process::id()).cpu()? - own);
+    ensure!(paced.good > 0 && full.good > 0, "{} did not answer:\n{paced}{full}", server.name);
+    Ok(Figures {
+        cpu: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
+        cpu_full: full_cpu.as_secs_f64() * 1e6 / full.good as f64,
+        per_second: full.per_second(),
+        busy: full_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
+        load_busy: own.as_secs_f64() / full.elapsed.as_secs_f64(),
+        p50: paced.percentile(0.5),
+        p99: paced.percentile(0.99),
+        resident: process.resident()?,
+        bad: paced.failed + paced.wrong + full.failed + full.wrong,
+    })
+}
+
+/// KiB of resident memory that each connection takes which had one request.
+async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
+    let process = server.process().serving();
+    let target = if tls.is_some() { server.secure } else { server.address };
+    let shape = Shape::get("bench.example", "/");
+    let plan = Plan { tls, ..Plan::new(target, vec![], Duration::ZERO, 0) };
+    let before = process.resident()?;
+    let mut connections = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut connection = http1::Connection::new(connect(&plan).await?.0);
+        connection.exchange(&shape, number as u64, false).await?;
+        connections.push(connection);
+    }
+    Ok((process.resident()? - before) * 1024.0 / count as f64)
+}
+
+/// Until it answers; says how many requests that took.
+async fn wait_for(server: &Server) -> Result<u64> {
+    let begin = Instant::now();
+    loop {
+        let shapes = vec![Shape::get("bench.example", "/")];
+        let report = run(Plan::new(server.address, shapes, Duration::from_millis(20), 1)).await;
+        if report.is_clean() {
+            return Ok(report.good);
+        }
+        ensure!(begin.elapsed() < START, "{} does not answer; {}", server.name, server.said());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const CONNECTIONS: usize = 32;
+const WARM: Duration = Duration::from_millis(500);
+const START: Duration = Duration::from_secs(60);

@@ -1,0 +1,239 @@
+//! The servers that are compared, with the same work to do: one worker, a pinned core, kept connections to the backend, the
+//! same fields added to a request, a log line for each, on disk.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::Process;
+
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// The same with TLS.
+    pub(crate) secure: SocketAddr,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Server {
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// What it has to say, for whoever finds that it does not run.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // nginx passes SIGTERM on to its workers, and would leave them behind on SIGKILL.
+        let told = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !told.is_ok_and(|status| status.success()) {
+            self.child.kill().ok();
+        }
+        self.child.wait().ok();
+    }
+}
+
+pub(crate) fn portico(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    start_portico(pinned(core, binary), folder, backend, key)
+}
+
+/// The same as what valgrind runs; it writes what it counted to `counts` at the end.
+pub(crate) fn counted(
+    binary: &Path,
+    counts: &Path,
+    folder: &Path,
+    backend: SocketAddr,
+    key: &KeyPair,
+) -> Result<Server> {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
+    start_portico(command, folder, backend, key)
+}
+
+fn start_portico(mut command: Command, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    let (address, secure) = (free()?, free()?);
+    let folder = folder.join("portico");
+    let manifests = folder.join("manifests");
+    fs::create_dir_all(&manifests)?;
+    fs::write(manifests.join("all.yaml"), manifest(address, secure, backend, key)?)?;
+    command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
+    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log"));
+    start("portico", (address, secure), command, folder.join("output"))
+}
+
+pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    let (address, secure) = (free()?, free()?);
+    let folder = folder.join("nginx");
+    fs::create_dir_all(&folder)?;
+    let configuration = folder.join("nginx.conf");
+    fs::write(&configuration, nginx_conf(&folder, address, secure, backend, key))?;
+    let mut command = pinned(core, binary);
+    command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(&configuration);
+    start("nginx", (address, secure), command, folder.join("output"))
+}
+
+fn pinned(core: usize, binary: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(binary);
+    command
+}
+
+fn start(
+    name: &'static str,
+    (address, secure): (SocketAddr, SocketAddr),
+    mut command: Command,
+    output: PathBuf,
+) -> Result<Server> {
+    let file = File::create(&output)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let child = command.spawn().with_context(|| format!("cannot start {name} with {command:?}"))?;
+    Ok(Server { name, address, secure, child, output })
+}
+
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A certificate and its key, as files in PEM.
+pub(crate) struct KeyPair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+pub(crate) fn write_certificate(folder: &Path, name: &str) -> Result<KeyPair> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+    let pair = KeyPair { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    fs::write(&pair.certificate, made.cert.pem())?;
+    fs::write(&pair.key, made.signing_key.serialize_pem())?;
+    Ok(pair)
+}
+
+fn manifest(address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> Result<String> {
+    let (port, secure, backend) = (address.port(), secure.port(), backend.port());
+    let indented = |path: &Path| Ok::<_, anyhow::Error>(fs::read_to_string(path)?.replace('\n', "\n    "));
+    let (certificate, key) = (indented(&key.certificate)?, indented(&key.key)?);
+    Ok(format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata:
+  name: portico
+spec:
+  controllerName: portico.dev/gateway-controller
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: bench
+spec:
+  gatewayClassName: portico
+  listeners:
+    - name: http
+      port: {port}
+      protocol: HTTP
+    - name: https
+      port: {secure}
+      protocol: HTTPS
+      tls:
+        certificateRefs:
+          - name: certificate
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: bench
+spec:
+  parentRefs:
+    - name: bench
+  hostnames: [bench.example]
+  rules:
+    - backendRefs:
+        - name: backend
+          port: 80
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: backend
+  annotations:
+    portico.dev/address: 127.0.0.1
+spec:
+  ports:
+    - port: 80
+      targetPort: {backend}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: certificate
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+    {certificate}
+  tls.key: |
+    {key}
+"
+    ))
+}
+
+/// Buffers its log, as Portico does, and has memory for the longest body, which it would otherwise write to disk. Adds the fields that Portico adds. Its usual 1,000 requests per connection would have
+/// it close connections that the load keeps.
+fn nginx_conf(folder: &Path, address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> String {
+    let (folder, certificate, key) = (folder.display(), key.certificate.display(), key.key.display());
+    format!(
+        r#"daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+events {{ worker_connections 32768; }}
+http {{
+    log_format json escape=json '{{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
+        '"host":"$http_host","path":"$request_uri","status":$status,"bytes_in":$request_length,'
+        '"bytes_out":$body_bytes_sent,"duration":$request_time,"upstream":"$upstream_addr","id":"$request_id",'
+        '"agent":"$http_user_agent"}}';
+    access_log {folder}/access.log json buffer=64k flush=1s;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    tcp_nodelay on;
+    server_tokens off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 600s;
+    http2_max_concurrent_streams 128;
+    upstream backend {{
+        server {backend};
+        keepalive 128;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen {address} backlog=4096;
+        listen {secure} ssl http2 backlog=4096;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        server_name bench.example;
+        location / {{
+            proxy_pass http://backend;
+            proxy_http_version 1.1;
+            proxy_buffers 8 16k;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Port $server_port;
+            proxy_set_header X-Request-Id $request_id;
+            add_header X-Request-Id $request_id always;
+        }}
+    }}
+}}
+"#
+    )
+}

@@ -1,0 +1,141 @@
+//! The figures of all rounds, and what is made of them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::server::Server;
+
+/// Of one case, one server and one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    /// Microseconds of processor time per request at the fixed rate.
+    pub(crate) cpu: f64,
+    /// The same at full speed, where one wake-up serves several requests.
+    pub(crate) cpu_full: f64,
+    pub(crate) per_second: f64,
+    /// How much of a core the server used at full speed, and the load. Where it is the load that is at 1, the server could
+    /// do more.
+    pub(crate) busy: f64,
+    pub(crate) load_busy: f64,
+    /// At the fixed rate.
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) resident: f64,
+    pub(crate) bad: u64,
+}
+
+pub(crate) struct Summary {
+    cases: Vec<(&'static str, Vec<Vec<Figures>>)>,
+    servers: Vec<&'static str>,
+}
+
+impl Summary {
+    pub(crate) fn new(cases: &[&'static str], servers: &[Server]) -> Self {
+        Summary {
+            cases: cases.iter().map(|name| (*name, vec![Vec::new(); servers.len()])).collect(),
+            servers: servers.iter().map(|server| server.name).collect(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, case: usize, server: usize, figures: Figures) {
+        self.cases[case].1[server].push(figures);
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.cases.iter().flat_map(|(_, servers)| servers.iter().flatten()).all(|figures| figures.bad == 0)
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let cases = self.cases.iter().map(|(name, servers)| {
+            let servers: serde_json::Map<String, Value> = self
+                .servers
+                .iter()
+                .zip(servers)
+                .map(|(server, rounds)| ((*server).to_owned(), rounds.iter().copied().map(Figures::to_json).collect()))
+                .collect();
+            json!({ "case": name, "rounds": servers })
+        });
+        cases.collect()
+    }
+}
+
+impl Figures {
+    fn to_json(self) -> Value {
+        json!({
+            "cpu_us": self.cpu,
+            "cpu_us_full_speed": self.cpu_full,
+            "requests_per_second": self.per_second,
+            "busy": self.busy,
+            "load_busy": self.load_busy,
+            "p50_us": self.p50.as_micros() as u64,
+            "p99_us": self.p99.as_micros() as u64,
+            "resident_mib": self.resident,
+            "bad": self.bad,
+        })
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, servers) in &self.cases {
+            writeln!(f, "\n{name}")?;
+            writeln!(
+                f,
+                "  {:<10} {:>20} {:>20} {:>22} {:>11} {:>9} {:>9} {:>8} {:>4}",
+                "", "CPU µs/request", "at full speed", "requests/s", "busy/load", "p50 µs", "p99 µs", "RSS MiB", "bad"
+            )?;
+            for (server, rounds) in self.servers.iter().zip(servers) {
+                let of = |figure: fn(&Figures) -> f64| Spread::of(rounds.iter().map(figure));
+                let bad: u64 = rounds.iter().map(|figures| figures.bad).sum();
+                writeln!(
+                    f,
+                    "  {server:<10} {:>20} {:>20} {:>22} {:>5.2}/{:<5.2} {:>9.0} {:>9.0} {:>8.1} {bad:>4}",
+                    of(|figures| figures.cpu).show(1),
+                    of(|figures| figures.cpu_full).show(1),
+                    of(|figures| figures.per_second).show(0),
+                    of(|figures| figures.busy).median,
+                    of(|figures| figures.load_busy).median,
+                    of(|figures| figures.p50.as_secs_f64() * 1e6).median,
+                    of(|figures| figures.p99.as_secs_f64() * 1e6).median,
+                    of(|figures| figures.resident).median,
+                )?;
+            }
+            if let [portico, other] = &servers[..] {
+                let ratio = |figure: fn(&Figures) -> f64| {
+                    Spread::of(portico.iter().zip(other).map(|(ours, theirs)| figure(ours) / figure(theirs)))
+                };
+                writeln!(
+                    f,
+                    "  {:<10} {:>20} {:>20} {:>22}",
+                    "ratio",
+                    ratio(|figures| figures.cpu).show(2),
+                    ratio(|figures| figures.cpu_full).show(2),
+                    ratio(|figures| figures.per_second).show(2)
+                )?;
+            }
+        }
+        writeln!(f, "\nMedian of the rounds, with the least and the most; the ratio is taken within each round.")
+    }
+}
+
+/// Several measurements of one thing.
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
+    }
+
+    fn show(&self, digits: usize) -> String {
+        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.least, self.most)
+    }
+}

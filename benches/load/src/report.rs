@@ -1,0 +1,110 @@
+//! How a run went, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub good: u64,
+    /// No answer, or none that is whole.
+    pub failed: u64,
+    /// An answer that is whole, and not the right one.
+    pub wrong: u64,
+    /// Bytes of good answers' bodies.
+    pub bytes: u64,
+    pub elapsed: Duration,
+    /// Of good answers, from when the request was due to the last byte.
+    latencies: Vec<Duration>,
+    /// How often each kind of trouble was seen; the first few kinds.
+    troubles: BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub(crate) fn good(&mut self, latency: Duration, bytes: usize) {
+        self.good += 1;
+        self.bytes += bytes as u64;
+        self.latencies.push(latency);
+    }
+
+    pub(crate) fn failed(&mut self, what: String) {
+        self.failed += 1;
+        self.note(what);
+    }
+
+    pub(crate) fn wrong(&mut self, what: String) {
+        self.wrong += 1;
+        self.note(what);
+    }
+
+    fn note(&mut self, what: String) {
+        if self.troubles.len() < TROUBLES || self.troubles.contains_key(&what) {
+            *self.troubles.entry(what).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.latencies.sort_unstable();
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.failed == 0 && self.wrong == 0 && self.good > 0
+    }
+
+    pub fn per_second(&self) -> f64 {
+        self.good as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The latency that this share of the good answers did not exceed.
+    pub fn percentile(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+    }
+
+    pub fn to_json(&self) -> Value {
+        let micros = |share| self.percentile(share).as_micros() as u64;
+        json!({
+            "good": self.good,
+            "failed": self.failed,
+            "wrong": self.wrong,
+            "seconds": self.elapsed.as_secs_f64(),
+            "per_second": self.per_second(),
+            "body_bytes": self.bytes,
+            "latency_us": { "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99), "p999": micros(0.999), "max": micros(1.0) },
+            "troubles": self.troubles,
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |share| self.percentile(share).as_secs_f64() * 1000.0;
+        writeln!(
+            f,
+            "good      {:>10}   {:.0} per second for {:.1} s",
+            self.good,
+            self.per_second(),
+            self.elapsed.as_secs_f64()
+        )?;
+        writeln!(f, "failed    {:>10}", self.failed)?;
+        writeln!(f, "wrong     {:>10}", self.wrong)?;
+        writeln!(
+            f,
+            "latency   p50 {:.2} ms   p90 {:.2}   p99 {:.2}   p99.9 {:.2}   max {:.2}",
+            ms(0.5),
+            ms(0.9),
+            ms(0.99),
+            ms(0.999),
+            ms(1.0)
+        )?;
+        for (trouble, times) in &self.troubles {
+            writeln!(f, "{times:>8} × {trouble}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Kinds of trouble that are told apart; most are alike, and the first ones say most.
+const TROUBLES: usize = 20;

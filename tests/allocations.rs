@@ -1,0 +1,134 @@
+//! What a plain request costs in allocations: those of hyper, and none of ours.
+//!
+//! The same requests go through Portico and through the least that hyper can do as a proxy. Client and endpoint here
+//! allocate nothing, so whatever is counted in this process is the proxy's.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+
+#[path = "proxy/harness.rs"]
+#[expect(dead_code, reason = "made for more than one test")]
+mod harness;
+
+use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::thread;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+
+use crate::harness::{Gate, to};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const REQUESTS: usize = 1000;
+const REQUEST: &[u8] = b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn a_plain_request_allocates_no_more_than_hyper_does() {
+    let endpoint = endpoint();
+    let bare = per_request(bare_proxy(endpoint));
+    let runtime = runtime();
+    let gate = runtime.block_on(Gate::open(to(endpoint)));
+    let portico = per_request(gate.address);
+    println!("allocations per request: hyper alone {bare:?}, Portico {portico:?}");
+    assert!(
+        portico.0 <= bare.0,
+        "Portico allocates {} times per request and hyper alone {}: valgrind --tool=dhat says where",
+        portico.0,
+        bare.0
+    );
+}
+
+/// Allocations and bytes, of whoever works in this process while a client asks.
+fn per_request(proxy: SocketAddr) -> (usize, usize) {
+    let mut client = TcpStream::connect(proxy).unwrap();
+    client.set_nodelay(true).unwrap();
+    let mut buffer = [0; 4096];
+    let mut ask = || {
+        client.write_all(REQUEST).unwrap();
+        let mut read = 0;
+        while !buffer[..read].ends_with(b"\r\n\r\nok") {
+            let more = client.read(&mut buffer[read..]).unwrap();
+            assert!(more > 0, "the connection closed: {:?}", String::from_utf8_lossy(&buffer[..read]));
+            read += more;
+        }
+        assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    };
+    // Connections, series and buffers are made by the first ones.
+    for _ in 0..REQUESTS {
+        ask();
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..REQUESTS {
+        ask();
+    }
+    let change = region.change();
+    let (times, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
+    // Something that happens every now and then is not of a request.
+    ((times + REQUESTS / 2) / REQUESTS, bytes / REQUESTS)
+}
+
+/// Answers every request, without allocating.
+fn endpoint() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                let mut read = 0;
+                while let Ok(more @ 1..) = stream.read(&mut buffer[read..]) {
+                    read += more;
+                    if buffer[..read].ends_with(b"\r\n\r\n") {
+                        read = 0;
+                        if stream.write_all(ANSWER).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One connection in, one out, nothing decided.
+fn bare_proxy(endpoint: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (client, _) = listener.accept().await.unwrap();
+            let upstream = tokio::net::TcpStream::connect(endpoint).await.unwrap();
+            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(upstream)).await.unwrap();
+            tokio::task::spawn_local(connection);
+            let sender = Rc::new(tokio::sync::Mutex::new(sender));
+            let service = service_fn(move |request| {
+                let sender = Rc::clone(&sender);
+                async move {
+                    let mut sender = sender.lock().await;
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                }
+            });
+            // It ends with the client.
+            drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service).await);
+        };
+        runtime().block_on(LocalSet::new().run_until(serve));
+    });
+    address
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}

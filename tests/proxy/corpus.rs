@@ -1,0 +1,245 @@
+//! The corpus of request shapes: what strangers may send, what they are answered, and what the backend gets, byte by byte.
+//!
+//! The backend here reads as strictly as can be: what it gets must be whole messages that can be read in one way only, and
+//! exactly those that the shape says. Every shape has a request behind it that must not become part of it, nor be served
+//! where the connection is to end.
+//!
+//! Short shapes also come byte by byte, which must make no difference.
+//!
+//! The files in `corpus/` say it like this:
+//!
+//! ```text
+//! == name of the shape
+//! > a line of the request, ended by CR LF
+//! | bytes without a line end
+//! = 200 keep            the statuses that the client reads, and whether the connection stays
+//! < a line of the head that the backend gets, sorted behind the first, without what Portico adds
+//! <| the body that it gets
+//! ```
+//!
+//! `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN` are bytes, `{x*9}` is nine of x. `= … alone` leaves out the request behind: the
+//! client then sends nothing more.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::harness::{Client, Endpoint, Gate, Stream, to};
+use crate::strict;
+
+const FILES: &[(&str, &str)] = &[
+    ("framing", include_str!("corpus/framing.txt")),
+    ("chunks", include_str!("corpus/chunks.txt")),
+    ("heads", include_str!("corpus/heads.txt")),
+    ("targets", include_str!("corpus/targets.txt")),
+    ("hosts", include_str!("corpus/hosts.txt")),
+    ("connections", include_str!("corpus/connections.txt")),
+    ("sizes", include_str!("corpus/sizes.txt")),
+];
+
+#[tokio::test]
+async fn every_shape_ends_as_the_corpus_says() {
+    let mut shapes = 0;
+    let mut failures = String::new();
+    for (file, text) in FILES {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let endpoint = backend(&seen).await;
+        let gate = Gate::open(to(endpoint.address)).await;
+        let whole_and_in_bytes = |shape: Shape| {
+            let is_short = shape.bytes.len() < 1000;
+            let shape = Arc::new(shape);
+            std::iter::once((Arc::clone(&shape), false)).chain(is_short.then_some((shape, true)))
+        };
+        for (shape, bytewise) in parse(file, text).into_iter().flat_map(whole_and_in_bytes) {
+            shapes += usize::from(!bytewise);
+            let client = gate.client().await;
+            let outcome = timeout(PATIENCE, play(client, &shape, bytewise)).await;
+            let outcome = outcome.unwrap_or_else(|_| "the client waits in vain".to_owned());
+            let messages: Vec<String> = seen.lock().unwrap().drain(..).collect();
+            let messages = messages.join("\n").replace(&gate.address.to_string(), "LOCAL");
+            if outcome != shape.outcome || messages != shape.sees.join("\n") {
+                writeln!(
+                    failures,
+                    "{file}: {}{}\n  expected {}, got {outcome}\n  the backend was to see\n{}\n  and saw\n{messages}\n",
+                    shape.name,
+                    if bytewise { ", byte by byte" } else { "" },
+                    shape.outcome,
+                    shape.sees.join("\n")
+                )
+                .unwrap();
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    assert!(shapes >= 150, "only {shapes} shapes");
+}
+
+/// Notes every message as the corpus writes it, and also what is none.
+pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
+    let seen = Arc::clone(seen);
+    Endpoint::scripted(move |mut stream: Stream, _| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let mut bytes = Vec::new();
+            loop {
+                match strict::request(&bytes) {
+                    Ok(Some((request, length))) => {
+                        bytes.drain(..length);
+                        let body = if request == CANARY_AS_SEEN { "canary" } else { "ok" };
+                        let sent = if request.starts_with("HEAD ") { "" } else { body };
+                        if request != CANARY_AS_SEEN {
+                            seen.lock().unwrap().push(request);
+                        }
+                        let length = body.len();
+                        stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{sent}")).await;
+                    }
+                    // If the rest does not come, it was no message, and nobody takes it for one.
+                    Ok(None) => match stream.more().await {
+                        Some(more) => bytes.extend_from_slice(&more),
+                        None => return,
+                    },
+                    Err(why) => {
+                        seen.lock().unwrap().push(format!("{why}: {:?}", String::from_utf8_lossy(&bytes)));
+                        return;
+                    }
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Sends the shape and tells what came back, in the words of the corpus.
+async fn play(mut client: Client, shape: &Shape, bytewise: bool) -> String {
+    let mut bytes = shape.bytes.clone();
+    if !shape.alone {
+        bytes.extend_from_slice(CANARY);
+    }
+    // The proxy may close before all is written.
+    if bytewise {
+        client.socket.set_nodelay(true).unwrap();
+        for byte in bytes {
+            drop(client.socket.write_all(&[byte]).await);
+            tokio::task::yield_now().await;
+        }
+    } else {
+        drop(client.socket.write_all(&bytes).await);
+    }
+    if shape.alone {
+        drop(client.socket.shutdown().await);
+    }
+    let mut told = Vec::new();
+    loop {
+        let head_only = told.is_empty() && shape.bytes.starts_with(b"HEAD ");
+        let Some(answer) = client.try_answer(head_only).await else { break };
+        if answer.body == b"canary" {
+            told.push("keep".to_owned());
+            return told.join(" ");
+        }
+        told.push(answer.status.to_string());
+    }
+    told.push(if shape.alone { "alone" } else { "close" }.to_owned());
+    told.join(" ")
+}
+
+struct Shape {
+    name: String,
+    bytes: Vec<u8>,
+    /// As it is written behind `=`.
+    outcome: String,
+    alone: bool,
+    /// Lines.
+    sees: Vec<String>,
+}
+
+fn parse(file: &str, text: &str) -> Vec<Shape> {
+    let mut shapes: Vec<Shape> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{file}:{}", number + 1);
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if let "==" = mark {
+            let bytes = Vec::new();
+            shapes.push(Shape { name: rest.to_owned(), bytes, outcome: String::new(), alone: false, sees: vec![] });
+            continue;
+        }
+        if mark.is_empty() || mark == "#" {
+            continue;
+        }
+        let shape = shapes.last_mut().unwrap_or_else(|| panic!("{at}: a line before the first shape"));
+        match mark {
+            ">" => {
+                shape.bytes.extend(unescape(rest, &at));
+                shape.bytes.extend_from_slice(b"\r\n");
+            }
+            "|" => shape.bytes.extend(unescape(rest, &at)),
+            "=" => {
+                assert!(shape.outcome.is_empty(), "{at}: a second outcome");
+                rest.clone_into(&mut shape.outcome);
+                shape.alone = rest.ends_with("alone");
+            }
+            "<" => shape.sees.push(repeated(rest)),
+            "<{99}" => shape.sees.extend(vec![rest.to_owned(); 99]),
+            "<|" => shape.sees.push(format!("| {rest}")),
+            "<|+" => shape.sees.push(format!("|+ {rest}")),
+            _ => panic!("{at}: what is {mark:?}?"),
+        }
+    }
+    for shape in &shapes {
+        let end = shape.outcome.rsplit(' ').next().unwrap_or_default();
+        assert!(["keep", "close", "alone"].contains(&end), "{file}: {}: no outcome", shape.name);
+    }
+    shapes
+}
+
+/// Only what is repeated; all else is meant as it is, also a backslash.
+fn repeated(text: &str) -> String {
+    let Some((before, (inside, behind))) =
+        text.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return text.to_owned();
+    };
+    let (what, count) = inside.rsplit_once('*').unwrap();
+    format!("{before}{}{behind}", what.repeat(count.parse().unwrap()))
+}
+
+fn unescape(text: &str, at: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        match first {
+            b'\\' => {
+                let (escape, behind) = rest.split_first().unwrap_or_else(|| panic!("{at}: a lone backslash"));
+                rest = behind;
+                bytes.push(match escape {
+                    b'r' => b'\r',
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'0' => 0,
+                    b'\\' => b'\\',
+                    b'x' => {
+                        let (digits, behind) = rest.split_at(2);
+                        rest = behind;
+                        u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap()
+                    }
+                    other => panic!("{at}: what is \\{}?", char::from(*other)),
+                });
+            }
+            b'{' => {
+                let end = rest.iter().position(|byte| *byte == b'}').unwrap_or_else(|| panic!("{at}: no brace"));
+                let (what, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
+                rest = &rest[end + 1..];
+                bytes.extend(unescape(what, at).repeat(count.parse().unwrap()));
+            }
+            plain => bytes.push(*plain),
+        }
+    }
+    bytes
+}
+
+const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nhost: canary\r\n\r\n";
+const CANARY_AS_SEEN: &str = "GET /canary HTTP/1.1\nhost: canary";
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,94 @@
+//! Requests of HTTP/2 as a backend of HTTP/1.1 gets them: what HTTP/2 carries in one way only must not become two ways on the
+//! other side. The frames are written by hand, and the backend is that of the corpus.
+
+use std::sync::{Arc, Mutex};
+
+use crate::corpus::backend;
+use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, block, frame};
+use crate::harness::{Gate, to};
+
+/// What is different from `GET /` of a.example, the body if there is one, and what the backend gets (None if it must get
+/// nothing).
+type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>, Option<&'static str>);
+
+#[rustfmt::skip] // A table.
+const CASES: &[Case] = &[
+    ("plain", &[], None, Some("GET / HTTP/1.1\nhost: a.example")),
+    ("dot segments", &[(":path", "/a/../b/%2e%2e/c")], None, Some("GET /c HTTP/1.1\nhost: a.example")),
+    ("dots beyond the root", &[(":path", "/../../x")], None, Some("GET /x HTTP/1.1\nhost: a.example")),
+    ("an escaped slash", &[(":path", "/a%2f..%2fb")], None, Some("GET /a%2f..%2fb HTTP/1.1\nhost: a.example")),
+    ("a NUL that is escaped", &[(":path", "/%00")], None, None),
+    ("an escape that is none", &[(":path", "/%zz")], None, None),
+    // The library cuts it off before anybody sees it; what is matched is what is sent.
+    ("a fragment", &[(":path", "/a#b")], None, Some("GET /a HTTP/1.1\nhost: a.example")),
+    ("two slashes", &[(":path", "//evil.example/x")], None, Some("GET //evil.example/x HTTP/1.1\nhost: a.example")),
+    ("an absolute path", &[(":path", "http://b.example/x")], None, None),
+    ("a line end in the path", &[(":path", "/ HTTP/1.1\r\nx: y")], None, None),
+    ("a request line in the path", &[(":path", "/x HTTP/1.1")], None, None),
+    ("a line end in the method", &[(":method", "GET / HTTP/1.1\r\n")], None, None),
+    ("a line end in the authority", &[(":authority", "a\r\nx: y")], None, None),
+    ("a port", &[(":authority", "a.example:81")], None, Some("GET / HTTP/1.1\nhost: a.example:81")),
+    ("a line end in a value", &[("x", "y\r\ntransfer-encoding: chunked")], None, None),
+    ("a line end in a name", &[("x: y\r\nz", "1")], None, None),
+    ("a colon in a name", &[("x: y", "1")], None, None),
+    ("a coding", &[(":method", "POST"), ("transfer-encoding", "chunked")], Some("0\r\n\r\n"), None),
+    ("a connection field", &[("connection", "x-forwarded-for")], None, None),
+    ("a length without a body", &[("content-length", "44")], None, None),
+    ("a length shorter than the body", &[(":method", "POST"), ("content-length", "1")], Some("abc"), None),
+    ("a length longer than the body", &[(":method", "POST"), ("content-length", "4")], Some("abc"), None),
+    ("lengths that differ", &[(":method", "POST"), ("content-length", "3"), ("content-length", "4")], Some("abc"), None),
+    ("a length with zeros", &[(":method", "POST"), ("content-length", "003")], Some("abc"),
+        Some("POST / HTTP/1.1\ncontent-length: 3\nhost: a.example\n| abc")),
+    ("a body of known length", &[(":method", "POST"), ("content-length", "3")], Some("abc"),
+        Some("POST / HTTP/1.1\ncontent-length: 3\nhost: a.example\n| abc")),
+    ("a body of unknown length", &[(":method", "POST")], Some("abc"),
+        Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| abc")),
+    ("a body with a GET", &[], Some("GET /x HTTP/1.1\r\n\r\n"),
+        Some("GET / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| GET /x HTTP/1.1\\r\\n\\r\\n")),
+    ("a body that looks like chunks", &[(":method", "POST")], Some("0\r\n\r\n"),
+        Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| 0\\r\\n\\r\\n")),
+    ("crumbs of a cookie are one again", &[("cookie", "a=1"), ("cookie", "b=2")], None,
+        Some("GET / HTTP/1.1\ncookie: a=1; b=2\nhost: a.example")),
+    ("te", &[("te", "trailers")], None, Some("GET / HTTP/1.1\nhost: a.example\nte: trailers")),
+    ("forged words about the client", &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")], None,
+        Some("GET / HTTP/1.1\nhost: a.example")),
+    ("a wish to expect", &[(":method", "POST"), ("expect", "100-continue")], Some("abc"),
+        Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| abc")),
+];
+
+#[tokio::test]
+async fn requests_of_http2_reach_a_backend_as_one_message_or_none() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let endpoint = backend(&seen).await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let mut failures = Vec::new();
+    for &(name, fields, body, expected) in CASES {
+        let mut all = vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+        for field in fields {
+            match all.iter_mut().find(|(name, _)| *name == field.0 && name.starts_with(':')) {
+                Some(given) => *given = *field,
+                None => all.push(*field),
+            }
+        }
+        let end = if body.is_none() { END_STREAM } else { 0 };
+        let mut bytes = frame(HEADERS, END_HEADERS | end, 1, &block(&all));
+        if let Some(body) = body {
+            bytes.extend(frame(DATA, END_STREAM, 1, body.as_bytes()));
+        }
+        let mut raw = Raw::connect(gate.address).await;
+        raw.send(bytes).await;
+        // An answer, a reset, or the end of the connection.
+        while let Some(frame) = raw.next().await {
+            if frame.stream == 1 && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && frame.kind <= HEADERS)
+            {
+                break;
+            }
+        }
+        let messages: Vec<String> = seen.lock().unwrap().drain(..).collect();
+        let expected: Vec<&str> = expected.into_iter().collect();
+        if messages != expected {
+            failures.push(format!("{name}: expected {expected:?}, got {messages:?}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

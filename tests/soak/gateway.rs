@@ -1,0 +1,142 @@
+//! The program under test, with a folder of manifests that can be edited.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    /// The same with TLS.
+    pub(crate) secure: SocketAddr,
+    folder: TempDir,
+    child: Child,
+    // Bound but not listening, so that nobody else gets the port.
+    _reserved: [Socket; 2],
+}
+
+impl Gateway {
+    /// Starts it with a Service for each of these backends.
+    pub(crate) fn start(services: &[(&str, SocketAddr)]) -> Gateway {
+        let ((address, plain), (secure, tls)) = (reserve(), reserve());
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("manifests")).unwrap();
+        fs::write(folder.path().join("manifests/gateway.yaml"), manifest(address.port(), secure.port(), services))
+            .unwrap();
+        let output = File::create(folder.path().join("output")).unwrap();
+        // A release build, if one is to be soaked.
+        let binary = std::env::var_os("SOAK_PORTICO").unwrap_or_else(|| env!("CARGO_BIN_EXE_portico").into());
+        let child = Command::new(binary)
+            .args(["run", "--workers", "2", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"])
+            .arg("--access-log")
+            .arg(folder.path().join("access.log"))
+            .arg("--manifests")
+            .arg(folder.path().join("manifests"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Gateway { address, secure, folder, child, _reserved: [plain, tls] }
+    }
+
+    /// Replaces a file at once, as tools do that care.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let folder = self.folder.path().join("manifests");
+        let temporary = folder.join(format!(".{file}.new"));
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, folder.join(file)).unwrap();
+    }
+
+    /// Waits until a request for `path` is redirected to `/revision-N`.
+    pub(crate) async fn until_seen(&self, path: &str, revision: usize) {
+        let begin = Instant::now();
+        let wanted = format!("/revision-{revision}\r\n");
+        while !self.ask(path).await.is_some_and(|answer| answer.contains(&wanted)) {
+            assert!(begin.elapsed() < PATIENCE, "{path} never led to revision {revision}:\n{}", self.said());
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: soak.example\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn reserve() -> (SocketAddr, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    (socket.local_addr().unwrap().as_socket().unwrap(), socket)
+}
+
+fn manifest(port: u16, secure: u16, services: &[(&str, SocketAddr)]) -> String {
+    let mut text = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata:
+  name: portico
+spec:
+  controllerName: portico.dev/gateway-controller
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: soak
+spec:
+  gatewayClassName: portico
+  listeners:
+    - name: http
+      port: {port}
+      protocol: HTTP
+    - name: https
+      port: {secure}
+      protocol: HTTPS
+      tls:
+        certificateRefs:
+          - name: certificate
+"
+    );
+    for (name, address) in services {
+        let (ip, port) = (address.ip(), address.port());
+        text += &format!(
+            "---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+  annotations:
+    portico.dev/address: {ip}
+spec:
+  ports:
+    - port: 80
+      targetPort: {port}
+"
+        );
+    }
+    text
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);

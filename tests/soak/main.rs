@@ -1,0 +1,95 @@
+//! Requests at a fixed rate while routes, weights, endpoints and certificates are edited and backends come and go: every answer comes
+//! from a backend that was right at some time between the request and the answer, and none fails.
+//!
+//! `make test` runs a few seconds of it; `make soak` a minute at 2,000 requests per second.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
+
+mod editors;
+mod gateway;
+mod history;
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use portico_load::backend::Backend;
+use portico_load::{Answer, Plan, Protocol, Report, Sent, Shape, Tls, run};
+use tokio::time::Instant;
+
+use crate::editors::{Editors, World};
+use crate::gateway::Gateway;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_is_right_while_everything_changes() {
+    let seconds: u64 = setting("SOAK_SECONDS", 3);
+    let rate: u32 = setting("SOAK_RATE", 300);
+    let edits: usize = setting("SOAK_EDITS", 3);
+
+    let world = Arc::new(World::new());
+    let loopback = ([127, 0, 0, 1], 0).into();
+    let a = Backend::start(loopback, "a").await.unwrap();
+    let b = Backend::start(loopback, "b").await.unwrap();
+    let hasty = Backend::start(loopback, "hasty").await.unwrap();
+    let gateway = Arc::new(Gateway::start(&[("a", a.address), ("b", b.address), ("hasty", hasty.address)]));
+    let stop = Arc::new(AtomicBool::new(false));
+    let editors = Editors::start(&gateway, &world, hasty, &stop).await;
+
+    let judge = {
+        let world = Arc::clone(&world);
+        move |sent: &Sent<'_>, answer: &Answer| world.judge(sent, answer)
+    };
+    let inspect = {
+        let world = Arc::clone(&world);
+        move |begin: Instant, end: Instant, certificate: &[u8]| world.inspect(begin, end, certificate)
+    };
+    let plain = Plan {
+        rate: Some(rate / 2),
+        fresh: 16,
+        judge: Some(Arc::new(judge)),
+        inspect: Some(Arc::new(inspect)),
+        ..Plan::new(gateway.address, shapes(), Duration::from_secs(seconds), 16)
+    };
+    // A handshake costs as much as many requests, so few of these have one of their own.
+    let secure = |protocol| Plan {
+        target: gateway.secure,
+        rate: Some(rate / 4),
+        fresh: 2,
+        tls: Some(Tls::to("soak.example", protocol).unwrap()),
+        protocol,
+        ..plain.clone()
+    };
+    let plans = [plain.clone(), secure(Protocol::Http1), secure(Protocol::Http2)];
+    let wanted: u64 = plans.iter().map(|plan| u64::from(plan.rate.unwrap()) * seconds).sum();
+    let reports = futures_util::future::join_all(plans.map(run)).await;
+    stop.store(true, Ordering::SeqCst);
+    let done = editors.finish().await;
+
+    let text: String = reports.iter().map(ToString::to_string).collect();
+    println!("{text}{done}");
+    assert!(reports.iter().all(Report::is_clean), "{text}");
+    assert_eq!(reports.iter().map(|report| report.good).sum::<u64>(), wanted, "every request was sent and answered");
+    for (what, count) in done.edits {
+        assert!(count >= edits, "only {count} edits of {what}");
+    }
+}
+
+/// Each kind of request to each thing that is edited.
+fn shapes() -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for path in ["/routes", "/weights", "/endpoints"] {
+        shapes.push(Shape::get("soak.example", path));
+        shapes.push(Shape::get("soak.example", &format!("{path}/bytes/50000")));
+        shapes.push(Shape::post("soak.example", path, 700, false));
+        shapes.push(Shape::post("soak.example", path, 30_000, true));
+    }
+    // Nothing but GET: a POST that meets a connection as it closes is not sent twice, so it must fail.
+    shapes.push(Shape::get("soak.example", "/hasty"));
+    shapes
+}
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    let Ok(text) = env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number"))
+}
