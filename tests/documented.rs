@@ -41,7 +41,24 @@ fn every_flag_that_a_document_mentions_exists() {
 }
 
 /// Mentioned beside a command of their own.
-const OF_OTHER_PROGRAMS: &[&str] = &["--validate", "--cert", "--key", "--dry-run", "--http2-prior-knowledge"];
+const OF_OTHER_PROGRAMS: &[&str] = &[
+    "--validate",
+    "--cert",
+    "--key",
+    "--dry-run",
+    "--http2-prior-knowledge",
+    // cargo.
+    "--release",
+    "--test",
+    "--nocapture",
+    // The load generator.
+    "--rounds",
+    "--seconds",
+    "--case",
+    "--idle",
+    "--rate",
+    "--json",
+];
 
 fn heading(bearer: Bearer) -> &'static str {
     match bearer {
