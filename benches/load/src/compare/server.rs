@@ -216,6 +216,7 @@ http {{
     server {{
         listen {address} backlog=4096;
         listen {secure} ssl http2 backlog=4096;
+        ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         server_name bench.example;
