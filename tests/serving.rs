@@ -166,7 +166,7 @@ fn stopping_finishes_what_is_in_flight_and_a_second_signal_does_not() {
         program.wait_stderr(|log| log.contains("Stopping; a second signal ends at once").then_some(()));
         // A drain delay is for load balancers: it serves, and says that it will not for long.
         if patient {
-            assert_eq!(get(&site.at("status"), "/readyz").status, 503);
+            eventually("it is not ready any more", || (get(&site.at("status"), "/readyz").status == 503).then_some(()));
         } else {
             program.signal("TERM");
         }
