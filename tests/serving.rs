@@ -53,6 +53,26 @@ fn editing_under_load_loses_no_request() {
 }
 
 #[test]
+fn a_gateway_that_moves_to_all_addresses_and_back_loses_no_request() {
+    let site = Site::new();
+    place_good(&site);
+    let program = run(&site, &["--access-log", "off", "--gateway-address-pool", "0.0.0.0"]);
+    program.wait_started();
+    let class = "  gatewayClassName: portico\n";
+    let everywhere = GATEWAY.replace(class, &format!("{class}  addresses:\n    - value: 0.0.0.0\n"));
+    assert_ne!(everywhere, GATEWAY);
+    let visitors = [true, false].map(|keep| Visitor::start(site.at("port"), "/good", keep));
+    for edit in 0..10 {
+        site.save("manifests/gateway.yaml", if edit % 2 == 0 { &everywhere } else { GATEWAY });
+        let edits = |told: &str| told.matches("Changed, live after").count() > edit;
+        program.wait_told(edits).unwrap_or_else(|told| panic!("edit {edit} was not told of\n{told}"));
+    }
+    let counts = visitors.map(Visitor::stop);
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?} requests are no load");
+    program.stop().expect_fine();
+}
+
+#[test]
 fn a_file_that_is_written_slowly_is_read_when_it_is_complete() {
     let site = Site::new();
     place_good(&site);
@@ -146,7 +166,7 @@ fn stopping_finishes_what_is_in_flight_and_a_second_signal_does_not() {
         program.wait_stderr(|log| log.contains("Stopping; a second signal ends at once").then_some(()));
         // A drain delay is for load balancers: it serves, and says that it will not for long.
         if patient {
-            assert_eq!(get(&site.at("status"), "/readyz").status, 503);
+            eventually("it is not ready any more", || (get(&site.at("status"), "/readyz").status == 503).then_some(()));
         } else {
             program.signal("TERM");
         }

@@ -212,26 +212,19 @@ pub(super) fn plan(
 }
 
 impl GatewayPlan {
-    /// Every address under which a served listener can be reached.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let addresses = self.bind.iter().chain(&self.reported);
-        let served = self.listeners.iter().filter(|listener| listener.served);
-        served.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
-    }
-
     /// Whether routes can see a difference to another plan. Renewed certificates are none of their business.
     pub(super) fn is_alike_for_routes(&self, other: &GatewayPlan) -> bool {
         let GatewayPlan { key, generation, controller, listeners, certificates: _, bind, reported, conditions } = self;
-        let mine = (key, generation, controller, listeners, bind, reported, conditions);
-        mine == (
-            &other.key,
-            &other.generation,
-            &other.controller,
-            &other.listeners,
-            &other.bind,
-            &other.reported,
-            &other.conditions,
-        )
+        (key, generation, controller) == (&other.key, &other.generation, &other.controller)
+            && (listeners, bind, reported) == (&other.listeners, &other.bind, &other.reported)
+            && *conditions == other.conditions
+    }
+
+    /// Every address under which a listener can be reached.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let addresses = self.bind.iter().chain(&self.reported);
+        let open = self.listeners.iter().filter(|listener| listener.opens_port());
+        open.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
     }
 
     /// The verdict, now that it is known how many routes each listener has.

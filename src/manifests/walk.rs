@@ -82,6 +82,11 @@ impl Listing {
         self.follow_links(&root.path);
         let before = (self.files.len(), self.refusals.len());
         self.folder(&root.path, &metadata, &mut Vec::new());
+        // A folder that went while we looked into it did not lose its files one by one. The event of it is on its way.
+        let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        if fs::metadata(&root.path).ok().as_ref().map(identity) != Some(identity(&metadata)) {
+            self.kept.push(root.path.clone());
+        }
         if before == (self.files.len(), self.refusals.len()) {
             let message = "no manifests in this folder".to_owned();
             let remedy = "put files that end in .yaml, .yml or .json into it";

@@ -34,22 +34,45 @@ struct Ready {
     session: Option<Session>,
 }
 
-/// Serves a connection from here to its end.
-pub(crate) async fn serve(
+/// Serves a connection from here to its end. What is `held` is dropped then.
+pub(crate) fn start(
     stream: TcpStream,
     address: SocketAddr,
+    worker: &Rc<Worker>,
+    group: &Rc<Group>,
+    held: impl Sized + 'static,
+) {
+    let (worker, group) = (Rc::clone(worker), Rc::clone(group));
+    // It joins before its task runs: a group that closes meanwhile must know of it.
+    let membership = group.join();
+    let steps = Steps { proxied: worker.is_balancer(address), tls: serves_tls(&worker, &group) };
+    if steps.proxied || steps.tls {
+        run(in_steps(stream, address, steps, worker, group, membership), held);
+    } else {
+        // A task of its own kind, since every connection would pay for what only the others need.
+        let peer = Rc::new(Peer::new(worker, group, address, None));
+        run(connection::serve(Transport::Plain(stream), peer, membership), held);
+    }
+}
+
+fn run(connection: impl Future<Output = ()> + 'static, held: impl Sized + 'static) {
+    tokio::task::spawn_local(async move {
+        connection.await;
+        drop(held);
+    });
+}
+
+async fn in_steps(
+    stream: TcpStream,
+    address: SocketAddr,
+    steps: Steps,
     worker: Rc<Worker>,
     group: Rc<Group>,
     mut membership: Membership,
 ) {
-    let steps = Steps { proxied: worker.is_balancer(address), tls: serves_tls(&worker, &group) };
-    let ready = if steps.proxied || steps.tls {
-        // Boxed: what the steps need is set aside only as long as they last.
-        let preparing = Box::pin(prepare(stream, address, steps, &worker, &group));
-        attended(&group, &mut membership, preparing).await.flatten()
-    } else {
-        Some(Ready { transport: Transport::Plain(stream), address, session: None })
-    };
+    // Boxed: what the steps need is set aside only as long as they last.
+    let preparing = Box::pin(prepare(stream, address, steps, &worker, &group));
+    let ready = attended(&group, &mut membership, preparing).await.flatten();
     if let Some(Ready { transport, address, session }) = ready {
         let http2 = session.as_ref().is_some_and(|session| session.http2);
         let peer = Rc::new(Peer::new(worker, group, address, session));
@@ -71,7 +94,7 @@ struct Steps {
 /// Whether clients of this address shake hands. When it is gone from the snapshot, those who are still in its queue are
 /// met as they were before.
 fn serves_tls(worker: &Worker, group: &Group) -> bool {
-    if let Some(bind) = worker.view().snapshot.binds.get(&group.address) {
+    if let Some(bind) = worker.view().bind(&group.address) {
         group.tls.set(bind.tls.is_some());
     }
     group.tls.get()
@@ -105,7 +128,7 @@ async fn prepare(
             .tls
             .accept(stream, |name| {
                 let view = worker.view();
-                let bind = view.snapshot.binds.get(&group.address)?;
+                let bind = view.bind(&group.address)?;
                 bind.certificates(name).cloned()
             })
             .await
@@ -185,3 +208,19 @@ async fn attended<T>(group: &Group, membership: &mut Membership, step: impl Futu
 const LAST_CALL: Duration = Duration::from_secs(3);
 /// How often a worker complains about balancers.
 const WARN_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F, G>(_: impl Fn(A, B, C, D, E, F) -> G) -> usize {
+        size_of::<G>()
+    }
+
+    /// The steps are over before the first request, and are not to be paid for as long as a connection is open.
+    #[test]
+    fn being_ready_costs_little_later() {
+        let whole = size(in_steps);
+        assert!(whole <= 1700, "a connection that goes through steps takes {whole} bytes");
+    }
+}

@@ -174,8 +174,8 @@ fn poll<C: Http>(
                 continue;
             }
             let leave = match activity.phase() {
-                Phase::Idle => activity.requests.get() > 0,
-                Phase::Head => false,
+                // A busy client's next request may be on its way; what it gets then says that it was the last.
+                Phase::Idle | Phase::Head => false,
                 Phase::Waiting | Phase::Answering | Phase::Tunnel => true,
             };
             if leave && !matches!(leaving, Leaving::Told) {
@@ -188,7 +188,8 @@ fn poll<C: Http>(
         let idle = match leaving {
             Leaving::Told => LEAVE,
             // Whoever has just come may have a request on the wire already.
-            _ if peer.group.is_closing() => LAST_CALL.min(keep_alive),
+            _ if peer.group.is_closing() && activity.requests.get() == 0 => LAST_CALL.min(keep_alive),
+            _ if peer.group.is_closing() => NEXT_CALL.min(keep_alive),
             _ => keep_alive,
         };
         ready!(activity.poll_patience(&peer.worker.limits, idle, timer.as_mut(), cx));
@@ -256,6 +257,8 @@ async fn linger(mut stream: ClientStream) {
     drop(timeout(LINGER, drain).await);
 }
 
+/// What a connection that has asked before still gets to ask again when its listener closes.
+const NEXT_CALL: Duration = Duration::from_millis(250);
 /// What a connection that has not asked for anything yet still gets when its listener closes.
 const LAST_CALL: Duration = Duration::from_secs(1);
 /// What the last bytes of an answer get to be written when hyper has been told to close.

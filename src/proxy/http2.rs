@@ -28,6 +28,7 @@ use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
 use super::request;
+use super::stats::Present;
 
 /// The streams of one connection.
 pub(crate) struct Streams {
@@ -44,6 +45,7 @@ pub(crate) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: Membersh
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let _counted = Present::new(&peer.worker.ledger, |ledger| &ledger.http2);
     let streams = Rc::new(Streams {
         connection: Rc::clone(&peer),
         open: Cell::new(0),
@@ -195,3 +197,22 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset because of the client's mistakes. Then the connection ends.
 const ERROR_RESETS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a connection of HTTP/2 costs besides what the library keeps for it, and a stream besides its request.
+    #[test]
+    fn a_connection_stays_small() {
+        let connection = size(serve::<TcpStream>);
+        let stream = size(|peer, stream: std::future::Pending<()>, ()| watch(peer, stream));
+        assert!(connection <= 2200 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
+    }
+}

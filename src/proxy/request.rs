@@ -127,7 +127,7 @@ fn decide<'v>(
     let name = host.name();
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
-    let bind = view.snapshot.binds.get(&peer.group.address);
+    let bind = view.bind(&peer.group.address);
     let listener = bind.and_then(|bind| bind.listener(&name));
     if bind.is_some_and(|bind| is_misdirected(bind, listener, peer.session.as_deref(), &name)) {
         return Err(Fault::Misdirected);

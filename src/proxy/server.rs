@@ -103,27 +103,32 @@ impl Proxy {
             return Binds::new();
         }
         let wanted: BTreeSet<_> = self.snapshot.load().binds.keys().copied().collect();
-        // First what goes: it may be in the way of what comes (an address of its own where all were listened on).
         let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
-        for address in gone {
-            self.tell_all(|done| Command::Unbind(address, done)).await;
-            listening.addresses.remove(&address);
-            tracing::info!(%address, "Stopped listening");
-        }
+        // First what comes: who moves from one address to all of them, or back, is listened to all the time.
         let mut binds = Binds::new();
         for address in wanted {
-            let state =
-                if listening.addresses.contains(&address) { BindState::Bound } else { self.bind(address).await };
+            let state = if listening.addresses.contains(&address) {
+                BindState::Bound
+            } else {
+                // A port of ours that is about to go may be shared; it would look occupied otherwise.
+                let sharing = self.allow_port_sharing || gone.iter().any(|gone| gone.port() == address.port());
+                self.bind(address, sharing).await
+            };
             if state == BindState::Bound && listening.addresses.insert(address) {
                 tracing::info!(%address, "Listening");
             }
             binds.insert(address, state);
         }
+        for address in gone {
+            self.tell_all(|done| Command::Unbind(address, done)).await;
+            listening.addresses.remove(&address);
+            tracing::info!(%address, "Stopped listening");
+        }
         binds
     }
 
-    async fn bind(&self, address: SocketAddr) -> BindState {
-        let sockets = match bind::listen(address, self.workers.len(), self.allow_port_sharing) {
+    async fn bind(&self, address: SocketAddr, sharing: bool) -> BindState {
+        let sockets = match bind::listen(address, self.workers.len(), sharing) {
             Ok(sockets) => sockets,
             Err(state) => return state,
         };

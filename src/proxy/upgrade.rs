@@ -30,6 +30,7 @@ use super::exchange::Exchange;
 use super::fault::{Fault, TUNNEL_BROKEN, TUNNEL_CUT, TUNNEL_IDLE};
 use super::group::Membership;
 use super::headers::lists;
+use super::stats::Present;
 
 /// What a request asks its connection, or its stream, to become.
 pub(crate) struct Upgrade {
@@ -141,6 +142,7 @@ impl Tunnel {
         let Tunnel { endpoint, mut exchange } = *self;
         let peer = Rc::clone(&exchange.peer);
         let (activity, limits) = (&peer.activity, &peer.worker.limits);
+        let _counted = Present::new(&peer.worker.ledger, |ledger| &ledger.tunnels);
         activity.enter(Phase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);

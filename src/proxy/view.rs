@@ -1,24 +1,40 @@
 //! A snapshot as one worker sees it: with the counters and turns that belong to its rules, found without a lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::stats::{Labels, Series};
 use super::worker::Worker;
 use crate::snapshot::rule::{Backend, Rule, Split, Target};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Bind, Listener, Snapshot};
 
 /// Keys are addresses of parts of the snapshot, which are unique for as long as this keeps it alive.
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Binds that were in earlier snapshots: until their sockets are closed, who comes there is served as before.
+    retired: BTreeMap<SocketAddr, Arc<Bind>>,
     series: RefCell<HashMap<[usize; 3], Arc<Series>, foldhash::fast::FixedState>>,
     turns: RefCell<HashMap<usize, Turn, foldhash::fast::FixedState>>,
 }
 
 impl View {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
-        View { snapshot, series: RefCell::default(), turns: RefCell::default() }
+        View { snapshot, retired: BTreeMap::new(), series: RefCell::default(), turns: RefCell::default() }
+    }
+
+    /// What a worker sees next.
+    pub(crate) fn followed_by(&self, snapshot: Arc<Snapshot>) -> Self {
+        let before = self.retired.iter().chain(&self.snapshot.binds);
+        let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
+        let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).take(MOST_RETIRED).collect();
+        View { retired, ..View::new(snapshot) }
+    }
+
+    /// What is served on an address we listen on.
+    pub(crate) fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
+        self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
     /// Whose turn it is. Over `total` requests every backend gets exactly its weight, and in between close to it.
@@ -61,6 +77,9 @@ impl View {
         series
     }
 }
+
+/// Sockets are closed right after they leave the snapshot, so more than a few at a time have no clients any more.
+const MOST_RETIRED: usize = 64;
 
 /// Walks `0..total` in steps that have no factor in common with it, near the golden section: every number comes once in
 /// each round, and neighbors in time are far apart, so that a heavy backend is not asked in a row.

@@ -149,7 +149,7 @@ impl Worker {
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = Rc::new(View::new(Arc::clone(current)));
+            *view = Rc::new(view.followed_by(Arc::clone(current)));
         }
         Rc::clone(&view)
     }
@@ -325,14 +325,8 @@ fn start_connection(
     permit: OwnedSemaphorePermit,
 ) {
     worker.ledger.accepted.add(1);
-    let ledger = Arc::clone(&worker.ledger);
-    // Owned by its group, which it joins now: a group that closes before the task runs must know of it.
-    let connection = accept::serve(stream, address, Rc::clone(worker), Rc::clone(group), group.join());
-    tokio::task::spawn_local(async move {
-        let open = Open { ledger, _permit: permit };
-        connection.await;
-        drop(open);
-    });
+    let open = Open { ledger: Arc::clone(&worker.ledger), _permit: permit };
+    accept::start(stream, address, worker, group, open);
 }
 
 /// Counted as open until dropped, also by a panic.

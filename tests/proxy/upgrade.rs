@@ -9,7 +9,7 @@ use http::{Method, Request};
 use portico::proxy::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::books::records;
+use crate::books::{records, scrape};
 use crate::h2::{Client as Http2, read, read_body};
 use crate::harness::{Client, Endpoint, Gate, Options, PATIENCE, forward, route, to, upstream_of, within};
 
@@ -162,6 +162,8 @@ async fn draining_cuts_tunnels_at_its_deadline() {
     client.send(HANDSHAKE).await;
     assert_eq!(client.answer(false).await.status, 101);
     expect(&mut client, "hello ").await;
+    let metrics = scrape(&gate);
+    assert_eq!((metrics["portico_connections"], metrics["portico_tunnels"]), (1.0, 1.0));
     let draining = gate.proxy.drain(Duration::from_millis(300));
     let talking = async {
         client.send("still here").await;
@@ -169,6 +171,7 @@ async fn draining_cuts_tunnels_at_its_deadline() {
     };
     assert_eq!(tokio::join!(draining, talking).0, 1);
     client.rest().await.unwrap_or_default();
+    assert_eq!(scrape(&gate)["portico_tunnels"], 0.0);
 }
 
 #[tokio::test]

@@ -165,9 +165,13 @@ const BYTES: [Part<Merged, u64>; 2] = [
     ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [Part<Ledger, u64>; 2] = [
+const GAUGES: [Part<Ledger, u64>; 4] = [
     ("portico_connections", "Open connections of clients", |ledger| {
         ledger.accepted.value().saturating_sub(ledger.closed.value())
+    }),
+    ("portico_http2_connections", "Open connections of clients that speak HTTP/2", |ledger| ledger.http2.value()),
+    ("portico_tunnels", "Connections and streams of clients that were upgraded and are open", |ledger| {
+        ledger.tunnels.value()
     }),
     ("portico_upstream_connections", "Open connections to endpoints", |ledger| {
         ledger.traffic.connected.value().saturating_sub(ledger.traffic.closed.value())

@@ -77,6 +77,38 @@ impl Series {
 /// How often room is made when there are too many label sets.
 const CLEAR_EVERY: Duration = Duration::from_secs(10);
 
+/// How many of something there are now.
+#[derive(Debug, Default)]
+pub(crate) struct Level {
+    came: Count,
+    left: Count,
+}
+
+impl Level {
+    fn value(&self) -> u64 {
+        self.came.value().saturating_sub(self.left.value())
+    }
+}
+
+/// One more of something, until it is dropped.
+pub(crate) struct Present {
+    ledger: Arc<Ledger>,
+    level: fn(&Ledger) -> &Level,
+}
+
+impl Present {
+    pub(crate) fn new(ledger: &Arc<Ledger>, level: fn(&Ledger) -> &Level) -> Self {
+        level(ledger).came.add(1);
+        Present { ledger: Arc::clone(ledger), level }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        (self.level)(&self.ledger).left.add(1);
+    }
+}
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -85,6 +117,10 @@ pub(crate) struct Ledger {
     pub(crate) accepted: Count,
     pub(crate) closed: Count,
     pub(crate) accept_errors: Count,
+    /// Connections of clients that speak HTTP/2.
+    pub(crate) http2: Level,
+    /// Connections and streams that were upgraded.
+    pub(crate) tunnels: Level,
     pub(crate) handshakes: Handshakes,
     /// By `HeaderOutcome`.
     pub(crate) headers: [Count; HeaderOutcome::ALL.len()],
