@@ -21,8 +21,10 @@ pub fn portico(site: &Site) -> Command {
 /// Nothing that whoever runs the tests has in the environment counts. What is printed is for people, as on a terminal.
 pub fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PORTICO_") {
-            command.env_remove(name);
+        let name = name.to_string_lossy();
+        // The tests may have been started by make, which tells the makes below it to say where they are.
+        if name.starts_with("PORTICO_") || ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"].contains(&&*name) {
+            command.env_remove(&*name);
         }
     }
     command.env("COLUMNS", "100").env("NO_COLOR", "1").env("PORTICO_LOG_FORMAT", "text").stdin(Stdio::null());
