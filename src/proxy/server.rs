@@ -97,11 +97,15 @@ impl Proxy {
 
     /// Listens on the addresses of the present snapshot and on no others, and says what became of each. What failed is tried
     /// again by the next call.
+    ///
+    /// To be called after every swap and before the next one: who is still in the queue of an address that the next snapshot
+    /// lacks is served as this one says, which only workers that have seen it know.
     pub async fn reconcile(&self) -> Binds {
         let mut listening = self.listening.lock().await;
         if listening.drained {
             return Binds::new();
         }
+        self.tell_all(Command::Look).await;
         let wanted: BTreeSet<_> = self.snapshot.load().binds.keys().copied().collect();
         let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
         // First what comes: who moves from one address to all of them, or back, is listened to all the time.

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
 
 /// What a worker can be told. Each command is answered when it is done.
 pub(crate) enum Command {
+    /// Goes by the present snapshot, and lets go of the one before.
+    Look(oneshot::Sender<()>),
     Bind(SocketAddr, StdListener, oneshot::Sender<io::Result<()>>),
     Unbind(SocketAddr, oneshot::Sender<()>),
     Drain(Instant, oneshot::Sender<usize>),
@@ -214,6 +216,10 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
         // Whoever asked may have stopped waiting for the answer; the command is done all the same.
         match command {
             None => return,
+            Some(Command::Look(done)) => {
+                worker.view();
+                done.send(()).ok();
+            }
             Some(Command::Bind(address, socket, done)) => {
                 let outcome = TcpListener::from_std(socket).map(|listener| {
                     let group = Group::new(address);

@@ -77,6 +77,20 @@ async fn many_swaps_under_many_requests_fail_none() {
 }
 
 #[tokio::test]
+async fn until_its_socket_is_closed_an_address_is_served_as_by_its_last_snapshot() {
+    let (first, last) =
+        (Endpoint::ok().await, Endpoint::answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast").await);
+    let gate = Gate::with(Options { workers: 2, ..Options::default() }, to(first.address)).await;
+    // No worker has a request under this one.
+    gate.swap(to(last.address));
+    gate.proxy.reconcile().await;
+    gate.snapshot.store(Arc::new(Snapshot::default()));
+    for _ in 0..16 {
+        assert_eq!(gate.client().await.get("/").await.text(), "last");
+    }
+}
+
+#[tokio::test]
 async fn a_listener_that_goes_lets_its_requests_finish() {
     let (endpoint, go) = halting().await;
     let gate = Gate::open(to(endpoint.address)).await;
