@@ -7,7 +7,7 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -48,15 +48,20 @@ impl Tls {
         self
     }
 
-    /// The connection and the certificate.
-    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Vec<u8>)> {
+    pub(crate) fn into_parts(self) -> (Arc<ClientConfig>, ServerName<'static>) {
+        (self.config, self.name)
+    }
+
+    /// The connection, the certificate, and whether an earlier session goes on.
+    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Vec<u8>, bool)> {
         let stream = TlsConnector::from(Arc::clone(&self.config))
             .connect(self.name.clone(), stream)
             .await
             .context("the handshake failed")?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = shown.context("no certificate")?.to_vec();
-        Ok((stream, certificate))
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok((stream, certificate, resumed))
     }
 }
 
