@@ -104,7 +104,7 @@ impl Exchange {
         let series = self.series.get_or_insert_with(|| worker.unrouted());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
         if let Some(line) = self.line.take() {
-            worker.log.write(Record {
+            worker.log.write(&Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
                 tls: self.peer.session.as_ref().map(|session| session.version),
@@ -132,7 +132,7 @@ pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
     let series = peer.worker.unrouted();
     series.add(status, Duration::ZERO, 0, 0);
     peer.worker.fault(fault);
-    peer.worker.log.write(Record {
+    peer.worker.log.write(&Record {
         time: SystemTime::now(),
         client: peer.address,
         tls: peer.session.as_ref().map(|session| session.version),
