@@ -23,10 +23,11 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Phase;
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, UNREADABLE};
+use super::fault::{FLOOD, Fault};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
+use super::refusal::Glimpse;
 use super::request;
 use super::stats::Present;
 
@@ -76,9 +77,10 @@ where
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, FLOOD);
+                    exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
                 } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, UNREADABLE);
+                    let account = Fault::Unreadable.account();
+                    exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
                 }
                 return Poll::Ready(());
             }

@@ -26,6 +26,7 @@ mod limits;
 mod mirror;
 mod preface;
 mod proxy_header;
+mod refusal;
 mod request;
 mod request_id;
 mod rewound;

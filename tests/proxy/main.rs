@@ -29,4 +29,5 @@ mod secure;
 mod strict;
 mod timeouts;
 mod tls;
+mod unreadable;
 mod upgrade;
