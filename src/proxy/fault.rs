@@ -1,7 +1,7 @@
 //! What goes wrong with a request: whose fault it is, and the answer it gets. The only place where a fault becomes a status.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -178,10 +178,17 @@ impl Manners {
         } else {
             *response.body_mut() = text.into();
         }
+        if account.status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110, section 15.5.6: it must say which are.
+            response.headers_mut().insert(ALLOW, METHODS);
+        }
         *response.status_mut() = account.status;
         response
     }
 }
+
+/// What we pass on, without regard to what backends do with it.
+pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -409,6 +416,16 @@ mod tests {
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
             Fault::BadAnswer | Fault::NoAnswer => {}
         })
+    }
+
+    /// RFC 9110, section 15.5.6.
+    #[test]
+    fn who_may_not_use_a_method_learns_which() {
+        let id = HeaderValue::from_static("id");
+        for fault in every_fault() {
+            let answer = Manners::default().answer(&fault.account(), &id);
+            assert_eq!(answer.headers().contains_key(ALLOW), fault == Fault::Connect, "{fault:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::body::{RequestBody, ResponseBody, Source};
 use super::connection::Peer;
 use super::cross_origin;
 use super::exchange::Exchange;
-use super::fault::{Fault, Manners};
+use super::fault::{Fault, METHODS, Manners};
 use super::forward;
 use super::framing;
 use super::headers::{join_cookies, strip_hop_by_hop};
@@ -259,7 +259,6 @@ fn edit_answer(answer: &mut Response<Source>, filters: &Filters) {
 fn about_the_server() -> Response<Source> {
     let mut answer = Response::new(Source::Ours(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-    answer.headers_mut().insert(ALLOW, methods);
+    answer.headers_mut().insert(ALLOW, METHODS);
     answer
 }
