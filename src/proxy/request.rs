@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fault::{Fault, METHODS, Manners};
 use super::forward;
 use super::framing;
-use super::headers::{join_cookies, strip_hop_by_hop};
+use super::headers::{join_cookies, strip_request};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
@@ -182,7 +182,7 @@ fn decide<'v>(
 
     // What the client meant for this hop ends here, before we and the filters write anything.
     let headers = request.headers_mut();
-    strip_hop_by_hop(headers);
+    strip_request(headers);
     headers.remove(EXPECT);
     join_cookies(headers);
     peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
