@@ -22,6 +22,7 @@ mod group;
 mod guard;
 mod headers;
 mod http2;
+mod lent;
 mod limits;
 mod mirror;
 mod preface;

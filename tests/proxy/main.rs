@@ -16,6 +16,7 @@ mod frames;
 mod h2;
 mod h2_filters;
 mod h2_hostile;
+mod h2_refused;
 mod h2_tls;
 mod h2_upstream;
 mod harness;
