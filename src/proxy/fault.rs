@@ -117,6 +117,8 @@ impl Fault {
 pub(crate) const TRUNCATED: &str = "truncated";
 /// The client ended before the answer did.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
+/// A stream of HTTP/2 that never became a request.
+pub(crate) const REFUSED_STREAM: &str = "refused_stream";
 /// More frames of HTTP/2 that ask for nothing than anybody needs.
 pub(crate) const FLOOD: &str = "flood";
 /// An upgraded connection on which nothing moved for too long.
@@ -360,6 +362,7 @@ mod tests {
         let rows = [
             (TRUNCATED, "that of the answer", "backend"),
             (CLIENT_GONE, "499, only in the books", "client"),
+            (REFUSED_STREAM, "431, or a reset", "client"),
             (FLOOD, "429, only in the books", "client"),
             (TUNNEL_IDLE, "that of the answer", "none"),
             (TUNNEL_BROKEN, "that of the answer", "none"),

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Phase;
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, Fault};
+use super::fault::{FLOOD, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
@@ -39,6 +39,9 @@ pub(crate) struct Streams {
     /// The stream whose task is about to be started.
     next: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
+    /// Heads that came, and requests that were made of them.
+    pub(crate) opened: Cell<u64>,
+    handed: Cell<u64>,
 }
 
 /// Serves all requests of a connection whose client begins with the preface of HTTP/2.
@@ -52,10 +55,13 @@ where
         open: Cell::new(0),
         next: RefCell::default(),
         flooded: Cell::new(false),
+        opened: Cell::new(0),
+        handed: Cell::new(0),
     });
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
+            streams.handed.set(streams.handed.get() + 1);
             let stream = Rc::new(streams.connection.stream(streams.enter()));
             streams.next.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
@@ -105,6 +111,8 @@ where
         }
     })
     .await;
+    // Not before: until then, the library may have heads that it has not made requests of.
+    peer.worker.faults(REFUSED_STREAM, streams.opened.get().saturating_sub(streams.handed.get()));
 }
 
 fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
