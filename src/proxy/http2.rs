@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use h2::Reason;
 use http::StatusCode;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -82,9 +83,10 @@ where
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                if streams.flooded.get() {
+                let mistake = outcome.err().as_ref().and_then(their_mistake);
+                if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
                     exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
-                } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
+                } else if mistake.is_some() {
                     let account = Fault::Unreadable.account();
                     exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
                 }
@@ -133,10 +135,10 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     http
 }
 
-/// The client broke the rules of HTTP/2, so that the connection had to end.
-fn is_their_mistake(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && !error.is_io())
+/// Which rule of HTTP/2 the client broke, so that the connection had to end.
+fn their_mistake(error: &hyper::Error) -> Option<Reason> {
+    let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    error.is_library().then(|| error.reason()).flatten()
 }
 
 impl Streams {

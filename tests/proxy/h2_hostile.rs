@@ -69,6 +69,7 @@ async fn floods_of_frames_that_ask_for_nothing_are_shed() {
         let gate = Gate::open(to(endpoint.address)).await;
         let written = flood(&gate, open.clone(), |_| bytes.repeat(20), MOST / 20).await;
         assert!(written < MOST / 20, "{what}: all {written} were taken");
+        assert_eq!(scrape(&gate).get("portico_faults_total{reason=\"flood\"}"), Some(&1.0), "{what}");
     }
 }
 
