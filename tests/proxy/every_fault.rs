@@ -182,10 +182,11 @@ async fn every_fault_is_told_alike_over_every_wire() {
 }
 
 /// Faults that need more than one request to show, and where they do.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("target_too_long", "unreadable.rs"),
     ("header_too_large", "unreadable.rs"),
     ("client_gone", "books.rs"),
+    ("no_room", "endpoints.rs"),
     ("refused_stream", "h2_hostile.rs"),
     ("flood", "h2_hostile.rs"),
     ("tunnel_idle", "upgrade.rs"),
