@@ -21,6 +21,8 @@ use crate::upstream::Registry;
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) store: Store,
+    /// Changed in the store and not compiled yet.
+    uncompiled: Changes,
     compiler: Compiler,
     addresses: Addresses,
     pool: Pool,
@@ -60,6 +62,7 @@ impl Control {
         };
         Control {
             store: Store::default(),
+            uncompiled: Changes::new(),
             compiler: Compiler::default(),
             addresses: Addresses::default(),
             pool,
@@ -74,7 +77,18 @@ impl Control {
 
     /// Takes a batch all the way to the snapshot that is served from now on.
     pub(super) fn apply(&mut self, batch: Batch) -> Applied {
-        let mut changes = self.store.apply(batch);
+        self.put(batch);
+        self.compile()
+    }
+
+    /// Takes a batch over without drawing any conclusion from it.
+    pub(super) fn put(&mut self, batch: Batch) {
+        self.uncompiled.extend(self.store.apply(batch));
+    }
+
+    /// Takes what was put all the way to the snapshot that is served from now on.
+    pub(super) fn compile(&mut self) -> Applied {
+        let mut changes = std::mem::take(&mut self.uncompiled);
         let count = changes.len();
         self.assign_addresses(&mut changes);
         let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
@@ -108,6 +122,12 @@ impl Control {
         for id in gateways {
             self.join(id);
         }
+    }
+
+    /// The objects that something mentions and that are only fetched if so.
+    pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
+        let refs = self.store.refs();
+        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
     }
 
     /// Every verdict as of now.

@@ -8,6 +8,17 @@
 //!
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
+mod backoff;
+mod bodies;
+mod client;
+mod collect;
 mod delivery;
+mod discovery;
+mod health;
+mod raw;
+mod source;
+mod watch;
 
+pub use client::{Access, AccessError, Connection};
 pub use delivery::{Delivery, Installed, Observed, Refused};
+pub use source::{Counters, Source, WatchCounts};
