@@ -40,7 +40,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Counts {
     events: AtomicU64,
-    restarts: AtomicU64,
+    lists: AtomicU64,
 }
 
 /// Why a watch does not go on.
@@ -123,7 +123,7 @@ impl Board {
     /// Events seen, and lists begun anew.
     pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
         let counts = &self.counts[&kind];
-        (counts.events.load(Ordering::Relaxed), counts.restarts.load(Ordering::Relaxed))
+        (counts.events.load(Ordering::Relaxed), counts.lists.load(Ordering::Relaxed))
     }
 }
 
@@ -142,14 +142,19 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Something came; `anew` if it is the beginning of a list.
-    pub(super) fn event(&self, anew: bool) {
+    /// Something came. Only what is more than the beginning of a try shows that all is well.
+    pub(super) fn heard<K>(&self, event: &watcher::Event<K>) {
         if let Watched::Objects(scope) = &self.watched {
             let counts = &self.board.counts[&scope.kind];
-            let counter = if anew { &counts.restarts } else { &counts.events };
-            counter.fetch_add(1, Ordering::Relaxed);
+            match event {
+                watcher::Event::Init => counts.lists.fetch_add(1, Ordering::Relaxed),
+                watcher::Event::InitDone => 0,
+                watcher::Event::InitApply(_) | watcher::Event::Apply(_) | watcher::Event::Delete(_) => {
+                    counts.events.fetch_add(1, Ordering::Relaxed)
+                }
+            };
         }
-        if !anew {
+        if !matches!(event, watcher::Event::Init) {
             self.fine();
         }
     }

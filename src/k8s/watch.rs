@@ -101,7 +101,7 @@ pub(super) async fn follow<const META: bool>(
             };
             match event {
                 Some(Ok(event)) => {
-                    health.event(matches!(event, Event::Init));
+                    health.heard(&event);
                     begun = true;
                     patience.heard();
                     take(event, &sink, &mut list, &health);
