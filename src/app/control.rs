@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::host_addresses::host_addresses;
 use crate::api::{Kind, ObjectId};
 use crate::args::GatewayOptions;
-use crate::compile::addresses::{Addresses, Pool};
+use crate::compile::addresses::{Addresses, Memory, Pool, Provider};
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{Compiler, Inputs, addressed};
 use crate::snapshot::Snapshot;
@@ -23,7 +23,8 @@ pub(super) struct Control {
     pub(super) store: Store,
     compiler: Compiler,
     addresses: Addresses,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     snapshots: Arc<ArcSwap<Snapshot>>,
@@ -62,7 +63,8 @@ impl Control {
             store: Store::default(),
             compiler: Compiler::default(),
             addresses: Addresses::default(),
-            pool,
+            provider: Provider::Pool(pool),
+            memory: Memory::default(),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             snapshots,
@@ -151,7 +153,7 @@ impl Control {
         if !concerned.contains(&Kind::Gateway) && !concerned.contains(&Kind::GatewayClass) {
             return;
         }
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+        if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
     }
