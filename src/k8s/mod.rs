@@ -9,5 +9,6 @@
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
 mod delivery;
+pub mod services;
 
 pub use delivery::{Delivery, Installed, Observed, Refused};

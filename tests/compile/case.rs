@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portico::api::core::ServiceType;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider, ServiceKind};
+use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict};
 use portico::compile::{Compiler, Inputs, addressed};
 use portico::schema::{self, Channel};
@@ -106,7 +107,7 @@ impl Case {
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            provider: if services { Provider::Services(ServiceKind::LoadBalancer) } else { Provider::Pool(pool) },
+            provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
             memory: memory(remembered),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),

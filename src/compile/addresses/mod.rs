@@ -18,10 +18,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use pool::Pool;
-pub use services::{Front, ServiceKind, asked_for};
+pub use services::{Front, asked_for};
 
 use super::verdict::Problem;
 use crate::api::ObjectKey;
+use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 
 /// Where addresses come from.
@@ -30,7 +31,7 @@ pub enum Provider {
     /// Addresses of the machine or network we run on; each Gateway gets one for itself.
     Pool(Pool),
     /// A Service for each Gateway, to which the cluster gives an address.
-    Services(ServiceKind),
+    Services(ServiceType),
 }
 
 /// What outlives this process.

@@ -5,16 +5,9 @@ use std::net::IpAddr;
 
 use super::{Assigned, Memory, Ports, Wish, explicit, wish};
 use crate::api::ObjectKey;
+use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 use crate::compile::verdict::Problem;
-
-/// The type of the Services in front of Gateways (`--gateway-service-type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceKind {
-    LoadBalancer,
-    NodePort,
-    ClusterIp,
-}
 
 /// What the Service in front of a Gateway says, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,17 +23,17 @@ pub struct Front {
 }
 
 /// The address that the Service in front of a Gateway is to ask for.
-pub fn asked_for(kind: ServiceKind, spec: &GatewaySpec) -> Option<IpAddr> {
-    explicit(spec).next().filter(|_| kind == ServiceKind::LoadBalancer)
+pub fn asked_for(kind: ServiceType, spec: &GatewaySpec) -> Option<IpAddr> {
+    explicit(spec).next().filter(|_| kind == ServiceType::LoadBalancer)
 }
 
-pub(super) fn assign_one(kind: ServiceKind, memory: &Memory, key: &ObjectKey, spec: &GatewaySpec) -> Assigned {
+pub(super) fn assign_one(kind: ServiceType, memory: &Memory, key: &ObjectKey, spec: &GatewaySpec) -> Assigned {
     let mut result = Assigned { ports: Ports::Sent(BTreeMap::new()), ..Assigned::default() };
     let mut asked = None;
     for index in 0..spec.addresses.len() {
         let Some(Wish::This(address)) = wish(spec, index, &mut result) else { continue };
         let field = format!("spec.addresses[{index}].value");
-        if kind != ServiceKind::LoadBalancer {
+        if kind != ServiceType::LoadBalancer {
             let message = format!("a Service of type {} cannot ask for {address}", kind.name());
             let remedy = "leave the value out, or run Portico with --gateway-service-type LoadBalancer";
             result.unusable.push(Problem::new(field, message, remedy));
@@ -67,7 +60,7 @@ pub(super) fn assign_one(kind: ServiceKind, memory: &Memory, key: &ObjectKey, sp
         list.push(problem.clone());
     } else if front.addresses.is_empty() {
         let message = format!("Service {}/{} has no address yet", key.namespace, front.name);
-        result.unassigned.push(Problem::new("", message, kind.remedy()));
+        result.unassigned.push(Problem::new("", message, remedy(kind)));
     }
     result.reported.clone_from(&front.addresses);
     if let Some(asked) = asked.filter(|_| !front.addresses.is_empty()) {
@@ -89,25 +82,14 @@ pub(super) fn assign_one(kind: ServiceKind, memory: &Memory, key: &ObjectKey, sp
     result
 }
 
-impl ServiceKind {
-    /// The Service's `spec.type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ServiceKind::LoadBalancer => "LoadBalancer",
-            ServiceKind::NodePort => "NodePort",
-            ServiceKind::ClusterIp => "ClusterIP",
+/// What gives such a Service its address.
+fn remedy(kind: ServiceType) -> &'static str {
+    match kind {
+        ServiceType::LoadBalancer => {
+            "the cluster's balancer gives it one; where there is none, run Portico with --gateway-service-type NodePort \
+             or --gateway-address-pool"
         }
-    }
-
-    /// What gives such a Service its address.
-    fn remedy(self) -> &'static str {
-        match self {
-            ServiceKind::LoadBalancer => {
-                "the cluster's balancer gives it one; where there is none, run Portico with --gateway-service-type \
-                 NodePort or --gateway-address-pool"
-            }
-            ServiceKind::NodePort => "it gets those of the nodes on which Pods of Portico are ready",
-            ServiceKind::ClusterIp => "the API server gives it one",
-        }
+        ServiceType::NodePort => "it gets those of the nodes on which Pods of Portico are ready",
+        ServiceType::ClusterIp => "the API server gives it one",
     }
 }

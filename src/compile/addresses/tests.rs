@@ -195,7 +195,7 @@ fn the_service_in_front_of_a_gateway_has_the_addresses() {
     let ip = |value: &str| json!({"type": "IPAddress", "value": value});
     let refused = Front { problem: Some(Problem::new("metadata.name", "refused", "do")), ..Front::default() };
     let half = Front { problem: refused.problem.clone(), ..front(&["192.0.2.1"]) };
-    use ServiceKind::{ClusterIp, LoadBalancer};
+    use ServiceType::{ClusterIp, LoadBalancer};
     for (kind, wanted, front, expected) in [
         (LoadBalancer, json!([]), None, "!"),
         (LoadBalancer, json!([]), Some(front(&[])), "0.0.0.0:10080 !"),
