@@ -5,6 +5,7 @@
 //!                                                  └▶ views.rs: status and admin listeners
 //! ```
 
+mod addressing;
 mod announce;
 mod certificates;
 mod check;

@@ -1,13 +1,13 @@
 //! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::Inputs;
 use super::certificates::Secrets;
 use super::listener::{self, ListenerPlan};
 use super::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
+use super::{Fronted, Inputs};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::certs::Certificates;
@@ -108,6 +108,16 @@ pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Ar
         .collect();
     gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
     gateways
+}
+
+/// What is to be in front of a Gateway of ours.
+pub(super) fn fronted<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<Fronted<'a>> {
+    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
+    let accepted = if class.spec.parameters_ref.is_some() { Class::Refused } else { Class::Accepted };
+    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener));
+    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
+    let refused = refusal(gateway, accepted, &[]).is_some();
+    Some(Fronted { gateway, controller: &class.spec.controller_name, ports, refused })
 }
 
 /// Hands every (address, port) that some Gateway listens on to the first that wants it and can be served.

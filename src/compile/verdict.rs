@@ -18,7 +18,7 @@ pub struct Verdict {
     pub generation: i64,
     /// Conditions of the object itself (GatewayClass, Gateway).
     pub conditions: Vec<Condition>,
-    /// Addresses of a Gateway.
+    /// Addresses of a Gateway: IP addresses, or names.
     pub addresses: Vec<String>,
     /// Per listener of a Gateway, in the order of its spec.
     pub listeners: Vec<ListenerVerdict>,

@@ -9,6 +9,7 @@
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
 mod delivery;
+pub mod permissions;
 pub mod services;
 
 pub use delivery::{Delivery, Installed, Observed, Refused};

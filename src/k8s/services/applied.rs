@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn what_differs_is_found() {
-        let edits: &[(&str, fn(&mut Value))] = &[
+        type Edit = fn(&mut Value);
+        let edits: &[(&str, Edit)] = &[
             ("another value", |wanted| wanted["metadata"]["labels"]["l"] = json!("2")),
             ("a new label", |wanted| wanted["metadata"]["labels"]["m"] = json!("1")),
             ("somebody else's label", |wanted| wanted["metadata"]["labels"]["foreign"] = json!("x")),

@@ -332,7 +332,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_over_is_set_right() {
-        let edits: &[(&str, fn(&mut Known))] = &[
+        type Edit = fn(&mut Known);
+        let edits: &[(&str, Edit)] = &[
             ("a label", |known| known.whole["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("x")),
             ("the type", |known| known.whole["spec"]["type"] = json!("NodePort")),
             ("a port sent elsewhere", |known| {
