@@ -1,20 +1,19 @@
 //! The control loop's state: everything between a file that changed and a snapshot that is served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::host_addresses::host_addresses;
+use super::addressing::Addressing;
 use crate::api::{Kind, ObjectId};
 use crate::args::GatewayOptions;
-use crate::compile::addresses::{Addresses, Pool};
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs, addressed};
+use crate::compile::{Compiler, Inputs};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
-use crate::store::{Batch, Changes, Store};
+use crate::store::{Batch, Store};
 use crate::upstream::Registry;
 
 /// Store, compiler and what they need. Owned by one task: whoever wants to know something asks that task.
@@ -24,8 +23,7 @@ pub(super) struct Control {
     /// Changed in the store and not compiled yet.
     uncompiled: Changes,
     compiler: Compiler,
-    addresses: Addresses,
-    pool: Pool,
+    pub(super) addressing: Addressing,
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     snapshots: Arc<ArcSwap<Snapshot>>,
@@ -55,17 +53,11 @@ pub(super) struct Applied {
 
 impl Control {
     pub(super) fn new(gateways: GatewayOptions, upstreams: Arc<Registry>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
-        let pool = if gateways.pool.explicit {
-            Pool::explicit(gateways.pool.networks, host_addresses())
-        } else {
-            Pool::loopback(host_addresses())
-        };
         Control {
             store: Store::default(),
             uncompiled: Changes::new(),
             compiler: Compiler::default(),
-            addresses: Addresses::default(),
-            pool,
+            addressing: Addressing::new(&gateways),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             snapshots,
@@ -90,8 +82,9 @@ impl Control {
     pub(super) fn compile(&mut self) -> Applied {
         let mut changes = std::mem::take(&mut self.uncompiled);
         let count = changes.len();
-        self.assign_addresses(&mut changes);
-        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        self.addressing.assign(&self.store, &self.controllers, &mut changes);
+        let addresses = self.addressing.addresses();
+        let inputs = Inputs { controllers: &self.controllers, addresses, upstreams: &self.upstreams };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -163,16 +156,5 @@ impl Control {
             None => self.verdicts.remove(&id),
         };
         self.before.entry(id).or_insert(before);
-    }
-
-    /// Gives Gateways their addresses; if that changed anything, all of them have to be looked at again.
-    fn assign_addresses(&mut self, changes: &mut Changes) {
-        let concerned: BTreeSet<Kind> = changes.iter().map(|id| id.kind).collect();
-        if !concerned.contains(&Kind::Gateway) && !concerned.contains(&Kind::GatewayClass) {
-            return;
-        }
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
-            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
     }
 }

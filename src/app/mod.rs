@@ -5,6 +5,7 @@
 //!   cluster.rs ─┘                                  └▶ views.rs: status and admin listeners
 //! ```
 
+mod addressing;
 mod announce;
 mod certificates;
 mod check;

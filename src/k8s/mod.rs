@@ -15,7 +15,9 @@ mod collect;
 mod delivery;
 mod discovery;
 mod health;
+pub mod permissions;
 mod raw;
+pub mod services;
 mod source;
 mod watch;
 

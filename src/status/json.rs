@@ -1,5 +1,7 @@
 //! A verdict in the form of an object's `status`, without the times that only the API server's copy has.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 use crate::compile::verdict::{Condition, Verdict};
@@ -14,7 +16,10 @@ pub fn status(verdict: &Verdict) -> Value {
         status.insert("conditions".to_owned(), json!(conditions(&verdict.conditions)));
     }
     if !verdict.addresses.is_empty() {
-        let address = |value: &String| json!({"type": "IPAddress", "value": value});
+        let address = |value: &String| {
+            let kind = if value.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+            json!({"type": kind, "value": value})
+        };
         status.insert("addresses".to_owned(), verdict.addresses.iter().map(address).collect());
     }
     if !verdict.listeners.is_empty() {

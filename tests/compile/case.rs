@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portico::api::core::ServiceType;
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::api::{Kind, ObjectId};
-use portico::compile::addresses::{Addresses, Pool};
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict};
 use portico::compile::{Compiler, Inputs, addressed};
 use portico::schema::{self, Channel};
@@ -27,10 +28,27 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
     newer: bool,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
+}
+
+/// What a cluster remembers of a Gateway.
+#[derive(Debug, Deserialize)]
+struct Remembered {
+    namespace: String,
+    name: String,
+    service: Option<Service>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    name: String,
+    ports: BTreeMap<u16, u16>,
+    #[serde(default)]
+    addresses: Vec<String>,
 }
 
 /// A request to ask the snapshot about; nothing is sent.
@@ -73,18 +91,24 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
+        let mut remembered: Vec<Remembered> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
+            } else if document["kind"] == "Memory" {
+                remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
-            document["kind"] != "Requests"
+            document["kind"] != "Requests" && document["kind"] != "Memory"
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
+        let pool = if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) };
+        let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            pool: if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) },
+            provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
+            memory: memory(remembered),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -98,14 +122,14 @@ impl Case {
 
     /// All objects at once.
     pub(crate) fn outcome(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = World::new(self.provider.clone(), self.memory.clone());
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         world.describe(&self.requests)
     }
 
     /// One object after the other, the last one first.
     pub(crate) fn outcome_bit_by_bit(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = World::new(self.provider.clone(), self.memory.clone());
         // Addresses go to who comes first, so that order is kept for Gateways.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
@@ -118,7 +142,7 @@ impl Case {
 
     /// Every condition this case shows.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = World::new(self.pool.clone());
+        let mut world = World::new(self.provider.clone(), self.memory.clone());
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
@@ -158,12 +182,13 @@ pub(crate) struct World {
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: Addresses,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     controllers: Vec<String>,
 }
 
 impl World {
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(crate) fn new(provider: Provider, memory: Memory) -> Self {
         World {
             store: Store::default(),
             compiler: Compiler::default(),
@@ -171,7 +196,8 @@ impl World {
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: Addresses::default(),
-            pool,
+            provider,
+            memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
         }
     }
@@ -184,7 +210,7 @@ impl World {
 
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
-        let mut fresh = World::new(self.pool.clone());
+        let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
         let everything = fresh.store.everything();
@@ -193,7 +219,7 @@ impl World {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+        if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
@@ -237,6 +263,18 @@ impl World {
         }
         serde_saphyr::to_string(&document).unwrap()
     }
+}
+
+fn memory(remembered: Vec<Remembered>) -> Memory {
+    let mut memory = Memory { interfaces: vec!["0.0.0.0".parse().unwrap()], ..Memory::default() };
+    for Remembered { namespace, name, service } in remembered {
+        let key = ObjectKey::new(&namespace, &name);
+        memory.written.insert(key.clone(), Vec::new());
+        if let Some(Service { name, ports, addresses }) = service {
+            memory.fronts.insert(key, Front { name, ports, addresses, problem: None });
+        }
+    }
+    memory
 }
 
 fn objects_of(store: &Store) -> Vec<AnyObject> {
