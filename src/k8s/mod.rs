@@ -9,5 +9,9 @@
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
 mod delivery;
+mod failure;
+mod patch;
 
 pub use delivery::{Delivery, Installed, Observed, Refused};
+pub use failure::Failure;
+pub use patch::Statuses;

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId};
 use portico::compile::addresses::{Addresses, Pool};
-use portico::compile::verdict::{Code, Condition, Verdict};
+use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{Compiler, Inputs, addressed};
+use portico::k8s::Installed;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Scheme};
+use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
@@ -28,6 +30,7 @@ pub(crate) struct Case {
     pub(crate) rules: Vec<String>,
     newer: bool,
     pool: Pool,
+    installed: Option<Installed>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -85,6 +88,7 @@ impl Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
             pool: if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) },
+            installed: installed(&header("Installed")),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -98,14 +102,14 @@ impl Case {
 
     /// All objects at once.
     pub(crate) fn outcome(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         world.describe(&self.requests)
     }
 
     /// One object after the other, the last one first.
     pub(crate) fn outcome_bit_by_bit(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         // Addresses go to who comes first, so that order is kept for Gateways.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
@@ -118,14 +122,18 @@ impl Case {
 
     /// Every condition this case shows.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
             verdict.conditions.iter().chain(listeners).chain(parents).map(|condition| condition.code).collect()
         };
-        world.compiler.verdicts().values().flat_map(conditions).collect()
+        world.verdicts().values().flat_map(conditions).collect()
+    }
+
+    fn world(&self) -> World {
+        World { installed: self.installed.clone(), ..World::new(self.pool.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -160,6 +168,7 @@ pub(crate) struct World {
     addresses: Addresses,
     pool: Pool,
     controllers: Vec<String>,
+    installed: Option<Installed>,
 }
 
 impl World {
@@ -173,6 +182,7 @@ impl World {
             addresses: Addresses::default(),
             pool,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+            installed: None,
         }
     }
 
@@ -185,6 +195,7 @@ impl World {
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
         let mut fresh = World::new(self.pool.clone());
+        fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
         let everything = fresh.store.everything();
@@ -206,6 +217,18 @@ impl World {
         compiled.routers_built
     }
 
+    /// Those of the compiler, joined with what is installed as far as the case says so.
+    fn verdicts(&self) -> Verdicts {
+        let mut verdicts = self.compiler.verdicts().clone();
+        for (id, verdict) in &mut verdicts {
+            let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
+            if let Some(joined) = installed.and_then(|installed| status::with_installed(verdict, installed)) {
+                *verdict = Arc::new(joined);
+            }
+        }
+        verdicts
+    }
+
     /// Everything that came of it, without the answers.
     pub(crate) fn describe_state(&self) -> String {
         self.describe(&[])
@@ -214,7 +237,6 @@ impl World {
     fn describe(&self, requests: &[Request]) -> String {
         let mut document = serde_json::Map::new();
         let verdicts: serde_json::Map<_, _> = self
-            .compiler
             .verdicts()
             .iter()
             .filter_map(|(id, verdict)| Some((id.to_string(), describe_verdict(verdict)?)))
@@ -259,6 +281,13 @@ fn objects_of(store: &Store) -> Vec<AnyObject> {
         .collect()
 }
 
+/// Release and channel of the CRDs, `v1.7.0, standard`.
+fn installed(words: &[String]) -> Option<Installed> {
+    let [release, channel] = words else { return None };
+    let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
+    Some(Installed { bundle_version, channel, ..Installed::default() })
+}
+
 /// None for an object of which there is nothing to say.
 fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     let condition = |condition: &Condition| {
@@ -273,6 +302,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     }
     if !verdict.addresses.is_empty() {
         described.insert("addresses".to_owned(), json!(verdict.addresses));
+    }
+    if !verdict.supported_features.is_empty() {
+        described.insert("supportedFeatures".to_owned(), json!(verdict.supported_features));
     }
     for listener in &verdict.listeners {
         let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind.as_str()).collect();
