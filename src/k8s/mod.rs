@@ -10,8 +10,10 @@
 
 mod delivery;
 mod failure;
+mod lease;
 mod patch;
 
 pub use delivery::{Delivery, Installed, Observed, Refused};
 pub use failure::Failure;
+pub use lease::{Seat, campaign};
 pub use patch::Statuses;
