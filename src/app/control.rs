@@ -1,6 +1,6 @@
 //! The control loop's state: everything between a file that changed and a snapshot that is served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{Compiler, Inputs};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Changes, Store};
 use crate::upstream::Registry;
 
 /// Store, compiler and what they need. Owned by one task: whoever wants to know something asks that task.
