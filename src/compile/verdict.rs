@@ -18,6 +18,8 @@ pub struct Verdict {
     pub generation: i64,
     /// Conditions of the object itself (GatewayClass, Gateway).
     pub conditions: Vec<Condition>,
+    /// What a GatewayClass can do, by the names of Gateway API, in order. Known to whoever knows what is installed.
+    pub supported_features: Vec<&'static str>,
     /// Addresses of a Gateway: IP addresses, or names.
     pub addresses: Vec<String>,
     /// Per listener of a Gateway, in the order of its spec.
@@ -131,6 +133,9 @@ macro_rules! codes {
 codes! {
     ClassAccepted = GatewayClass "Accepted" true "Accepted" "Portico serves the Gateways of this class.";
     ClassInvalidParameters = GatewayClass "Accepted" false "InvalidParameters" "The parameters cannot be used.";
+
+    ClassSupportedVersion = GatewayClass "SupportedVersion" true "SupportedVersion" "The installed release of Gateway API is served.";
+    ClassUnsupportedVersion = GatewayClass "SupportedVersion" false "UnsupportedVersion" "The installed release of Gateway API is not known.";
 
     GatewayAccepted = Gateway "Accepted" true "Accepted" "The Gateway is valid.";
     GatewaySomeListenersInvalid = Gateway "Accepted" true "ListenersNotValid" "Some listeners are not valid.";

@@ -14,7 +14,10 @@ mod client;
 mod collect;
 mod delivery;
 mod discovery;
+mod failure;
 mod health;
+mod lease;
+mod patch;
 pub mod permissions;
 mod raw;
 pub mod services;
@@ -23,4 +26,7 @@ mod watch;
 
 pub use client::{Access, AccessError, Connection};
 pub use delivery::{Delivery, Installed, Observed, Refused};
+pub use failure::Failure;
+pub use lease::{Seat, campaign};
+pub use patch::Statuses;
 pub use source::{Counters, Source, WatchCounts};

@@ -13,12 +13,14 @@ use portico::api::core::ServiceType;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
-use portico::compile::verdict::{Code, Condition, Verdict};
+use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{Compiler, Inputs, addressed};
+use portico::k8s::Installed;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Scheme};
+use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
@@ -30,6 +32,7 @@ pub(crate) struct Case {
     newer: bool,
     provider: Provider,
     memory: Memory,
+    installed: Option<Installed>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -109,6 +112,7 @@ impl Case {
             newer: !header("Newer").is_empty(),
             provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
             memory: memory(remembered),
+            installed: installed(&header("Installed")),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -122,14 +126,14 @@ impl Case {
 
     /// All objects at once.
     pub(crate) fn outcome(&self) -> String {
-        let mut world = World::new(self.provider.clone(), self.memory.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         world.describe(&self.requests)
     }
 
     /// One object after the other, the last one first.
     pub(crate) fn outcome_bit_by_bit(&self) -> String {
-        let mut world = World::new(self.provider.clone(), self.memory.clone());
+        let mut world = self.world();
         // Addresses go to who comes first, so that order is kept for Gateways.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
@@ -142,14 +146,18 @@ impl Case {
 
     /// Every condition this case shows.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = World::new(self.provider.clone(), self.memory.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
             verdict.conditions.iter().chain(listeners).chain(parents).map(|condition| condition.code).collect()
         };
-        world.compiler.verdicts().values().flat_map(conditions).collect()
+        world.verdicts().values().flat_map(conditions).collect()
+    }
+
+    fn world(&self) -> World {
+        World { installed: self.installed.clone(), ..World::new(self.provider.clone(), self.memory.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -185,6 +193,7 @@ pub(crate) struct World {
     provider: Provider,
     memory: Memory,
     controllers: Vec<String>,
+    installed: Option<Installed>,
 }
 
 impl World {
@@ -199,6 +208,7 @@ impl World {
             provider,
             memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+            installed: None,
         }
     }
 
@@ -211,6 +221,7 @@ impl World {
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
+        fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
         let everything = fresh.store.everything();
@@ -232,6 +243,18 @@ impl World {
         compiled.routers_built
     }
 
+    /// Those of the compiler, joined with what is installed as far as the case says so.
+    fn verdicts(&self) -> Verdicts {
+        let mut verdicts = self.compiler.verdicts().clone();
+        for (id, verdict) in &mut verdicts {
+            let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
+            if let Some(joined) = installed.and_then(|installed| status::with_installed(verdict, installed)) {
+                *verdict = Arc::new(joined);
+            }
+        }
+        verdicts
+    }
+
     /// Everything that came of it, without the answers.
     pub(crate) fn describe_state(&self) -> String {
         self.describe(&[])
@@ -240,7 +263,6 @@ impl World {
     fn describe(&self, requests: &[Request]) -> String {
         let mut document = serde_json::Map::new();
         let verdicts: serde_json::Map<_, _> = self
-            .compiler
             .verdicts()
             .iter()
             .filter_map(|(id, verdict)| Some((id.to_string(), describe_verdict(verdict)?)))
@@ -297,6 +319,13 @@ fn objects_of(store: &Store) -> Vec<AnyObject> {
         .collect()
 }
 
+/// Release and channel of the CRDs, `v1.7.0, standard`.
+fn installed(words: &[String]) -> Option<Installed> {
+    let [release, channel] = words else { return None };
+    let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
+    Some(Installed { bundle_version, channel, ..Installed::default() })
+}
+
 /// None for an object of which there is nothing to say.
 fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     let condition = |condition: &Condition| {
@@ -311,6 +340,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     }
     if !verdict.addresses.is_empty() {
         described.insert("addresses".to_owned(), json!(verdict.addresses));
+    }
+    if !verdict.supported_features.is_empty() {
+        described.insert("supportedFeatures".to_owned(), json!(verdict.supported_features));
     }
     for listener in &verdict.listeners {
         let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind.as_str()).collect();
