@@ -12,6 +12,7 @@ use crate::args::GatewayOptions;
 use crate::compile::addresses::{Addresses, Pool};
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{Compiler, Inputs, addressed};
+use crate::k8s::Installed;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
 use crate::store::{Batch, Changes, Store};
@@ -21,6 +22,8 @@ use crate::upstream::Registry;
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) store: Store,
+    /// Changed in the store and not compiled yet.
+    uncompiled: Changes,
     compiler: Compiler,
     addresses: Addresses,
     pool: Pool,
@@ -29,8 +32,10 @@ pub(super) struct Control {
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
-    /// The verdicts of the compiler, joined with `binds`.
+    /// The verdicts of the compiler, joined with `binds` and with what is installed.
     verdicts: Verdicts,
+    /// What a cluster has of our kinds; None without one.
+    installed: Option<Arc<Installed>>,
     /// What was thought of objects before their verdict changed, since the last `take_news`.
     before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
@@ -60,6 +65,7 @@ impl Control {
         };
         Control {
             store: Store::default(),
+            uncompiled: Changes::new(),
             compiler: Compiler::default(),
             addresses: Addresses::default(),
             pool,
@@ -68,13 +74,25 @@ impl Control {
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
+            installed: None,
             before: BTreeMap::new(),
         }
     }
 
     /// Takes a batch all the way to the snapshot that is served from now on.
     pub(super) fn apply(&mut self, batch: Batch) -> Applied {
-        let mut changes = self.store.apply(batch);
+        self.put(batch);
+        self.compile()
+    }
+
+    /// Takes a batch over without drawing any conclusion from it.
+    pub(super) fn put(&mut self, batch: Batch) {
+        self.uncompiled.extend(self.store.apply(batch));
+    }
+
+    /// Takes what was put all the way to the snapshot that is served from now on.
+    pub(super) fn compile(&mut self) -> Applied {
+        let mut changes = std::mem::take(&mut self.uncompiled);
         let count = changes.len();
         self.assign_addresses(&mut changes);
         let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
@@ -110,6 +128,21 @@ impl Control {
         }
     }
 
+    /// The objects that something mentions and that are only fetched if so.
+    pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
+        let refs = self.store.refs();
+        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
+    }
+
+    /// Takes over what is installed in the cluster.
+    pub(super) fn installed(&mut self, installed: Arc<Installed>) {
+        self.installed = Some(installed);
+        let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
+        for id in classes {
+            self.join(id);
+        }
+    }
+
     /// Every verdict as of now.
     pub(super) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
@@ -136,7 +169,11 @@ impl Control {
     fn join(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
             let bind = |address: SocketAddr| self.binds.get(&address).cloned();
-            status::join(verdict, &bind).map_or_else(|| verdict.clone(), Arc::new)
+            let joined = match (id.kind, &self.installed) {
+                (Kind::GatewayClass, Some(installed)) => status::with_installed(verdict, installed),
+                _ => status::join(verdict, &bind),
+            };
+            joined.map_or_else(|| verdict.clone(), Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
