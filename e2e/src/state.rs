@@ -54,11 +54,14 @@ pub enum Claim {
 impl State {
     /// Takes the journal of this name, after cleaning up what a crash left behind.
     pub fn claim(folder: &Path, name: &str) -> Result<Claim> {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}; that takes root", folder.display()))?;
         let path = folder.join(format!("{name}.journal"));
         loop {
-            let file = OpenOptions::new().create(true).read(true).append(true).open(&path);
-            let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}; that takes root", folder.display()))?;
+            let file = match OpenOptions::new().create(true).read(true).append(true).open(&path) {
+                // The end of another cluster took the folder along just now.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.with_context(|| format!("cannot open {}", path.display()))?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Claim::InUse(owner(&read(&path)?))),
@@ -86,10 +89,19 @@ impl State {
         (&self.file).write_all(&line).with_context(|| format!("cannot write to {}", self.path.display()))
     }
 
-    /// Ends and removes everything recorded, then the journal itself.
+    /// Ends and removes everything recorded, then the journal itself. Once is enough; twice is fine.
     pub fn end(&self) -> Result<()> {
+        // As long as it is there, it is locked and ours.
+        if !is_at(&self.file, &self.path) {
+            return Ok(());
+        }
         clean_up(&read(&self.path)?)?;
-        fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // The last one takes the folder along; while there are others, it is not empty.
+        if let Some(folder) = self.path.parent() {
+            drop(fs::remove_dir(folder));
+        }
+        Ok(())
     }
 }
 
