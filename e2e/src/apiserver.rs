@@ -35,7 +35,7 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
         ("--client-ca-file", &pki.authority),
         ("--tls-cert-file", &pki.apiserver.certificate),
         ("--tls-private-key-file", &pki.apiserver.key),
-        ("--service-account-key-file", &pki.service_account_key),
+        ("--service-account-key-file", &pki.service_account_public_key),
         ("--service-account-signing-key-file", &pki.service_account_key),
         ("--kubelet-client-certificate", &pki.kubelet_client.certificate),
         ("--kubelet-client-key", &pki.kubelet_client.key),

@@ -130,7 +130,7 @@ fn up(which: &Which) -> Result<()> {
             println!("{instructions}It runs until: make e2e-down (or: portico-e2e down {})", which.name);
             Ok(())
         }
-        Ok(None) => bail!("{}", last_lines(&log, 20)),
+        Ok(None) => bail!("{} did not start:\n{}", which.name, last_lines(&log, 20)),
         Err(error) => {
             end(&which.name)?;
             Err(error)

@@ -30,6 +30,8 @@ pub struct Pki {
     pub kubelet_client: Pair,
     /// The key that signs the tokens of ServiceAccounts.
     pub service_account_key: PathBuf,
+    /// What verifies them.
+    pub service_account_public_key: PathBuf,
 }
 
 /// A certificate and its key, in PEM.
@@ -62,9 +64,12 @@ impl Pki {
             )?,
             kubelet_client: authority.client(folder, "kubelet-client", "kube-apiserver", Some(EVERY_RIGHT))?,
             service_account_key: folder.join("service-account.key"),
+            service_account_public_key: folder.join("service-account.pub"),
         };
         write(&pki.authority, &authority.issuer.pem())?;
-        write(&pki.service_account_key, &key()?.serialize_pem())?;
+        let tokens = key()?;
+        write(&pki.service_account_key, &tokens.serialize_pem())?;
+        write(&pki.service_account_public_key, &tokens.public_key_pem())?;
         Ok(pki)
     }
 }
