@@ -86,10 +86,9 @@ pub fn run<Output: Send>(
             outcome.and_then(|output| ended.map(|()| output))
         };
         tokio::select! {
-            // First, for whoever waits for the same signals inside.
-            biased;
             outcome = work => outcome,
-            signal = interrupt::signaled() => bail!("ended by {}", signal?),
+            // What was started goes as it is dropped.
+            interrupted = interrupt::interrupted() => Err(interrupted?.into()),
         }
     });
     outcome.with_context(|| format!("cluster {}, whose logs are in {}", options.name, logs.display()))

@@ -141,10 +141,14 @@ fn up(which: &Which) -> Result<()> {
 /// Holds a cluster.
 fn run(which: &Which) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
-    cluster::run(&options, async |cluster| {
+    let outcome = cluster::run(&options, async |cluster| -> Result<()> {
         println!("{}\n{READY}", instructions(cluster));
-        interrupt::signaled().await.map(drop)
-    })
+        std::future::pending().await
+    });
+    match outcome {
+        Err(error) if interrupt::is_reason(&error) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 fn instructions(cluster: &Cluster) -> String {
