@@ -172,6 +172,15 @@ impl Cluster {
         kubectl::run(&self.site, &self.kubeconfig, &["apply", "-f", "-"], manifests).await
     }
 
+    /// Writes a kubeconfig that logs in as a ServiceAccount, with the rights that its roles give, for a day.
+    pub async fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let arguments = ["create", "token", name, "--namespace", namespace, "--duration=24h"];
+        let token = self.kubectl(&arguments).await?;
+        let path = self.site.folder.join(format!("{namespace}.{name}.kubeconfig"));
+        write_kubeconfig(&path, &apiserver::url(), &self.site.pki.authority, Credentials::Token(token.trim()))?;
+        Ok(path)
+    }
+
     /// Ends the API server in order, as an upgrade of the control plane does. The data stay.
     pub fn stop_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
@@ -223,7 +232,8 @@ impl Options {
     }
 }
 
-async fn client_of(kubeconfig: &Path) -> Result<Client> {
+/// A client that logs in as this kubeconfig says, and as nobody else.
+pub async fn client_of(kubeconfig: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
     let config = config.with_context(|| format!("cannot use {}", kubeconfig.display()))?;

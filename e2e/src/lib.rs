@@ -13,5 +13,6 @@ pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod scenario;
 pub mod site;
 pub mod state;

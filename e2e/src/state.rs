@@ -54,7 +54,7 @@ pub enum Claim {
 impl State {
     /// Takes the journal of this name, after cleaning up what a crash left behind.
     pub fn claim(folder: &Path, name: &str) -> Result<Claim> {
-        let path = folder.join(format!("{name}.journal"));
+        let path = path_of(folder, name);
         loop {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}; that takes root", folder.display()))?;
             let file = match OpenOptions::new().create(true).read(true).append(true).open(&path) {
@@ -89,6 +89,11 @@ impl State {
         (&self.file).write_all(&line).with_context(|| format!("cannot write to {}", self.path.display()))
     }
 
+    /// What is written down so far.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        read(&self.path)
+    }
+
     /// Ends and removes everything recorded, then the journal itself. Once is enough; twice is fine.
     pub fn end(&self) -> Result<()> {
         // As long as it is there, it is locked and ours.
@@ -121,6 +126,11 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// What the journal of this name says; nothing if there is none.
+pub fn entries(folder: &Path, name: &str) -> Result<Vec<Entry>> {
+    read(&path_of(folder, name))
+}
+
 /// Cleans up after every owner that is gone; clusters in use stay.
 pub fn clean_up_after_crashes(folder: &Path) -> Result<()> {
     for name in names(folder)? {
@@ -142,6 +152,10 @@ pub fn end(folder: &Path, name: &str, patience: Duration) -> Result<()> {
         Claim::Ours(state) => state.end(),
         Claim::InUse(_) => bail!("{name} was taken by another process just now"),
     }
+}
+
+fn path_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.journal"))
 }
 
 fn read(path: &Path) -> Result<Vec<Entry>> {
