@@ -31,6 +31,8 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.args(["--authorization-mode", "RBAC"]);
     command.args(["--service-account-issuer", ISSUER]);
     command.args(["--kubelet-preferred-address-types", "InternalIP"]);
+    // Without it, one open watch keeps it from ending for a minute.
+    command.arg("--shutdown-send-retry-after");
     for (flag, file) in [
         ("--client-ca-file", &pki.authority),
         ("--tls-cert-file", &pki.apiserver.certificate),
