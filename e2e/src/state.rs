@@ -225,3 +225,90 @@ fn clean_up(entries: &[Entry]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn claim(folder: &Path, name: &str) -> State {
+        match State::claim(folder, name).unwrap() {
+            Claim::Ours(state) => state,
+            Claim::InUse(owner) => panic!("{name} is in use by {owner:?}"),
+        }
+    }
+
+    fn sleeper() -> (Child, Identity) {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let identity = Identity::of(child.id()).unwrap();
+        (child, identity)
+    }
+
+    fn is_killed(mut child: Child) -> bool {
+        !child.wait().unwrap().success()
+    }
+
+    #[test]
+    fn what_was_recorded_goes_at_the_end_and_the_journal_too() {
+        let root = tempfile::tempdir().unwrap();
+        let journals = root.path().join("journals");
+        let data = root.path().join("data");
+        fs::create_dir_all(data.join("inner")).unwrap();
+        let state = claim(&journals, "a");
+        let (child, identity) = sleeper();
+        state.record(&Entry::Process(identity)).unwrap();
+        state.record(&Entry::Folder(data.clone())).unwrap();
+        state.record(&Entry::Folder(root.path().join("never-made"))).unwrap();
+        state.end().unwrap();
+        assert!(is_killed(child) && !data.exists() && !journals.exists());
+        // Somebody else has the name now, and our second end is not theirs.
+        let other = claim(&journals, "a");
+        state.end().unwrap();
+        assert_eq!(names(&journals).unwrap(), ["a"]);
+        other.end().unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_goes_with_the_next_claim_of_any_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (child, identity) = sleeper();
+        let crashed = claim(root.path(), "crashed");
+        crashed.record(&Entry::Process(identity)).unwrap();
+        // The lock goes with the process that had it.
+        drop(crashed);
+        let running = claim(root.path(), "running");
+        clean_up_after_crashes(root.path()).unwrap();
+        assert!(is_killed(child));
+        assert_eq!(names(root.path()).unwrap(), ["running"]);
+        assert!(
+            matches!(State::claim(root.path(), "running").unwrap(), Claim::InUse(Some(owner)) if owner.id == std::process::id())
+        );
+        running.end().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_the_id_of_another_by_now_lives() {
+        let root = tempfile::tempdir().unwrap();
+        let state = claim(root.path(), "a");
+        let (mut child, identity) = sleeper();
+        state.record(&Entry::Process(Identity { started: identity.started - 1, ..identity })).unwrap();
+        state.end().unwrap();
+        assert_eq!(Identity::of(child.id()), Some(identity));
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn half_a_line_at_the_end_is_passed_over_and_elsewhere_it_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let good = "{\"netns\":\"portico-e2e-none\"}\n";
+        let path = path_of(root.path(), "a");
+        fs::write(&path, format!("{good}{{\"folder\":\"/x")).unwrap();
+        assert_eq!(entries(root.path(), "a").unwrap(), [Entry::Netns("portico-e2e-none".to_owned())]);
+        fs::write(&path, format!("{{\"folder\":\n{good}")).unwrap();
+        let error = entries(root.path(), "a").unwrap_err().to_string();
+        assert!(error.contains("a.journal:1: ") && error.contains("by hand"), "{error}");
+    }
+}
