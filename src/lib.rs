@@ -11,6 +11,7 @@ pub mod compile;
 pub mod drain;
 pub mod echo;
 mod http_server;
+pub mod k8s;
 pub mod manifests;
 pub mod metrics;
 pub mod proxy;

@@ -28,10 +28,11 @@ const IMPORTS: &[Row] = &[
     ("api", &[]),
     ("schema", &["api"]),
     ("store", &["api"]),
+    ("k8s", &["api", "store"]),
     ("manifests", &["api", "schema", "store"]),
     ("compile", &["api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
-    ("status", &["compile::verdict"]),
+    ("status", &["api", "compile::verdict", "k8s"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
