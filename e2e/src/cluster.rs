@@ -24,7 +24,7 @@ use crate::netns::Netns;
 use crate::pki::{Credentials, Pki, write_kubeconfig};
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::site::Site;
+use crate::site::{Site, kubeconfig_of};
 use crate::state::State;
 use crate::{apiserver, controller_manager, etcd, interrupt, kubectl};
 
@@ -97,7 +97,7 @@ pub fn run<Output: Send>(
 impl Cluster {
     /// Starts the programs one after another, each when the one before it is ready. Has to run in the site's network.
     async fn start(site: Site, channel: Option<Channel>) -> Result<Cluster> {
-        let kubeconfig = site.folder.join("admin.kubeconfig");
+        let kubeconfig = kubeconfig_of(&site.name);
         let credentials = Credentials::Certificate(&site.pki.admin);
         write_kubeconfig(&kubeconfig, &apiserver::url(), &site.pki.authority, credentials)?;
         let client = client_of(&kubeconfig).await?;

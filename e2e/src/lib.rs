@@ -3,6 +3,7 @@
 
 pub mod apiserver;
 pub mod cluster;
+pub mod conformance;
 pub mod controller_manager;
 pub mod etcd;
 pub mod identity;

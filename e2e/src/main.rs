@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "how to use the cluster is the result")]
 
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
+use portico_e2e::conformance::{self, Suite};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress::say;
-use portico_e2e::site::{check_name, folder_of};
+use portico_e2e::site::{check_name, folder_of, kubeconfig_of, netns_of};
 use portico_e2e::{interrupt, state};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
@@ -46,6 +48,32 @@ enum Subcommands {
     },
     /// Build what is not in the cache yet: the control plane, and the conformance suite
     Build,
+    /// Run the Gateway API conformance suite on a cluster that `up` or `run` started and Portico serves
+    ///
+    /// Which tests run follows from the features that the GatewayClass claims. The report and the log go to
+    /// target/conformance.
+    Conformance(Conformance),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Conformance {
+    /// The cluster's name
+    #[arg(default_value = "hand")]
+    name: String,
+    #[arg(long, default_value = "portico")]
+    gateway_class: String,
+    /// One test by its name, such as HTTPRouteSimpleSameNamespace; its extended features have to be named too
+    #[arg(long, value_name = "TEST")]
+    run_test: Option<String>,
+    /// Features to test instead of those that the GatewayClass claims
+    #[arg(long, value_delimiter = ',', value_name = "FEATURE,...")]
+    features: Vec<String>,
+    /// An address that a Gateway can ask for and get
+    #[arg(long, default_value = "198.18.0.200")]
+    usable_address: IpAddr,
+    /// An address that no Gateway gets
+    #[arg(long, default_value = "192.0.2.1")]
+    unusable_address: IpAddr,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +101,7 @@ fn main() -> ExitCode {
         Subcommands::Up(which) => up(&which),
         Subcommands::Run(which) => run(&which),
         Subcommands::Down { name, all } => down(&name, all),
+        Subcommands::Conformance(conformance) => check_conformance(&conformance),
         Subcommands::Build => Programs::ready().and_then(|_| programs::conformance_suite()).map(drop),
     };
     match outcome {
@@ -87,6 +116,12 @@ fn main() -> ExitCode {
 /// Starts `run` as a process that stays, and prints what it has to say.
 fn up(which: &Which) -> Result<()> {
     check_name(&which.name)?;
+    if let Some(owner) = state::owner_of(Path::new(state::FOLDER), &which.name)? {
+        let (name, process) = (&which.name, owner.id);
+        bail!(
+            "{name} runs already, held by process {process}; end it with: make e2e-down (or: portico-e2e down {name})"
+        );
+    }
     // Here, where somebody sees that it takes a while.
     Programs::ready()?;
     let base = folder_of(&which.name);
@@ -179,6 +214,31 @@ fn down(name: &str, all: bool) -> Result<()> {
         }
     }
     state::clean_up_after_crashes(journals)
+}
+
+fn check_conformance(arguments: &Conformance) -> Result<()> {
+    let (netns, kubeconfig) = (netns_of(&arguments.name), kubeconfig_of(&arguments.name));
+    if !netns.exists() || !kubeconfig.exists() {
+        let name = &arguments.name;
+        bail!("no cluster {name} runs here; start one: make e2e-up (or: portico-e2e up {name})");
+    }
+    let suite = Suite {
+        gateway_class: arguments.gateway_class.clone(),
+        only: arguments.run_test.clone(),
+        features: arguments.features.clone(),
+        addresses: [arguments.usable_address, arguments.unusable_address],
+        version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+        folder: conformance::folder(),
+        name: arguments.name.clone(),
+    };
+    let outcome = netns.run(async || conformance::run(&netns, &kubeconfig, &suite).await)?;
+    if let Some(report) = &outcome.report {
+        println!("{report}");
+    }
+    if !outcome.passed {
+        bail!("the suite failed; see {}", outcome.log.display());
+    }
+    Ok(())
 }
 
 fn end(name: &str) -> Result<()> {

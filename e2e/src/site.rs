@@ -42,7 +42,7 @@ impl Site {
             }
         };
         let base = folder_of(name);
-        let (folder, logs) = (base.join("run"), base.join("logs"));
+        let (folder, logs) = (base.join(RUN), base.join("logs"));
         state.record(&Entry::Folder(folder.clone()))?;
         for stale in [&folder, &logs] {
             make_anew(stale)?;
@@ -50,7 +50,7 @@ impl Site {
         let pki_folder = folder.join("pki");
         make_anew(&pki_folder)?;
         let pki = Pki::make(&pki_folder)?;
-        let netns = Netns::named(format!("portico-e2e-{name}"));
+        let netns = netns_of(name);
         state.record(&Entry::Netns(netns.name().to_owned()))?;
         netns.create()?;
         netns.ip(&["addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"])?;
@@ -70,6 +70,9 @@ impl Site {
     }
 }
 
+/// What goes with the cluster, in its folder.
+const RUN: &str = "run";
+
 impl Drop for Site {
     fn drop(&mut self) {
         if let Err(error) = self.state.end() {
@@ -81,6 +84,16 @@ impl Drop for Site {
 /// The folder of a cluster of this name, in the checkout's target folder.
 pub fn folder_of(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("e2e").join(name)
+}
+
+/// The network of a cluster of this name.
+pub fn netns_of(name: &str) -> Netns {
+    Netns::named(format!("portico-e2e-{name}"))
+}
+
+/// Where a cluster of this name has the kubeconfig with every right.
+pub fn kubeconfig_of(name: &str) -> PathBuf {
+    folder_of(name).join(RUN).join("admin.kubeconfig")
 }
 
 /// Names of clusters become names of files and network namespaces.

@@ -126,6 +126,20 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Who holds the journal of this name; none if nobody does.
+pub fn owner_of(folder: &Path, name: &str) -> Result<Option<Identity>> {
+    let path = path_of(folder, name);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(owner(&read(&path)?)),
+        _ => Ok(None),
+    }
+}
+
 /// What the journal of this name says; nothing if there is none.
 pub fn entries(folder: &Path, name: &str) -> Result<Vec<Entry>> {
     read(&path_of(folder, name))
@@ -277,7 +291,9 @@ mod tests {
         crashed.record(&Entry::Process(identity)).unwrap();
         // The lock goes with the process that had it.
         drop(crashed);
+        assert_eq!(owner_of(root.path(), "crashed").unwrap(), None);
         let running = claim(root.path(), "running");
+        assert_eq!(owner_of(root.path(), "running").unwrap(), Some(Identity::own().unwrap()));
         clean_up_after_crashes(root.path()).unwrap();
         assert!(is_killed(child));
         assert_eq!(names(root.path()).unwrap(), ["running"]);
