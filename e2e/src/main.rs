@@ -231,7 +231,12 @@ fn check_conformance(arguments: &Conformance) -> Result<()> {
         folder: conformance::folder(),
         name: arguments.name.clone(),
     };
-    let outcome = netns.run(async || conformance::run(&netns, &kubeconfig, &suite).await)?;
+    let outcome = netns.run(async || {
+        tokio::select! {
+            outcome = conformance::run(&netns, &kubeconfig, &suite) => outcome,
+            interrupted = interrupt::interrupted() => Err(interrupted?.into()),
+        }
+    })?;
     if let Some(report) = &outcome.report {
         println!("{report}");
     }
