@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::api::{Kind, ObjectId};
 use crate::store::{Batch, Malformed};
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub installed: Option<Arc<Installed>>,
     /// Every kind was listed once, or is known not to be listed: before that, nothing may be compiled.
     pub complete: bool,
+    /// When the first of it happened.
+    pub since: Option<Instant>,
 }
 
 /// The API server's own copy of an object, as far as its status is concerned.

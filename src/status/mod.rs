@@ -5,11 +5,20 @@
 //!   proxy ────binds──────▲
 //! ```
 
+mod desk;
+mod features;
+mod installed;
 mod json;
+mod merge;
+mod writer;
 
 use std::net::SocketAddr;
 
+pub use desk::Desk;
+pub use installed::with_installed;
 pub use json::status as to_json;
+pub use merge::{Merged, merge};
+pub use writer::{Writer, Writes};
 
 use crate::compile::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
 
