@@ -10,7 +10,7 @@ use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::client::chain;
+use super::client::describe;
 use super::collect::Scope;
 use crate::api::Kind;
 
@@ -115,9 +115,11 @@ impl Board {
             .any(|trouble| !trouble.forbidden && !trouble.expired)
     }
 
-    pub(super) fn crds_forbidden(&self) -> bool {
+    /// Why CRDs may not be watched, if so.
+    pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
-        watches.get(&Watched::Crds).and_then(|state| state.trouble.as_ref()).is_some_and(|trouble| trouble.forbidden)
+        let trouble = watches.get(&Watched::Crds)?.trouble.as_ref()?;
+        trouble.forbidden.then(|| trouble.message.clone())
     }
 
     /// Events seen, and lists begun anew.
@@ -204,7 +206,7 @@ impl Trouble {
     pub(super) fn of_request(error: &Error) -> Trouble {
         match error {
             Error::Api(status) => Trouble::of_status(status),
-            error => Trouble::new(chain(error)),
+            error => Trouble::new(describe(error)),
         }
     }
 
