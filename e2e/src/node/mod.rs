@@ -1,0 +1,117 @@
+//! A node without containers: Pods are processes, each in a network namespace and a root folder of its own.
+//!
+//! ```text
+//!  API server ──Pods──▶ pods ──one task each──▶ life ──▶ sandbox (network, folder) ◀── volume, files, token
+//!      ▲ ▲                                       │ └───▶ program (process) ◀── plan, environment, privileges, image
+//!      │ └───────────── status ◀─────────────────┴─────▶ health ◀── probe, sockets
+//!      └──logs── kubelet ◀── log
+//! ```
+//!
+//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by name: see [`plan`].
+
+mod container;
+mod environment;
+mod files;
+mod health;
+mod image;
+mod kubelet;
+mod life;
+mod log;
+mod mounted;
+mod plan;
+mod pods;
+mod privileges;
+mod probe;
+mod program;
+mod registration;
+mod sandbox;
+mod sockets;
+mod status;
+mod token;
+mod volume;
+pub(crate) mod watching;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::balancer::Balancer;
+use crate::cluster::Cluster;
+use crate::netns::Netns;
+use crate::state::State;
+use image::Images;
+use kubelet::Kubelet;
+use log::Logs;
+use sandbox::{Addresses, forward_packets};
+
+/// The name of the only node.
+pub const NODE: &str = "e2e-node";
+
+/// How long to wait until something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A running node. Dropping it ends its Pods; [`Node::stop`] waits for that too.
+pub struct Node {
+    tasks: JoinSet<()>,
+    addresses: Arc<Addresses>,
+}
+
+/// What the parts of the node share.
+struct Host {
+    client: Client,
+    /// The cluster's network, to which those of Pods are connected.
+    netns: Netns,
+    state: Arc<State>,
+    /// Where the folders of Pods are.
+    folder: PathBuf,
+    images: Images,
+    addresses: Arc<Addresses>,
+    logs: Arc<Logs>,
+}
+
+impl Node {
+    /// Registers the node and runs, from now on, every Pod of the cluster. Has to be called in the cluster's network.
+    pub async fn start(cluster: &Cluster) -> Result<Node> {
+        forward_packets()?;
+        let addresses = Arc::new(Addresses::new());
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+        let host = Arc::new(Host {
+            client: cluster.client(),
+            netns: cluster.netns().clone(),
+            state: cluster.state().clone(),
+            folder: cluster.folder().join("pods"),
+            images: Images {
+                echo_basic: cluster.programs().echo_basic(),
+                portico: checkout.join("target").join("image-root"),
+            },
+            addresses: addresses.clone(),
+            logs: Arc::new(Logs::new(cluster.logs().join("pods"))),
+        });
+        let kubelet = Kubelet::bind(host.logs.clone()).await?;
+        registration::register(&host.client).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(registration::stay_alive(host.client.clone()));
+        tasks.spawn(kubelet.serve());
+        tasks.spawn(Balancer::new(host.client.clone(), host.netns.clone())?.run());
+        tasks.spawn(pods::run(host));
+        Ok(Node { tasks, addresses })
+    }
+
+    /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.
+    pub async fn stop(mut self) -> Result<()> {
+        self.tasks.shutdown().await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.addresses.none_taken() {
+            if Instant::now() >= deadline {
+                bail!("not all Pods were removed within 30 s");
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}

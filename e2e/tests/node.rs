@@ -1,0 +1,264 @@
+//! The node and the balancer on a real control plane: what the scenarios and the conformance suite take for granted.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use portico_e2e::cluster::{Cluster, Options};
+use portico_e2e::node::Node;
+use portico_e2e::scenario;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Long, for machines with much to do; nothing waits so long but for a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn pods_run_answer_and_end_as_on_a_real_node() {
+    let options = Options { name: "node".to_owned(), channel: None };
+    scenario::run_with(options, async |cluster| {
+        let node = Node::start(cluster).await?;
+        two_replicas_answer_and_can_be_read(cluster).await.context("two replicas")?;
+        a_secret_may_come_late(cluster).await.context("a late Secret")?;
+        a_crashed_pod_starts_again(cluster).await.context("a crashed Pod")?;
+        any_socket_makes_a_pod_ready(cluster).await.context("another port than declared")?;
+        a_balancer_leads_to_ready_pods(cluster).await.context("a LoadBalancer Service")?;
+        deleted_pods_are_gone_soon(cluster).await.context("deletion")?;
+        node.stop().await
+    });
+}
+
+async fn two_replicas_answer_and_can_be_read(cluster: &Cluster) -> Result<()> {
+    cluster.apply(&deployment("echo", 2, json!({})).to_string()).await?;
+    let pods = ready(cluster, "echo", 2).await?;
+    for pod in &pods {
+        let answer = get(address(pod)?, 3000, "/some-path").await?;
+        ensure!(answer.contains("some-path"), "{answer}");
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        ensure!(answer.contains(name), "{name} is not in {answer}");
+        let logs = cluster.kubectl(&["logs", name]).await?;
+        ensure!(logs.contains("some-path"), "the log of {name}: {logs}");
+    }
+    Ok(())
+}
+
+async fn a_secret_may_come_late(cluster: &Cluster) -> Result<()> {
+    let volume = json!({ "name": "secret", "secret": {
+        "secretName": "late", "items": [{ "key": "crt", "path": "tls/server.crt" }, { "key": "key", "path": "key" }],
+    } });
+    let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let more = json!({
+        "volumeMounts": [{ "name": "secret", "mountPath": "/etc/secret-volume" }],
+        "env": [
+            variable("TLS_SERVER_CERT", "/etc/secret-volume/tls/server.crt"),
+            variable("TLS_SERVER_PRIVKEY", "/etc/secret-volume/key"),
+        ],
+    });
+    let mut deployment = deployment("late", 1, more);
+    merge(&mut deployment, json!({ "spec": { "template": { "spec": { "volumes": [volume] } } } }));
+    cluster.apply(&deployment.to_string()).await?;
+    let message = "Secret default/late does not exist";
+    until("Pod that waits for its Secret", async || {
+        let pods = describe(&pods(cluster, "late").await?);
+        if pods.contains(message) { Ok(()) } else { bail!("{pods}") }
+    })
+    .await?;
+    let (certificate, key) = certificate()?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "late" },
+        "stringData": { "crt": certificate, "key": key },
+    });
+    cluster.apply(&secret.to_string()).await?;
+    let pod = ready(cluster, "late", 1).await?.remove(0);
+    // It listens there only with a certificate that it could read.
+    let address = address(&pod)?;
+    until("connection where it needs the Secret", async || connect(address, 8443).await).await
+}
+
+async fn a_crashed_pod_starts_again(cluster: &Cluster) -> Result<()> {
+    // Without a certificate it ends at once.
+    let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let more = json!({ "env": [
+        variable("GRPC_ECHO_SERVER", "1"),
+        variable("TLS_SERVER_CERT", "/none"),
+        variable("TLS_SERVER_PRIV_KEY", "/none"),
+    ] });
+    cluster.apply(&deployment("crashing", 1, more).to_string()).await?;
+    until("Pod that was started three times", async || {
+        let pods = pods(cluster, "crashing").await?;
+        let statuses = pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+        let first = statuses.and_then(|statuses| statuses.first()).context("there is no status")?;
+        let last = first.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        let as_expected = first.restart_count >= 2 && last.is_some_and(|last| last.exit_code != 0) && !first.ready;
+        if as_expected { Ok(()) } else { bail!("{}", describe(&pods)) }
+    })
+    .await?;
+    let name = pods(cluster, "crashing").await?.remove(0).metadata.name.unwrap_or_default();
+    cluster.kubectl(&["logs", "--previous", &name]).await.map(drop)
+}
+
+async fn any_socket_makes_a_pod_ready(cluster: &Cluster) -> Result<()> {
+    let more = json!({
+        "ports": [{ "containerPort": 3000 }],
+        "env": [{ "name": "HTTP_PORT", "value": "3333" }],
+    });
+    cluster.apply(&deployment("elsewhere", 1, more).to_string()).await?;
+    let pod = ready(cluster, "elsewhere", 1).await?.remove(0);
+    get(address(&pod)?, 3333, "/").await.map(drop)
+}
+
+async fn a_balancer_leads_to_ready_pods(cluster: &Cluster) -> Result<()> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "echo" },
+        "spec": {
+            "type": "LoadBalancer",
+            "selector": { "app": "echo" },
+            "ports": [{ "name": "http", "port": 80, "targetPort": 3000 }],
+        },
+    });
+    cluster.apply(&service.to_string()).await?;
+    let services: Api<Service> = Api::namespaced(cluster.client(), "default");
+    let address = until("address of the Service", async || {
+        let status = services.get("echo").await?.status.and_then(|status| status.load_balancer);
+        let first = status.and_then(|status| status.ingress?.into_iter().next()).context("it has none")?;
+        first.ip.context("it has a name")?.parse::<IpAddr>().context("not an address")
+    })
+    .await?;
+    let mut missing: BTreeSet<String> =
+        pods(cluster, "echo").await?.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    ensure!(missing.len() == 2, "{missing:?}");
+    let missing = tokio::sync::Mutex::new(&mut missing);
+    until("answer of each Pod through the balancer", async || {
+        let answer = get(address, 80, "/balanced").await?;
+        let mut missing = missing.lock().await;
+        missing.retain(|name| !answer.contains(name.as_str()));
+        if missing.is_empty() { Ok(()) } else { bail!("{missing:?} did not answer") }
+    })
+    .await?;
+    // What it does not serve is refused, as is everything once it is gone.
+    ensure!(connect(address, 81).await.is_err());
+    services.delete("echo", &DeleteParams::default()).await?;
+    until("refusal", async || if connect(address, 80).await.is_err() { Ok(()) } else { bail!("it still answers") })
+        .await
+}
+
+async fn deleted_pods_are_gone_soon(cluster: &Cluster) -> Result<()> {
+    let started = Instant::now();
+    cluster.kubectl(&["delete", "deployment,pod", "--all", "--wait=false"]).await?;
+    until("namespace without Pods", async || {
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+        let left = pods.list(&ListParams::default()).await?.items;
+        if left.is_empty() { Ok(()) } else { bail!("there are {}", describe(&left)) }
+    })
+    .await?;
+    // Their grace period is 30 s, and the suite does not wait so long.
+    let took = started.elapsed();
+    ensure!(took < Duration::from_secs(15), "it took {took:?}");
+    Ok(())
+}
+
+/// A certificate and its key.
+fn certificate() -> Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["test".to_owned()])?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// A Deployment of the echo server, whose container has these fields more.
+fn deployment(name: &str, replicas: u32, more: Value) -> Value {
+    let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
+    let mut container = json!({
+        "name": name,
+        "image": "gateway-api/conformance/echo-basic:v0.1.0",
+        "env": [
+            { "name": "POD_NAME", "valueFrom": field("metadata.name") },
+            { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
+        ],
+    });
+    merge(&mut container, more);
+    let labels = json!({ "app": name });
+    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [container] } });
+    let spec = json!({ "replicas": replicas, "selector": { "matchLabels": labels }, "template": template });
+    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec })
+}
+
+/// Adds fields, and entries to lists.
+fn merge(whole: &mut Value, more: Value) {
+    match (whole, more) {
+        (Value::Object(whole), Value::Object(more)) => {
+            for (name, value) in more {
+                merge(whole.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(whole), Value::Array(more)) => whole.extend(more),
+        (whole, more) => *whole = more,
+    }
+}
+
+async fn pods(cluster: &Cluster, app: &str) -> Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    Ok(pods.list(&ListParams::default().labels(&format!("app={app}"))).await?.items)
+}
+
+/// Waits until exactly so many Pods of this app are there, all of them ready.
+async fn ready(cluster: &Cluster, app: &str, number: usize) -> Result<Vec<Pod>> {
+    until(&format!("{number} ready Pods of {app}"), async || {
+        let list = pods(cluster, app).await?;
+        let all = list.len() == number && list.iter().all(is_ready);
+        if all { Ok(list) } else { bail!("there are {}", describe(&list)) }
+    })
+    .await
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn describe(pods: &[Pod]) -> String {
+    serde_json::to_string(&pods.iter().map(|pod| &pod.status).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+fn address(pod: &Pod) -> Result<IpAddr> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("the Pod has no address")?;
+    address.parse().context("not an address")
+}
+
+async fn connect(address: IpAddr, port: u16) -> Result<()> {
+    let connecting = TcpStream::connect(SocketAddr::new(address, port));
+    timeout(Duration::from_secs(5), connecting)
+        .await
+        .context("no connection within 5 s")?
+        .context("no connection")
+        .map(drop)
+}
+
+/// Sends a request and gives the whole answer.
+async fn get(address: IpAddr, port: u16, path: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, anyhow::Error>(answer)
+    };
+    timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 s")?
+}
+
+/// Tries until it succeeds.
+async fn until<Output>(what: &str, attempt: impl AsyncFn() -> Result<Output>) -> Result<Output> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Ok(output) => return Ok(output),
+            Err(error) if Instant::now() >= deadline => return Err(error).with_context(|| format!("no {what}")),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
