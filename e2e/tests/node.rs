@@ -1,13 +1,17 @@
 //! The node and the balancer on a real control plane: what the scenarios and the conformance suite take for granted.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use portico_e2e::cluster::{Cluster, Options};
 use portico_e2e::node::Node;
 use portico_e2e::scenario;
@@ -31,6 +35,19 @@ fn pods_run_answer_and_end_as_on_a_real_node() {
         a_balancer_leads_to_ready_pods(cluster).await.context("a LoadBalancer Service")?;
         deleted_pods_are_gone_soon(cluster).await.context("deletion")?;
         node.stop().await
+    });
+}
+
+#[test]
+fn our_own_pods_are_probed_confined_and_end_in_order() {
+    let options = Options { name: "node-own".to_owned(), channel: None };
+    scenario::run_with(options, async |cluster| {
+        // Not stopped, to see that dropping it is enough.
+        let _node = Node::start(cluster).await?;
+        probes_decide(cluster).await.context("probes")?;
+        a_pod_has_its_account_and_no_rights_but_those_it_asks_for(cluster).await.context("confinement")?;
+        a_pod_of_ours_serves_until_its_pause_is_over(cluster).await.context("the end in order")?;
+        pods_do_not_need_the_api_server(cluster).await.context("an outage of the API server")
     });
 }
 
@@ -146,6 +163,117 @@ async fn a_balancer_leads_to_ready_pods(cluster: &Cluster) -> Result<()> {
     services.delete("echo", &DeleteParams::default()).await?;
     until("refusal", async || if connect(address, 80).await.is_err() { Ok(()) } else { bail!("it still answers") })
         .await
+}
+
+async fn probes_decide(cluster: &Cluster) -> Result<()> {
+    let probe =
+        |path: &str| json!({ "httpGet": { "path": path, "port": 3000 }, "periodSeconds": 1, "failureThreshold": 5 });
+    let well =
+        json!({ "readinessProbe": probe("/health"), "livenessProbe": probe("/health"), "startupProbe": probe("/") });
+    cluster.apply(&deployment("well", 1, well).to_string()).await?;
+    cluster.apply(&deployment("busy", 1, json!({ "readinessProbe": probe("/status/503") })).to_string()).await?;
+    cluster.apply(&deployment("dead", 1, json!({ "livenessProbe": probe("/status/500") })).to_string()).await?;
+    ready(cluster, "well", 1).await?;
+    let restarted = until("Pod that is started anew", async || {
+        let pods = pods(cluster, "dead").await?;
+        if restarts(&pods) > 0 { Ok(pods) } else { bail!("{}", describe(&pods)) }
+    });
+    restarted.await?;
+    let others = [pods(cluster, "well").await?, pods(cluster, "busy").await?];
+    ensure!(others.iter().all(|pods| restarts(pods) == 0), "{}", describe(&others.concat()));
+    ensure!(!others[1].iter().any(is_ready), "{}", describe(&others[1]));
+    ensure!(get(address(&others[1][0])?, 3000, "/").await?.starts_with("HTTP/1.1 200"), "it does run");
+    cluster.kubectl(&["delete", "deployment", "well", "busy", "dead"]).await.map(drop)
+}
+
+async fn a_pod_has_its_account_and_no_rights_but_those_it_asks_for(cluster: &Cluster) -> Result<()> {
+    let more = json!({ "securityContext": {
+        "runAsUser": 1234,
+        "runAsGroup": 2345,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
+    } });
+    cluster.apply(&deployment("confined", 1, more).to_string()).await?;
+    let pod = ready(cluster, "confined", 1).await?.remove(0);
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let root = cluster.folder().join("pods").join(uid).join("root");
+    let process = process_in(&root).context("no process has the Pod's root")?;
+    let status = fs::read_to_string(process.join("status"))?;
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    for (name, expected) in [
+        ("Uid:", "1234\t1234\t1234\t1234"),
+        ("Gid:", "2345\t2345\t2345\t2345"),
+        ("CapEff:", "0000000000000000"),
+        // The tenth capability, to bind ports below 1024, and no other.
+        ("CapBnd:", "0000000000000400"),
+        ("NoNewPrivs:", "1"),
+    ] {
+        ensure!(line(name) == Some(expected), "{name} {:?} instead of {expected}", line(name));
+    }
+    let mounts = fs::read_to_string(process.join("mountinfo"))?;
+    ensure!(mounts.contains(" / ro,"), "its root can be written to: {mounts}");
+    let account = root.join("var/run/secrets/kubernetes.io/serviceaccount");
+    ensure!(fs::read_to_string(account.join("namespace"))? == "default");
+    ensure!(fs::read_to_string(account.join("ca.crt"))?.starts_with("-----BEGIN CERTIFICATE-----"));
+    let token = fs::read_to_string(account.join("token"))?;
+    let review = json!({ "metadata": {}, "spec": { "token": token } });
+    let reviews: Api<TokenReview> = Api::all(cluster.client());
+    let review = reviews.create(&PostParams::default(), &serde_json::from_value(review)?).await?;
+    let user = review.status.and_then(|status| status.user).and_then(|user| user.username);
+    ensure!(user.as_deref() == Some("system:serviceaccount:default:default"), "{user:?}");
+    Ok(())
+}
+
+/// The entry in /proc of the process whose root this is.
+fn process_in(root: &Path) -> Option<PathBuf> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let mut processes = processes.filter_map(|process| Some(process.ok()?.path()));
+    processes.find(|process| fs::read_link(process.join("root")).is_ok_and(|link| link == root))
+}
+
+async fn a_pod_of_ours_serves_until_its_pause_is_over(cluster: &Cluster) -> Result<()> {
+    let more = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } } });
+    let mut deployment = deployment("ours", 1, more);
+    let label = json!({ "app.kubernetes.io/name": "portico" });
+    merge(&mut deployment, json!({ "spec": { "template": { "metadata": { "labels": label } } } }));
+    cluster.apply(&deployment.to_string()).await?;
+    let pod = ready(cluster, "ours", 1).await?.remove(0);
+    let (name, address) = (pod.metadata.name.clone().unwrap_or_default(), address(&pod)?);
+    cluster.kubectl(&["delete", "deployment", "ours", "--wait=false"]).await?;
+    let api: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    let ending = async || match api.get_opt(&name).await? {
+        Some(pod) if pod.metadata.deletion_timestamp.is_some() => Ok(pod),
+        other => bail!("{other:?}"),
+    };
+    let started = until("Pod that is ending", ending).await?.metadata.deletion_timestamp;
+    ensure!(get(address, 3000, "/late").await?.starts_with("HTTP/1.1 200"), "it ended before its time");
+    let gone = async || if api.get_opt(&name).await?.is_none() { Ok(()) } else { bail!("it is there") };
+    until("end of it", gone).await?;
+    // The stamp is when its time would be over, 30 s after the deletion; the signal ends it at once.
+    ensure!(started.is_some_and(|limit| Timestamp::now() < limit.0), "the signal did not end it");
+    ensure!(connect(address, 3000).await.is_err());
+    Ok(())
+}
+
+async fn pods_do_not_need_the_api_server(cluster: &mut Cluster) -> Result<()> {
+    cluster.apply(&deployment("steady", 1, json!({})).to_string()).await?;
+    let before = ready(cluster, "steady", 1).await?.remove(0);
+    cluster.kill_apiserver()?;
+    let answer = get(address(&before)?, 3000, "/").await;
+    cluster.start_apiserver().await?;
+    ensure!(answer?.starts_with("HTTP/1.1 200"));
+    // It goes on to follow: the old Pod is the same one, and a new one comes.
+    cluster.apply(&deployment("steady", 2, json!({})).to_string()).await?;
+    let after = ready(cluster, "steady", 2).await?;
+    let same = |pod: &Pod| pod.metadata.uid == before.metadata.uid && address(pod).ok() == address(&before).ok();
+    ensure!(after.iter().any(same) && restarts(&after) == 0, "{}", describe(&after));
+    Ok(())
+}
+
+fn restarts(pods: &[Pod]) -> i32 {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+    statuses.map(|status| status.restart_count).sum()
 }
 
 async fn deleted_pods_are_gone_soon(cluster: &Cluster) -> Result<()> {

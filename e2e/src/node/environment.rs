@@ -7,10 +7,12 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, EnvVarSource, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, EnvVarSource, Pod, Secret, Service};
+use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::NODE;
+use super::links::links;
 use super::plan::Plan;
 use crate::cluster::{ADDRESS, API_SERVER};
 
@@ -41,6 +43,11 @@ pub(crate) async fn environment(
     .into();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let lookup = Lookup { client, namespace: &namespace };
+    if pod.spec.as_ref().is_some_and(|spec| spec.enable_service_links != Some(false)) {
+        let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+        let services = services.list(&ListParams::default()).await;
+        environment.extend(links(&services.map_err(|error| format!("Services of {namespace}: {error}"))?.items));
+    }
     for source in &plan.variables_from {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let mut found = BTreeMap::new();

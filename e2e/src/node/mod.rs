@@ -16,6 +16,7 @@ mod health;
 mod image;
 mod kubelet;
 mod life;
+mod links;
 mod log;
 mod mounted;
 mod plan;
@@ -35,14 +36,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use kube::Client;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
 use crate::netns::Netns;
+use crate::progress::say;
 use crate::state::State;
 use image::Images;
 use kubelet::Kubelet;
@@ -55,7 +56,10 @@ pub const NODE: &str = "e2e-node";
 /// How long to wait until something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// A running node. Dropping it ends its Pods; [`Node::stop`] waits for that too.
+/// How long Pods may take to be removed when the node ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running node. Dropping it ends its Pods, too, but stops a thread until they have ended.
 pub struct Node {
     tasks: JoinSet<()>,
     addresses: Arc<Addresses>,
@@ -105,13 +109,17 @@ impl Node {
     /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.addresses.none_taken() {
-            if Instant::now() >= deadline {
-                bail!("not all Pods were removed within 30 s");
-            }
-            sleep(Duration::from_millis(10)).await;
+        let addresses = self.addresses.clone();
+        spawn_blocking(move || addresses.end(PATIENCE)).await?
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        // Waited for, because whoever drops the cluster next removes the same things.
+        if let Err(error) = self.addresses.end(PATIENCE) {
+            say(format_args!("{error:#}"));
         }
-        Ok(())
     }
 }

@@ -6,11 +6,12 @@ use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::Host;
 use crate::cluster::ADDRESS;
@@ -28,13 +29,21 @@ pub(crate) struct Sandbox {
     pub(crate) netns: Netns,
     /// Everything of the Pod on disk.
     folder: PathBuf,
-    addresses: std::sync::Arc<Addresses>,
+    addresses: Arc<Addresses>,
 }
 
 /// Hands out the addresses of Pods. One that was given back comes last, so that whoever still talks to a Pod that is
 /// gone does not reach another.
 pub(crate) struct Addresses {
-    taken: Mutex<(BTreeSet<Ipv4Addr>, Ipv4Addr)>,
+    book: Mutex<Book>,
+    given_back: Condvar,
+}
+
+struct Book {
+    taken: BTreeSet<Ipv4Addr>,
+    last: Ipv4Addr,
+    /// The node has ended: no more Pods.
+    closed: bool,
 }
 
 impl Sandbox {
@@ -111,11 +120,13 @@ impl Drop for Sandbox {
 
 impl Addresses {
     pub(crate) fn new() -> Addresses {
-        Addresses { taken: Mutex::new((BTreeSet::new(), LAST)) }
+        let book = Book { taken: BTreeSet::new(), last: LAST, closed: false };
+        Addresses { book: Mutex::new(book), given_back: Condvar::new() }
     }
 
     fn take(&self) -> Result<Ipv4Addr> {
-        let (taken, last) = &mut *self.taken.lock();
+        let Book { taken, last, closed } = &mut *self.book.lock();
+        ensure!(!*closed, "the node has ended");
         let all = u32::from(LAST) - u32::from(FIRST) + 1;
         for _ in 0..all {
             *last = if *last == LAST { FIRST } else { Ipv4Addr::from(u32::from(*last) + 1) };
@@ -126,12 +137,19 @@ impl Addresses {
         bail!("all {all} addresses for Pods are taken")
     }
 
-    pub(crate) fn none_taken(&self) -> bool {
-        self.taken.lock().0.is_empty()
+    fn give_back(&self, address: Ipv4Addr) {
+        self.book.lock().taken.remove(&address);
+        self.given_back.notify_all();
     }
 
-    fn give_back(&self, address: Ipv4Addr) {
-        self.taken.lock().0.remove(&address);
+    /// Gives out no more, and waits until all are back: until every Pod is removed.
+    pub(crate) fn end(&self, patience: Duration) -> Result<()> {
+        let mut book = self.book.lock();
+        book.closed = true;
+        let some_taken = |book: &mut Book| !book.taken.is_empty();
+        self.given_back.wait_while_for(&mut book, some_taken, patience);
+        ensure!(book.taken.is_empty(), "after {patience:?} these Pods are not removed: {:?}", book.taken);
+        Ok(())
     }
 }
 
@@ -177,5 +195,7 @@ mod tests {
         }
         assert_eq!(addresses.take().unwrap(), first);
         assert!(addresses.take().unwrap_err().to_string().contains("taken"));
+        assert!(addresses.end(Duration::ZERO).unwrap_err().to_string().contains("not removed"));
+        assert!(addresses.take().unwrap_err().to_string().contains("ended"));
     }
 }
