@@ -32,6 +32,7 @@ mod token;
 mod volume;
 pub(crate) mod watching;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ use crate::state::State;
 use image::Images;
 use kubelet::Kubelet;
 use log::Logs;
-use sandbox::{Addresses, forward_packets};
+use sandbox::{Addresses, forward_packets, netns_of};
 
 /// The name of the only node.
 pub const NODE: &str = "e2e-node";
@@ -62,6 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running node. Dropping it ends its Pods, too, but stops a thread until they have ended.
 pub struct Node {
     tasks: JoinSet<()>,
+    netns: Netns,
     addresses: Arc<Addresses>,
 }
 
@@ -103,7 +105,12 @@ impl Node {
         tasks.spawn(kubelet.serve());
         tasks.spawn(Balancer::new(host.client.clone(), host.netns.clone())?.run());
         tasks.spawn(pods::run(host));
-        Ok(Node { tasks, addresses })
+        Ok(Node { tasks, netns: cluster.netns().clone(), addresses })
+    }
+
+    /// The network of the Pod that has this address, for who wants to be a client there.
+    pub fn network_of(&self, pod: Ipv4Addr) -> Netns {
+        netns_of(&self.netns, pod)
     }
 
     /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.

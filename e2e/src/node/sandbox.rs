@@ -53,8 +53,7 @@ impl Sandbox {
     /// cluster's namespace, where the balancer can change where it goes and the answer comes back the same way.
     pub(crate) fn make(host: &Host, pod: &Pod) -> Result<Sandbox> {
         let address = host.addresses.take()?;
-        let number = u32::from(address) - u32::from(FIRST);
-        let netns = Netns::named(format!("{}-pod-{number}", host.netns.name()));
+        let netns = netns_of(&host.netns, address);
         let folder = host.folder.join(pod.metadata.uid.as_deref().context("the Pod has no uid")?);
         host.state.record(&Entry::Netns(netns.name().to_owned()))?;
         let addresses = host.addresses.clone();
@@ -62,7 +61,8 @@ impl Sandbox {
         let proc = sandbox.root().join("proc");
         fs::create_dir_all(&proc).with_context(|| format!("cannot make {}", proc.display()))?;
         sandbox.netns.create()?;
-        let (peer, interface) = (sandbox.netns.name(), format!("pod{number}"));
+        // Short, because the kernel takes 15 characters; the cluster's namespace has no others of this name.
+        let (peer, interface) = (sandbox.netns.name(), format!("pod{}", number(address)));
         batch(
             &host.netns,
             &[
@@ -151,6 +151,15 @@ impl Addresses {
         ensure!(book.taken.is_empty(), "after {patience:?} these Pods are not removed: {:?}", book.taken);
         Ok(())
     }
+}
+
+/// The network of the Pod that has this address.
+pub(crate) fn netns_of(cluster: &Netns, address: Ipv4Addr) -> Netns {
+    Netns::named(format!("{}-pod-{}", cluster.name(), number(address)))
+}
+
+fn number(address: Ipv4Addr) -> u32 {
+    u32::from(address).wrapping_sub(u32::from(FIRST))
 }
 
 /// Lets the cluster's namespace pass on packets between Pods. Has to run inside of it.
