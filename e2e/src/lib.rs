@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod kubectl;
 pub mod netns;
 pub mod node;
+pub mod patience;
 pub mod pki;
 pub mod process;
 pub mod programs;

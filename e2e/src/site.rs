@@ -75,6 +75,9 @@ const RUN: &str = "run";
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            progress::say(format_args!("The logs of the cluster {} are in {}", self.name, self.logs.display()));
+        }
         if let Err(error) = self.state.end() {
             progress::say(format_args!("The cluster {} could not be removed: {error:#}", self.name));
         }
