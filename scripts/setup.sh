@@ -24,6 +24,8 @@ missing_packages() {
     # Network namespaces, the balancer of LoadBalancer Services, and the Python environment that Go comes in.
     installed ip || echo iproute2
     installed nft || echo nftables
+    # What a Pod's program may do.
+    installed capsh || echo libcap2-bin
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
 }
 

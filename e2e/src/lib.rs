@@ -2,6 +2,7 @@
 //! processes in a network namespace of their own, Pods as processes in others.
 
 pub mod apiserver;
+pub mod balancer;
 pub mod cluster;
 pub mod conformance;
 pub mod controller_manager;
@@ -10,6 +11,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod kubectl;
 pub mod netns;
+pub mod node;
 pub mod patience;
 pub mod pki;
 pub mod process;

@@ -36,9 +36,12 @@ impl Netns {
     ///
     /// A process that still runs inside keeps it alive without a name, so end those first.
     pub fn delete(&self) -> Result<()> {
-        if self.exists() {
-            ip(&["netns", "delete", &self.name])
-                .with_context(|| format!("cannot delete the network namespace {}", self.name))?;
+        // Whoever was quicker has done it for us.
+        if self.exists()
+            && let Err(error) = ip(&["netns", "delete", &self.name])
+            && self.exists()
+        {
+            return Err(error).with_context(|| format!("cannot delete the network namespace {}", self.name));
         }
         Ok(())
     }

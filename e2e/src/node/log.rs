@@ -1,0 +1,63 @@
+//! Where the output of containers goes: a file per start, found by namespace, Pod and container.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+
+/// The logs of this node's containers.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    folder: PathBuf,
+    kept: Mutex<BTreeMap<Key, Kept>>,
+}
+
+/// A container, as the API server asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+}
+
+#[derive(Debug)]
+struct Kept {
+    current: PathBuf,
+    previous: Option<PathBuf>,
+}
+
+impl Logs {
+    pub(crate) fn new(folder: PathBuf) -> Logs {
+        Logs { folder, kept: Mutex::default() }
+    }
+
+    /// A new file for a container that starts.
+    pub(crate) fn open(&self, key: &Key, restarts: i32) -> Result<File> {
+        let folder = self.folder.join(&key.namespace).join(&key.pod);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(format!("{}-{restarts}.log", key.container));
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        drop(file);
+        // The program may write through several openings of it.
+        let file = File::options().append(true).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let mut kept = self.kept.lock();
+        let previous = kept.remove(key).map(|kept| kept.current).filter(|previous| *previous != path);
+        kept.insert(key.clone(), Kept { current: path, previous });
+        Ok(file)
+    }
+
+    /// The file of the container as it runs now, or as it ran before.
+    pub(crate) fn find(&self, key: &Key, previous: bool) -> Option<PathBuf> {
+        let kept = self.kept.lock();
+        let kept = kept.get(key)?;
+        if previous { kept.previous.clone() } else { Some(kept.current.clone()) }
+    }
+
+    /// The Pod is gone. Its files stay for whoever looks for the reason of a failure.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.kept.lock().remove(key);
+    }
+}
