@@ -22,6 +22,7 @@ use crate::upstream::Connection;
 /// The body of a request, as it goes to an endpoint.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
+    http2: bool,
     /// What few requests need, so that the others do not carry it.
     extra: Option<Box<Extra>>,
     peer: Rc<Peer>,
@@ -37,17 +38,18 @@ struct Extra {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, peer: &Rc<Peer>) -> Self {
+    /// `version` is that of the request.
+    pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.uploading.set(incoming.is_some());
-        RequestBody { incoming, extra: None, peer: Rc::clone(peer) }
+        RequestBody { incoming, http2: version == Version::HTTP_2, extra: None, peer: Rc::clone(peer) }
     }
 
     /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
     pub(crate) fn again(&self) -> Self {
         let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());
         let extra = ahead.map(|ahead| Box::new(Extra { ahead, ..Extra::default() }));
-        RequestBody { incoming: None, extra, peer: Rc::clone(&self.peer) }
+        RequestBody { incoming: None, http2: self.http2, extra, peer: Rc::clone(&self.peer) }
     }
 
     /// Reads up to its end, if that is not further than `most` bytes away, and says whether it is. What was read is sent as
@@ -126,7 +128,8 @@ impl Body for RequestBody {
                     }
                 }
                 activity.moved();
-                if this.incoming.as_ref().is_none_or(Incoming::is_end_stream) {
+                // Trailers are the last there is, also where hyper does not say so.
+                if frame.is_trailers() || is_whole(this.incoming.as_ref()) {
                     this.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -134,6 +137,10 @@ impl Body for RequestBody {
             Some(Err(error)) => {
                 this.peer.activity.broken.set(true);
                 Poll::Ready(Some(Err(BrokenUpload::Cut(error))))
+            }
+            None if this.http2 && !is_whole(this.incoming.as_ref()) => {
+                this.peer.activity.broken.set(true);
+                Poll::Ready(Some(Err(BrokenUpload::Reset)))
             }
             None => {
                 this.end();
@@ -173,11 +180,19 @@ impl Drop for RequestBody {
     }
 }
 
+/// Whether a body of HTTP/2 that gives nothing more has come to its end. hyper takes a stream or connection that ends with
+/// NO_ERROR for the end of the body, too; only the flag of the last frame says that nothing is missing.
+fn is_whole(incoming: Option<&Incoming>) -> bool {
+    incoming.is_none_or(Incoming::is_end_stream)
+}
+
 /// Why the body of a request does not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokenUpload {
     #[error("the body of the request is broken or cut short: {0}")]
     Cut(hyper::Error),
+    #[error("the client took the request back in the middle of its body")]
+    Reset,
     #[error("the body of the request can be read in two ways")]
     Refused,
     #[error("the answer is over, so nobody waits for the rest of the request")]
@@ -217,9 +232,9 @@ impl ResponseBody {
     }
 
     fn end(&mut self) {
-        if let Source::Upstream { connection, .. } = &mut self.source
-            && let Some(connection) = connection.take()
-        {
+        // What comes after the end, such as a reset, is no business of this body.
+        let source = std::mem::replace(&mut self.source, Source::Ours(Bytes::new()));
+        if let Source::Upstream { connection: Some(connection), .. } = source {
             connection.keep();
         }
         if let Some(exchange) = &mut self.exchange {
@@ -250,6 +265,8 @@ impl ResponseBody {
 pub(crate) enum Truncated {
     #[error("the body of the answer is incomplete: {0}")]
     Cut(hyper::Error),
+    #[error("the endpoint took the answer back in the middle of its body")]
+    Reset,
     #[error("the body of the answer took longer than the rule allows")]
     Late,
 }
@@ -268,7 +285,7 @@ impl Body for ResponseBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Source::Switched(..) => Poll::Ready(None),
-            Source::Upstream { incoming, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
+            Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => {
                     // The time the rule gives an endpoint goes on until its last byte.
                     let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
@@ -279,7 +296,7 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Err(Truncated::Late)))
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    let ended = incoming.is_end_stream();
+                    let ended = frame.is_trailers() || incoming.is_end_stream();
                     this.count(frame.data_ref().map_or(0, Bytes::len));
                     if ended {
                         this.end();
@@ -289,6 +306,12 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(error))) => {
                     this.break_off(TRUNCATED);
                     Poll::Ready(Some(Err(Truncated::Cut(error))))
+                }
+                Poll::Ready(None)
+                    if connection.as_ref().is_some_and(Connection::is_http2) && !incoming.is_end_stream() =>
+                {
+                    this.break_off(TRUNCATED);
+                    Poll::Ready(Some(Err(Truncated::Reset)))
                 }
                 Poll::Ready(None) => {
                     this.end();

@@ -39,7 +39,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let version = request.version();
     let manners = Manners::of(&request);
     let mut exchange = Exchange::open(&peer, &request);
-    let mut request = request.map(|incoming| RequestBody::new(incoming, &peer));
+    let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),

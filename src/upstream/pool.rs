@@ -190,6 +190,11 @@ impl<B: Body + 'static> Connection<B> {
         }
     }
 
+    /// Whether other requests share it.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
     /// Gives the connection back for the next request, if it can take one.
     pub fn keep(self) {
         let Connection { sender, address, pool, .. } = self;

@@ -14,6 +14,7 @@ mod cors;
 mod endpoints;
 mod frames;
 mod h2;
+mod h2_endings;
 mod h2_filters;
 mod h2_hostile;
 mod h2_tls;
