@@ -49,6 +49,8 @@ pub(crate) struct Activity {
     pub(crate) overdue: Cell<bool>,
     /// The rule says how long an answer may take, so that our own patience does not count.
     pub(crate) patient: Cell<bool>,
+    /// When the answer has to be over, if its rule says so.
+    pub(crate) cut_off: Cell<Option<Instant>>,
     /// What the guard has found.
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
@@ -75,6 +77,7 @@ impl Activity {
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
+            cut_off: Cell::new(None),
             refusal: Cell::new(None),
             reset: Cell::new(false),
             http2: Cell::new(false),
@@ -127,6 +130,7 @@ impl Activity {
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);
+        self.cut_off.set(None);
         self.enter(Phase::Waiting, now);
     }
 
@@ -167,7 +171,12 @@ impl Activity {
             Phase::Answering => limits.stall_timeout,
             Phase::Tunnel => limits.tunnel_idle,
         };
-        self.since.get() + patience
+        let end = self.since.get() + patience;
+        match self.cut_off.get() {
+            // Nobody looks at the body of an answer while the client does not read it.
+            Some(cut_off) if self.phase.get() == Phase::Answering => cut_off.min(end),
+            _ => end,
+        }
     }
 
     /// Ready when patience with the present phase has ended.

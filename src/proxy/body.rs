@@ -242,6 +242,16 @@ impl ResponseBody {
         }
     }
 
+    /// The time that the rule gives an endpoint goes on until its last byte, also if it never falls silent. The fault's word
+    /// if it is over.
+    fn cut_off(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if !matches!(self.source, Source::Upstream { .. }) {
+            return None;
+        }
+        let cut_off = self.exchange.as_mut()?.cut_off.as_mut()?;
+        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.fault.account().word)
+    }
+
     /// The client is not to take what it has for the whole answer.
     fn break_off(&mut self, fault: &'static str) {
         if let Some(exchange) = &mut self.exchange {
@@ -277,6 +287,10 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         let this = self.get_mut();
+        if let Some(word) = this.cut_off(cx) {
+            this.break_off(word);
+            return Poll::Ready(Some(Err(Truncated::Late)));
+        }
         match &mut this.source {
             Source::Ours(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -286,15 +300,7 @@ impl Body for ResponseBody {
             }
             Source::Switched(..) => Poll::Ready(None),
             Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending => {
-                    // The time the rule gives an endpoint goes on until its last byte.
-                    let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
-                    let Some(cut_off) = cut_off else { return Poll::Pending };
-                    ready!(cut_off.sleep.as_mut().poll(cx));
-                    let word = cut_off.fault.account().word;
-                    this.break_off(word);
-                    Poll::Ready(Some(Err(Truncated::Late)))
-                }
+                Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     let ended = frame.is_trailers() || incoming.is_end_stream();
                     this.count(frame.data_ref().map_or(0, Bytes::len));

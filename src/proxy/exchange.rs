@@ -161,7 +161,9 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert(CLIENT_GONE);
+            let late = self.cut_off.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
+            let word = late.map_or(CLIENT_GONE, |cut_off| cut_off.fault.account().word);
+            self.fault.get_or_insert(word);
             self.close();
         }
     }

@@ -75,6 +75,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
+    peer.activity.cut_off.set(exchange.cut_off.as_ref().map(|cut_off| cut_off.sleep.deadline()));
     if matches!(answer.body(), Source::Switched(..)) {
         return Ok(switch(answer, exchange));
     }
@@ -83,6 +84,8 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
 /// The answer behind which the connection, or the stream, belongs to another protocol.
 fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
+    // What comes now is no answer whose end somebody waits for.
+    exchange.cut_off = None;
     let (head, source) = answer.into_parts();
     let mut answer = Response::from_parts(head, ResponseBody::none());
     if let Source::Switched(upgrade, endpoint) = source {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use portico::proxy::Limits;
 use portico::snapshot::tries::{Limit, Tries};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::books::scrape;
-use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream};
+use crate::h2;
+use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream, within};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -189,5 +191,53 @@ async fn the_time_of_the_rule_goes_on_until_the_last_byte() {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert_eq!(client.try_answer(false).await, None, "it must not pass for a whole answer");
         assert_eq!(scrape(&gate)[&format!("portico_faults_total{{reason=\"{word}\"}}")], 1.0);
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_the_rule_ends_for_whom_it_never_waits_for() {
+    let endless = || async {
+        Endpoint::scripted(|mut stream, _| async move {
+            stream.request().await;
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n").await;
+            let block = vec![b'x'; 64 * 1024];
+            while stream.socket.write_all(&block).await.is_ok() {}
+        })
+        .await
+    };
+    for reads in [true, false] {
+        for (tries, word) in [
+            (Tries { request: Limit::After(SHORT), ..Tries::default() }, "request_timeout"),
+            (Tries { backend_request: Limit::After(SHORT), ..Tries::default() }, "backend_timeout"),
+        ] {
+            let gate = gate_of_rule(Limits::default(), &endless().await, tries).await;
+            let reason = format!("portico_faults_total{{reason=\"{word}\"}}");
+            let over = || scrape(&gate).get(&reason) == Some(&1.0);
+            let mut client = gate.client().await;
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            let mut multiplexed = None;
+            if reads {
+                let mut sink = vec![0; 64 * 1024];
+                within("the end", async { while let Ok(1..) = client.socket.read(&mut sink).await {} }).await;
+            } else {
+                // The end may not be seen by whoever does not read, but it is in the books.
+                within("the end of the first", async {
+                    while !over() {
+                        tokio::task::yield_now().await
+                    }
+                })
+                .await;
+                let other = h2::Client::connect(gate.address).await;
+                let (answer, _) = other.start(h2::get("/"), true).await;
+                multiplexed = Some((other, answer));
+            }
+            let times = if multiplexed.is_some() { 2.0 } else { 1.0 };
+            within("the books", async {
+                while scrape(&gate).get(&reason) != Some(&times) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
     }
 }
