@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::activity::Upload;
 use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::TRUNCATED;
@@ -41,7 +42,7 @@ impl RequestBody {
     /// `version` is that of the request.
     pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        peer.activity.uploading.set(incoming.is_some());
+        peer.activity.upload.set(if incoming.is_some() { Upload::Unasked } else { Upload::Over });
         RequestBody { incoming, http2: version == Version::HTTP_2, extra: None, peer: Rc::clone(peer) }
     }
 
@@ -89,7 +90,7 @@ impl RequestBody {
         {
             copies.send();
         }
-        self.peer.activity.uploading.set(false);
+        self.peer.activity.upload.set(Upload::Over);
         self.peer.activity.moved();
     }
 }
@@ -112,7 +113,11 @@ impl Body for RequestBody {
         if this.peer.activity.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
         }
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            this.peer.activity.await_client();
+            return Poll::Pending;
+        };
+        this.peer.activity.upload.set(Upload::Unasked);
         // The guard has seen these bytes before hyper made something of them.
         if this.peer.activity.refused().is_some() {
             this.peer.activity.broken.set(true);
@@ -175,7 +180,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.incoming.is_some() {
             self.peer.activity.unread.set(true);
-            self.peer.activity.uploading.set(false);
+            self.peer.activity.upload.set(Upload::Over);
         }
     }
 }

@@ -19,7 +19,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::Activity;
+use super::activity::{Activity, Upload};
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
 use super::exchange::Exchange;
@@ -230,7 +230,7 @@ async fn send(
     };
     let outcome = patiently(activity, sending).await;
     let mut answer = match outcome {
-        None if activity.uploading.get() => return Err(Lost::Fault(Fault::UploadTimeout)),
+        None if activity.upload.get() == Upload::Awaited => return Err(Lost::Fault(Fault::UploadTimeout)),
         None => return Err(Lost::Fault(Fault::AnswerTimeout)),
         Some(Ok(answer)) => answer,
         Some(Err(mut error)) => {

@@ -19,9 +19,9 @@ pub struct Limits {
     pub proxy_header_timeout: Duration,
     /// How long a connection without a request stays open.
     pub keep_alive: Duration,
-    /// Silence of a client in the middle of a request body, before an answer. Then 408.
+    /// Silence of a client whose request body an endpoint would take, before an answer. Then 408.
     pub upload_timeout: Duration,
-    /// Silence of an endpoint that has the whole request and has not begun to answer. Then 504.
+    /// An endpoint that neither answers nor takes more of the request. Then 504.
     pub answer_timeout: Duration,
     /// A response of which nothing moves, because the endpoint is silent or the client does not read. Then it is cut.
     pub stall_timeout: Duration,

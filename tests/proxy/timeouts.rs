@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use portico::proxy::Limits;
 use portico::snapshot::tries::{Limit, Tries};
+use portico::upstream::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::books::scrape;
-use crate::h2;
-use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream, within};
+use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream, upstream_of, within};
+use crate::{h2, h2_upstream};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -74,6 +75,41 @@ async fn a_client_that_does_not_send_its_body_gets_408() {
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
     assert_eq!(client.answer(false).await.status, 408);
     client.rest().await.unwrap_or_default();
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_take_the_body_costs_504() {
+    const BODY: u64 = 1 << 40;
+    let old = Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await;
+        stream.note("there");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let new = h2_upstream::endpoint(::h2::server::Builder::new(), |call| async move {
+        let _unread = call;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    for (protocol, address) in [(Protocol::Http1, old.address), (Protocol::Http2, new.address)] {
+        let routes = || vec![route(forward(vec![(1, upstream_of(protocol, "web", &[address]))]))];
+        // Long enough to connect, and shorter than the patience with clients.
+        let limits = Limits { answer_timeout: SHORT * 10, ..Limits::default() };
+        let gate = Gate::with(Options { limits, ..Options::default() }, routes()).await;
+        let client = gate.client().await;
+        let (mut reader, mut writer) = client.socket.into_split();
+        let upload = tokio::spawn(async move {
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY}\r\n\r\n");
+            drop(writer.write_all(head.as_bytes()).await);
+            while writer.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+        });
+        let mut answer = [0; 12];
+        within("an answer", reader.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(answer, *b"HTTP/1.1 504", "{protocol:?}");
+        let faults: Vec<_> = scrape(&gate).into_keys().filter(|name| name.starts_with("portico_faults")).collect();
+        assert_eq!(faults, ["portico_faults_total{reason=\"answer_timeout\"}"], "{protocol:?}");
+        upload.abort();
+    }
 }
 
 #[tokio::test]
