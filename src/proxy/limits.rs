@@ -28,6 +28,10 @@ pub struct Limits {
     /// Streams of a client's HTTP/2 connection that are open at a time. More are refused.
     pub max_streams: u32,
     /// What a client may send ahead of us on one stream of HTTP/2, and on all streams of a connection.
+    ///
+    /// The library also charges every frame that waits to be read what it is smaller than 256 bytes, and ends the connection
+    /// when that is more than half of the connection's window. So the window has to be much larger than a stream's: the
+    /// small messages of a few gRPC streams whose backends pause must fit.
     pub stream_window: u32,
     pub connection_window: u32,
     /// How often a connection of HTTP/2 is asked whether it is still there, and how long the answer may take.
@@ -76,7 +80,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(300),
             max_streams: 128,
             stream_window: 128 * 1024,
-            connection_window: 1024 * 1024,
+            connection_window: 16 * 1024 * 1024,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             tunnel_idle: Duration::from_secs(300),

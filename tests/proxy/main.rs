@@ -17,6 +17,7 @@ mod h2;
 mod h2_endings;
 mod h2_filters;
 mod h2_hostile;
+mod h2_small;
 mod h2_tls;
 mod h2_upstream;
 mod harness;
