@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::Phase;
+use super::activity::{Phase, poll_until};
 use super::connection::{LEAVE, Peer};
 use super::exchange;
 use super::fault::{FLOOD, UNREADABLE};
@@ -38,6 +38,8 @@ pub(crate) struct Streams {
     /// The stream whose task is about to be started.
     next: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
+    /// Since when the preface or a header is on its way, if it is not there.
+    pub(crate) unfinished: Cell<Option<Instant>>,
 }
 
 /// Serves all requests of a connection whose client begins with the preface of HTTP/2.
@@ -51,6 +53,7 @@ where
         open: Cell::new(0),
         next: RefCell::default(),
         flooded: Cell::new(false),
+        unfinished: Cell::new(Some(Instant::now())),
     });
     let service = {
         let streams = Rc::clone(&streams);
@@ -89,7 +92,14 @@ where
                 continue;
             }
             let idle = if leaving { LEAVE } else { limits.keep_alive };
-            std::task::ready!(activity.poll_patience(limits, idle, timer.as_mut(), cx));
+            let idle = activity.deadline(limits, idle);
+            let header = streams.unfinished.get().map(|since| since + limits.header_timeout);
+            let deadline = header.map_or(idle, |header| header.min(idle));
+            std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
+            if header == Some(deadline) {
+                // As on HTTP/1. Nothing else of the connection could be read before its end.
+                return Poll::Ready(());
+            }
             if streams.open.get() > 0 {
                 // Each stream has its own timer.
                 activity.moved();

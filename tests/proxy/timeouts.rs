@@ -8,6 +8,7 @@ use portico::upstream::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::books::scrape;
+use crate::frames::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Raw, block, frame};
 use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream, upstream_of, within};
 use crate::{h2, h2_upstream};
 
@@ -39,6 +40,37 @@ async fn a_slow_head_ends_the_connection() {
     client.send("GET / HTTP/1.1\r\nhost").await;
     assert_eq!(client.rest().await.unwrap(), b"");
     assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_head_ends_the_connection_of_http2_too() {
+    let endpoint = Endpoint::ok().await;
+    let gate = gate(Limits { header_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let head = block(&frames::GET);
+    let begun = [
+        frames::get(1)[..20].to_vec(),
+        frame(HEADERS, END_STREAM, 1, &head),
+        [frame(HEADERS, END_STREAM, 1, &head), frame(CONTINUATION, END_HEADERS, 1, &head)[..12].to_vec()].concat(),
+    ];
+    for bytes in begun {
+        for used in [false, true] {
+            let mut raw = Raw::connect(gate.address).await;
+            let mut bytes = bytes.clone();
+            if used {
+                raw.send(frames::get(1)).await;
+                raw.until("an answer", |frame| frame.kind == DATA && frame.payload == b"ok").await;
+                // The stream's number is the last byte of the frame's header.
+                bytes[8] = 3;
+            }
+            raw.send(bytes).await;
+            raw.rest().await;
+        }
+    }
+    // A preface that has begun, and one that ALPN has promised, are waited for as long.
+    let mut raw = Raw::silent(gate.address).await;
+    raw.send(&PREFACE[..20]).await;
+    assert_eq!(raw.rest().await, []);
+    assert_eq!(endpoint.log.requests().len(), 3);
 }
 
 #[tokio::test]
