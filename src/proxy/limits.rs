@@ -41,6 +41,8 @@ pub struct Limits {
     pub tunnel_idle: Duration,
     /// What such a connection still gets when its listener is gone.
     pub tunnel_leave: Duration,
+    /// What the requests of a connection still get to finish when its listener is gone. Then it is cut.
+    pub listener_leave: Duration,
     /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
     pub max_connections: usize,
     /// Connecting to one endpoint. Then the next is tried.
@@ -85,6 +87,7 @@ impl Default for Limits {
             ping_timeout: Duration::from_secs(20),
             tunnel_idle: Duration::from_secs(300),
             tunnel_leave: Duration::from_secs(60),
+            listener_leave: Duration::from_secs(60),
             max_connections: 65_536,
             connect_timeout: Duration::from_secs(5),
             max_answer_head: 64 * 1024,

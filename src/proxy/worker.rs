@@ -237,7 +237,10 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
             }
             Some(Command::Unbind(address, done)) => {
                 if let Some(bound) = bound.remove(&address) {
-                    leaving.push(bound.close().await);
+                    let group = bound.close().await;
+                    leaving.push(Rc::clone(&group));
+                    // Ends with its last connection.
+                    tokio::task::spawn_local(drain(vec![group], Instant::now() + worker.limits.listener_leave));
                 }
                 done.send(()).ok();
             }
