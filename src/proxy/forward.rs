@@ -141,10 +141,8 @@ pub(crate) async fn attempt(
         let connecting = pools.connect(upstream, address);
         let Some(end) = end else { return connecting.await };
         let began = Instant::now();
-        timeout_at(end, connecting).await.unwrap_or_else(|_| {
-            upstream.failed(address);
-            Err(ConnectFailure::TimedOut(address, began.elapsed()))
-        })
+        // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
+        timeout_at(end, connecting).await.unwrap_or_else(|_| Err(ConnectFailure::TimedOut(address, began.elapsed())))
     });
     let Some(connected) = patiently(&peer.activity, connect).await else {
         return Err(Lost::Unconnected(Fault::ConnectTimeout));
