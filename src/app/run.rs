@@ -295,6 +295,7 @@ async fn unready_when_leaving(ready: Ready, drain: Drain) {
 
 fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Config {
     let flags = &options.limits;
+    let connections = connections_that_fit(flags.max_connections.get());
     let limits = proxy::Limits {
         header_timeout: flags.client_header_timeout,
         max_head: flags.client_header_bytes,
@@ -304,7 +305,8 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
         tunnel_idle: flags.upgrade_idle_timeout,
         listener_leave: options.drain.timeout,
-        max_connections: connections_that_fit(flags.max_connections.get()),
+        max_connections: connections,
+        max_upstream_connections: connections,
         connect_timeout: flags.upstream_connect_timeout,
         upstream_idle: flags.upstream_idle_timeout,
         ..proxy::Limits::default()

@@ -88,7 +88,7 @@ struct ListeningArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Client connections in all; more wait until one closes
+    /// Client connections in all, and as many to backends; more wait until one closes
     #[arg(long, value_name = "NUMBER", default_value = "65536", env = "PORTICO_MAX_CONNECTIONS")]
     #[arg(value_parser = count::<10_000_000>)]
     max_connections: NonZeroUsize,

@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     /// The path after a rewrite is none.
     Rewrite,
     NoEndpoints,
+    /// No connection to an endpoint could be had, since there are too many.
+    Crowded,
     Refused,
     ConnectTimeout,
     AnswerTimeout,
@@ -90,6 +92,7 @@ impl Fault {
             Fault::Rule(Failure::Unsupported) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
             Fault::Rewrite => (Us, StatusCode::INTERNAL_SERVER_ERROR, "bad_rewrite", UNEXPECTED, false),
             Fault::NoEndpoints => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
+            Fault::Crowded => (Us, StatusCode::SERVICE_UNAVAILABLE, "no_room", "Too many requests at a time", true),
             Fault::Refused => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "refused", UNAVAILABLE, true),
             Fault::ConnectTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMING_OUT, true),
             Fault::AnswerTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "answer_timeout", TIMING_OUT, false),
@@ -382,6 +385,7 @@ mod tests {
             Fault::Rule(Failure::Unsupported),
             Fault::Rewrite,
             Fault::NoEndpoints,
+            Fault::Crowded,
             Fault::Refused,
             Fault::ConnectTimeout,
             Fault::AnswerTimeout,
@@ -395,7 +399,7 @@ mod tests {
             Fault::Protocol | Fault::Body | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
-            Fault::Rewrite | Fault::NoEndpoints | Fault::Refused | Fault::ConnectTimeout => {}
+            Fault::Rewrite | Fault::NoEndpoints | Fault::Crowded | Fault::Refused | Fault::ConnectTimeout => {}
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
             Fault::BadAnswer | Fault::NoAnswer => {}
         })

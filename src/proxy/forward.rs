@@ -133,7 +133,12 @@ pub(crate) async fn attempt(
                 // If one has gone stale the others may have too, and this request shall not find out about each.
                 break;
             }
-            outcome => return outcome,
+            outcome => {
+                if outcome.is_ok() {
+                    upstream.succeeded(address);
+                }
+                return outcome;
+            }
         }
     }
     // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
@@ -151,11 +156,13 @@ pub(crate) async fn attempt(
         Ok(connection) => send(peer, connection, request, upgrade, keep_copy).await,
         Err(error) => {
             tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-            Err(Lost::Unconnected(match error {
-                ConnectFailure::Foreign(_) => Fault::BadAnswer,
-                ConnectFailure::TimedOut(..) => Fault::ConnectTimeout,
-                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Fault::Refused,
-            }))
+            Err(match error {
+                ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
+                ConnectFailure::TimedOut(..) => Lost::Unconnected(Fault::ConnectTimeout),
+                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
+                // Another endpoint would need a connection as well.
+                ConnectFailure::NoRoom(..) => Lost::Fault(Fault::Crowded),
+            })
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct Limits {
     pub listener_leave: Duration,
     /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
     pub max_connections: usize,
+    /// Connections to endpoints of the whole process. When it is reached, who needs one waits for as long as connecting may
+    /// take, then 503.
+    pub max_upstream_connections: usize,
     /// Connecting to one endpoint. Then the next is tried.
     pub connect_timeout: Duration,
     /// Status line and header fields of an answer. More is a bad answer, 502.
@@ -89,6 +92,7 @@ impl Default for Limits {
             tunnel_leave: Duration::from_secs(60),
             listener_leave: Duration::from_secs(60),
             max_connections: 65_536,
+            max_upstream_connections: 65_536,
             connect_timeout: Duration::from_secs(5),
             max_answer_head: 64 * 1024,
             max_answer_fields: 100,

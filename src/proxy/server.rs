@@ -66,6 +66,7 @@ impl Proxy {
         let shared = Shared {
             snapshot: Arc::clone(&snapshot),
             connections: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            sockets: Arc::new(Semaphore::new(config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS))),
             handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
             limits: config.limits,
             tls: Arc::new(Terminator::new(&config.tls).map_err(io::Error::other)?),

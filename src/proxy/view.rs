@@ -13,7 +13,7 @@ use crate::snapshot::{Bind, Listener, Snapshot};
 /// Keys are addresses of parts of the snapshot, which are unique for as long as this keeps it alive.
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
-    /// Binds that were in earlier snapshots: until their sockets are closed, who comes there is served as before.
+    /// Binds that were in earlier snapshots: until their connections are closed, who comes there is served as before.
     retired: BTreeMap<SocketAddr, Arc<Bind>>,
     series: RefCell<HashMap<[usize; 3], Arc<Series>, foldhash::fast::FixedState>>,
     turns: RefCell<HashMap<usize, Turn, foldhash::fast::FixedState>>,
@@ -28,8 +28,18 @@ impl View {
     pub(crate) fn followed_by(&self, snapshot: Arc<Snapshot>) -> Self {
         let before = self.retired.iter().chain(&self.snapshot.binds);
         let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
-        let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).take(MOST_RETIRED).collect();
+        let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
         View { retired, ..View::new(snapshot) }
+    }
+
+    /// The same without the retired binds of addresses that are gone. None if there are none of these.
+    pub(crate) fn without(&self, is_gone: impl Fn(&SocketAddr) -> bool) -> Option<Self> {
+        if !self.retired.keys().any(&is_gone) {
+            return None;
+        }
+        let left = self.retired.iter().filter(|(address, _)| !is_gone(address));
+        let retired = left.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
+        Some(View { retired, ..View::new(Arc::clone(&self.snapshot)) })
     }
 
     /// What is served on an address we listen on.
@@ -78,9 +88,6 @@ impl View {
     }
 }
 
-/// Sockets are closed right after they leave the snapshot, so more than a few at a time have no clients any more.
-const MOST_RETIRED: usize = 64;
-
 /// Walks `0..total` in steps that have no factor in common with it, near the golden section: every number comes once in
 /// each round, and neighbors in time are far apart, so that a heavy backend is not asked in a row.
 struct Turn {
@@ -111,6 +118,23 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::host::HostMap;
+
+    fn snapshot(ports: std::ops::Range<u16>) -> Arc<Snapshot> {
+        let bind = || Arc::new(Bind { listeners: HostMap::new([]), tls: None });
+        Arc::new(Snapshot { binds: ports.map(|port| (([127, 0, 0, 1], port).into(), bind())).collect() })
+    }
+
+    #[test]
+    fn what_left_the_snapshot_is_known_until_it_is_gone() {
+        let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let view = View::new(snapshot(1..200)).followed_by(snapshot(1..100)).followed_by(snapshot(1..1));
+        assert!((1..200).all(|number| view.bind(&port(number)).is_some()));
+        let view = view.without(|address| address.port() > 1).unwrap();
+        assert!(view.bind(&port(1)).is_some() && view.bind(&port(2)).is_none());
+        assert!(view.without(|address| address.port() > 1).is_none(), "nothing to forget");
+        assert!(view.followed_by(snapshot(1..2)).retired.is_empty(), "it is back");
+    }
 
     #[test]
     fn every_share_is_exact() {

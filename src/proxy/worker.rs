@@ -40,8 +40,9 @@ pub(crate) struct Shared {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) stats: Arc<Stats>,
-    /// One permit per connection of the whole process.
+    /// One permit per connection of the whole process, of clients and to endpoints.
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) sockets: Arc<Semaphore>,
     pub(crate) tls: Arc<Terminator>,
     /// One permit per handshake of the whole process.
     pub(crate) handshakes: Arc<Semaphore>,
@@ -102,6 +103,7 @@ impl Worker {
         let ledger = Arc::clone(shared.stats.ledger(number));
         let dial = Dial {
             timeout: limits.connect_timeout,
+            sockets: shared.sockets,
             max_head: limits.max_answer_head,
             max_fields: limits.max_answer_fields,
             streams: limits.upstream_streams,
@@ -154,6 +156,14 @@ impl Worker {
             *view = Rc::new(view.followed_by(Arc::clone(current)));
         }
         Rc::clone(&view)
+    }
+
+    /// Forgets how addresses were served that left the snapshot and have no socket and no connection any more.
+    fn forget_binds(&self, is_gone: impl Fn(&SocketAddr) -> bool) {
+        let mut view = self.view.borrow_mut();
+        if let Some(next) = view.without(is_gone) {
+            *view = Rc::new(next);
+        }
     }
 
     /// Whether a peer begins its connections with a PROXY header.
@@ -210,6 +220,9 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
                 worker.pools.sweep();
                 worker.mirrors.sweep();
                 leaving.retain(|group| !group.is_empty());
+                worker.forget_binds(|address| {
+                    !bound.contains_key(address) && leaving.iter().all(|group| group.address != *address)
+                });
                 continue;
             }
         };

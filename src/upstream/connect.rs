@@ -10,14 +10,18 @@ use http_body::Body;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Traffic;
+use super::socket::Socket;
 
 /// How connections to endpoints are made.
 #[derive(Clone, Debug)]
 pub struct Dial {
     pub timeout: Duration,
+    /// One permit per connection of the whole process to an endpoint.
+    pub sockets: Arc<Semaphore>,
     /// Size of the head of an answer, and of the trailers.
     pub max_head: usize,
     pub max_fields: usize,
@@ -36,6 +40,8 @@ pub enum ConnectFailure {
     Refused(SocketAddr),
     #[error("{0} does not speak HTTP/2 without TLS; is the appProtocol of the Service port right?")]
     Foreign(SocketAddr),
+    #[error("no connection to {0} was begun, since there were too many for {1:?}; see --max-connections")]
+    NoRoom(SocketAddr, Duration),
     #[error("cannot connect to {0}: {1}")]
     Failed(SocketAddr, io::Error),
 }
@@ -46,6 +52,7 @@ impl ConnectFailure {
             io::ErrorKind::TimedOut => ConnectFailure::TimedOut(address, patience),
             io::ErrorKind::ConnectionRefused => ConnectFailure::Refused(address),
             io::ErrorKind::InvalidData => ConnectFailure::Foreign(address),
+            io::ErrorKind::QuotaExceeded => ConnectFailure::NoRoom(address, patience),
             _ => ConnectFailure::Failed(address, error),
         }
     }
@@ -55,6 +62,7 @@ impl ConnectFailure {
             ConnectFailure::TimedOut(..) => io::ErrorKind::TimedOut,
             ConnectFailure::Refused(_) => io::ErrorKind::ConnectionRefused,
             ConnectFailure::Foreign(_) => io::ErrorKind::InvalidData,
+            ConnectFailure::NoRoom(..) => io::ErrorKind::QuotaExceeded,
             ConnectFailure::Failed(_, error) => error.kind(),
         }
     }
@@ -62,18 +70,23 @@ impl ConnectFailure {
 
 impl Dial {
     /// A socket to the endpoint.
-    pub(super) async fn open(&self, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<TcpStream, ConnectFailure> {
+    pub(super) async fn open(&self, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<Socket, ConnectFailure> {
+        // Without a limit, streams that cost a client nothing would take the sockets that other clients need.
+        let Ok(Ok(place)) = timeout(self.timeout, Arc::clone(&self.sockets).acquire_owned()).await else {
+            traffic.no_room.add(1);
+            return Err(ConnectFailure::NoRoom(address, self.timeout));
+        };
         let outcome = match timeout(self.timeout, TcpStream::connect(address)).await {
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
             Ok(outcome) => outcome,
         };
         let outcome = outcome.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        outcome.map_err(|error| {
+        outcome.map(|stream| Socket::new(stream, place)).map_err(|error| {
             let failure = ConnectFailure::new(address, error, self.timeout);
             let count = match failure {
                 ConnectFailure::TimedOut(..) => &traffic.timed_out,
                 ConnectFailure::Refused(_) => &traffic.refused,
-                ConnectFailure::Foreign(_) | ConnectFailure::Failed(..) => &traffic.failed,
+                ConnectFailure::Foreign(_) | ConnectFailure::NoRoom(..) | ConnectFailure::Failed(..) => &traffic.failed,
             };
             count.add(1);
             failure

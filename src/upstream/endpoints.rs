@@ -161,7 +161,7 @@ impl Upstream {
         }
     }
 
-    /// A connection was made, or one is there that works.
+    /// A connection was made, or an answer came over one that was there.
     pub fn succeeded(&self, address: SocketAddr) {
         if !self.is_ailing() {
             return;

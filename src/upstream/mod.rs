@@ -15,6 +15,7 @@ mod health;
 mod http2;
 mod pool;
 mod registry;
+mod socket;
 mod traffic;
 
 pub use connect::{ConnectFailure, Dial};

@@ -93,7 +93,6 @@ where
             // Its age says little: an endpoint that closes such a connection says what it has not seen.
             let lease = pool.lines.borrow().get(&address)?.lease()?;
             self.traffic.reused.add(1);
-            upstream.succeeded(address);
             let sender = Sender::Http2(lease);
             return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
         }
@@ -106,7 +105,6 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        upstream.succeeded(address);
         let sender = Sender::Http1(newest.sender);
         Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
@@ -119,6 +117,9 @@ where
         // Before there is a connection: who connects is a request in progress, too.
         let load = upstream.load(address);
         let pool = self.pool(upstream);
+        if self.dial.sockets.available_permits() == 0 {
+            self.shed();
+        }
         let connected = match upstream.key.protocol {
             Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
             Protocol::Http2 => {
@@ -128,6 +129,8 @@ where
         };
         match &connected {
             Ok(_) => upstream.succeeded(address),
+            // Which says nothing about the endpoint.
+            Err(ConnectFailure::NoRoom(..)) => {}
             Err(_) => upstream.failed(address),
         }
         Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
@@ -161,6 +164,18 @@ where
             });
             true
         });
+    }
+
+    /// Closes an idle connection, since somebody needs its place.
+    fn shed(&self) {
+        for pool in self.upstreams.borrow().values() {
+            let mut endpoints = pool.idle.borrow_mut();
+            if let Some(idle) = endpoints.values_mut().find(|idle| !idle.is_empty()) {
+                // The oldest of them.
+                idle.remove(0);
+                return;
+            }
+        }
     }
 
     fn pool(&self, upstream: &Arc<Upstream>) -> Rc<Pool<B>> {

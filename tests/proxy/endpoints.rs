@@ -6,6 +6,7 @@ use portico::proxy::Limits;
 use portico::snapshot::rule::{Action, Backend, Failure, Filters, Split, Target};
 use portico::snapshot::tries::{Limit, Tries};
 
+use crate::books::scrape;
 use crate::harness::{Endpoint, Gate, Options, Route, forward, reserve, route, to, trying, upstream};
 
 #[tokio::test]
@@ -232,4 +233,88 @@ async fn a_named_endpoint_serves_once_it_is_resolved() {
     assert_eq!(client.get("/").await.status, 503);
     upstream.set_resolved("db.example", vec![endpoint.address.ip()]);
     assert_eq!(client.get("/").await.text(), "ok");
+}
+
+/// Two connections to endpoints for the whole process, and little patience.
+fn narrow() -> Options {
+    let limits = Limits {
+        max_upstream_connections: 2,
+        connect_timeout: std::time::Duration::from_millis(100),
+        ..Limits::default()
+    };
+    Options { limits, ..Options::default() }
+}
+
+#[tokio::test]
+async fn connections_to_endpoints_have_a_limit() {
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let told = std::sync::Arc::clone(&go);
+    let endpoint = Endpoint::scripted(move |mut stream, _| {
+        let told = std::sync::Arc::clone(&told);
+        async move {
+            while stream.request().await.is_some() {
+                told.notified().await;
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let gate = Gate::with(narrow(), to(endpoint.address)).await;
+    let mut busy = [gate.client().await, gate.client().await];
+    for client in &mut busy {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    }
+    endpoint.log.until("two requests", |log| log.requests().len() == 2).await;
+    let answer = gate.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("Too many requests at a time"), "{}", answer.text());
+    assert_eq!(scrape(&gate)["portico_faults_total{reason=\"no_room\"}"], 1.0);
+    // Nobody thinks ill of the endpoint, and whose turn it is gets the place of who is done.
+    go.notify_one();
+    go.notify_one();
+    for client in &mut busy {
+        assert_eq!(client.answer(false).await.text(), "ok");
+    }
+    go.notify_one();
+    assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    assert_eq!(endpoint.log.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_needed_ones() {
+    let (one, two, three) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
+    let named = |path, name, endpoint: &Endpoint| Route {
+        path,
+        ..route(forward(vec![(1, upstream(name, &[endpoint.address]))]))
+    };
+    let routes = vec![named("/one", "one", &one), named("/two", "two", &two), named("/three", "three", &three)];
+    let gate = Gate::with(narrow(), routes).await;
+    let mut client = gate.client().await;
+    for path in ["/one", "/two", "/three", "/one"] {
+        assert_eq!(client.get(path).await.text(), "ok", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_no_sign_of_health_before_there_is_an_answer() {
+    let dying = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        // The node dies, and nobody says so.
+        stream.rest().await;
+    })
+    .await;
+    let other = Endpoint::ok().await;
+    let limits = Limits { answer_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let upstream = upstream("web", &[dying.address]);
+    let routes = vec![route(forward(vec![(1, upstream.clone())]))];
+    let gate = Gate::with(Options { limits, ..Options::default() }, routes).await;
+    assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    upstream.failed(dying.address);
+    assert_eq!(gate.client().await.get("/").await.status, 504);
+    let addresses = [dying.address, other.address].map(portico::upstream::Address::Ip).to_vec();
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses, ..Default::default() });
+    for turn in 0..4 {
+        assert_eq!(upstream.next(turn, &[]), Some(other.address), "the other is still passed over");
+    }
 }

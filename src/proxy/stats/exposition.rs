@@ -180,11 +180,12 @@ const GAUGES: [Part<Ledger, u64>; 4] = [
 
 type Outcome = (&'static str, fn(&Traffic) -> &Count);
 
-const OUTCOMES: [Outcome; 4] = [
+const OUTCOMES: [Outcome; 5] = [
     ("connected", |traffic| &traffic.connected),
     ("refused", |traffic| &traffic.refused),
     ("timed_out", |traffic| &traffic.timed_out),
     ("failed", |traffic| &traffic.failed),
+    ("no_room", |traffic| &traffic.no_room),
 ];
 
 impl Labels {
