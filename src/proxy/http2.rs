@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use h2::Reason;
 use http::StatusCode;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -23,10 +24,11 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::{Phase, poll_until};
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, UNREADABLE};
+use super::fault::{FLOOD, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
+use super::refusal::Glimpse;
 use super::request;
 use super::stats::Present;
 
@@ -40,6 +42,9 @@ pub(crate) struct Streams {
     pub(crate) flooded: Cell<bool>,
     /// Since when the preface or a header is on its way, if it is not there.
     pub(crate) unfinished: Cell<Option<Instant>>,
+    /// Heads that came, and requests that were made of them.
+    pub(crate) opened: Cell<u64>,
+    handed: Cell<u64>,
 }
 
 /// Serves all requests of a connection whose client begins with the preface of HTTP/2.
@@ -54,10 +59,13 @@ where
         next: RefCell::default(),
         flooded: Cell::new(false),
         unfinished: Cell::new(Some(Instant::now())),
+        opened: Cell::new(0),
+        handed: Cell::new(0),
     });
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
+            streams.handed.set(streams.handed.get() + 1);
             let stream = Rc::new(streams.connection.stream(streams.enter()));
             streams.next.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
@@ -78,10 +86,12 @@ where
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, FLOOD);
-                } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, UNREADABLE);
+                let mistake = outcome.err().as_ref().and_then(their_mistake);
+                if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
+                    exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
+                } else if mistake.is_some() {
+                    let account = Fault::Unreadable.account();
+                    exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
                 }
                 return Poll::Ready(());
             }
@@ -113,6 +123,8 @@ where
         }
     })
     .await;
+    // Not before: until then, the library may have heads that it has not made requests of.
+    peer.worker.faults(REFUSED_STREAM, streams.opened.get().saturating_sub(streams.handed.get()));
 }
 
 fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
@@ -133,10 +145,10 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     http
 }
 
-/// The client broke the rules of HTTP/2, so that the connection had to end.
-fn is_their_mistake(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && !error.is_io())
+/// Which rule of HTTP/2 the client broke, so that the connection had to end.
+fn their_mistake(error: &hyper::Error) -> Option<Reason> {
+    let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    error.is_library().then(|| error.reason()).flatten()
 }
 
 impl Streams {
