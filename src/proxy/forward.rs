@@ -204,7 +204,7 @@ pub(crate) enum Lost {
     Unsent,
     /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
     Unprocessed,
-    /// The connection closed before the answer began.
+    /// The connection closed before a byte of the answer came.
     Unanswered,
     Fault(Fault),
 }
@@ -281,7 +281,11 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            let lost = Lost::by(&error);
+            let lost = match Lost::by(&error) {
+                // Who has begun to answer has looked at it.
+                Lost::Unanswered if connection.has_begun_to_answer() => Lost::Fault(Fault::NoAnswer),
+                lost => lost,
+            };
             if let Copying::Lend = copying {
                 let unprocessed = request.take_if(|_| matches!(lost, Lost::Unprocessed));
                 *request = unprocessed.and_then(recall);

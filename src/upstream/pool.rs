@@ -17,6 +17,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use super::http2::{Lease, Lines};
+use super::socket::Heard;
 use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
@@ -48,6 +49,7 @@ struct Pool<B> {
 
 struct Idle<B> {
     sender: SendRequest<B>,
+    heard: Heard,
     since: Instant,
 }
 
@@ -63,7 +65,7 @@ pub struct Connection<B> {
 }
 
 enum Sender<B> {
-    Http1(SendRequest<B>),
+    Http1(SendRequest<B>, Heard),
     Http2(Lease<B>),
 }
 
@@ -105,7 +107,7 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        let sender = Sender::Http1(newest.sender);
+        let sender = Sender::Http1(newest.sender, newest.heard);
         Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
     }
 
@@ -121,7 +123,9 @@ where
             self.shed();
         }
         let connected = match upstream.key.protocol {
-            Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
+            Protocol::Http1 => {
+                self.dial.connect(address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
+            }
             Protocol::Http2 => {
                 let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
                 lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
@@ -200,9 +204,17 @@ impl<B: Body + 'static> Connection<B> {
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         match &mut self.sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http1(sender, heard) => {
+                heard.ask();
+                Either::Left(sender.try_send_request(request))
+            }
             Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
         }
+    }
+
+    /// Whether a byte of the answer has come. Only told of connections that are not shared.
+    pub fn has_begun_to_answer(&self) -> bool {
+        matches!(&self.sender, Sender::Http1(_, heard) if heard.has_begun())
     }
 
     /// Whether other requests share it.
@@ -214,19 +226,19 @@ impl<B: Body + 'static> Connection<B> {
     pub fn keep(self) {
         let Connection { sender, address, pool, .. } = self;
         // A place on a shared connection is given back by dropping it.
-        let Sender::Http1(mut sender) = sender else { return };
+        let Sender::Http1(mut sender, heard) = sender else { return };
         if sender.is_closed() {
             return;
         }
         if sender.is_ready() {
-            pool.store(address, sender);
+            pool.store(address, sender, heard);
             return;
         }
         // The answer is complete but the request is still being written. The task lives no longer than the connection,
         // and that no longer than the peer and the body of the request let it.
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
-                pool.store(address, sender);
+                pool.store(address, sender, heard);
             }
         });
     }
@@ -234,11 +246,11 @@ impl<B: Body + 'static> Connection<B> {
 
 impl<B> Pool<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(&self, address: SocketAddr, sender: SendRequest<B>) {
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>, heard: Heard) {
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
         if idle.len() < self.per_endpoint {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, heard, since: Instant::now() });
         }
     }
 }
