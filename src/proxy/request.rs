@@ -50,8 +50,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
                 Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
             };
             answer.map(|mut answer| {
-                edit_answer(&mut answer, &backend.filters);
-                edit_answer(&mut answer, &rule.filters);
+                finish(&mut answer, &exchange.id, &[&backend.filters, &rule.filters]);
                 answer
             })
         }
@@ -63,13 +62,14 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         exchange.fault = Some(account.word);
         // Whoever wrote that and whoever passed it on may not agree where the next request begins.
         close |= account.status == StatusCode::BAD_REQUEST;
-        manners.answer(&account, &exchange.id).map(Source::Ours)
+        let mut answer = manners.answer(&account, &exchange.id).map(Source::Ours);
+        finish(&mut answer, &exchange.id, &[]);
+        answer
     });
     if let Some(grant) = exchange.grant.take() {
         grant.apply(answer.headers_mut());
     }
     exchange.status = Some(answer.status());
-    answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
     // HTTP/2 has no such field; its connections are told to end as a whole.
     if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -126,7 +126,7 @@ fn decide<'v>(
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;
     let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
-    let Some(path) = path else { return Ok(Decision::Answer(about_the_server())) };
+    let Some(path) = path else { return Ok(Decision::Answer(about_the_server(&exchange.id))) };
     let name = host.name();
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
@@ -151,7 +151,7 @@ fn decide<'v>(
             if let Some(cors) = &rule.filters.cors
                 && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
             {
-                edit_answer(&mut answer, &rule.filters);
+                finish(&mut answer, &exchange.id, &[&rule.filters]);
                 return Ok(Decision::Answer(answer));
             }
             let host = host.written.to_str().unwrap_or_default();
@@ -160,7 +160,7 @@ fn decide<'v>(
             *answer.status_mut() = redirect.status;
             let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
             answer.headers_mut().insert(LOCATION, location);
-            edit_answer(&mut answer, &rule.filters);
+            finish(&mut answer, &exchange.id, &[&rule.filters]);
             return Ok(Decision::Answer(answer));
         }
         Action::Fail(failure) => {
@@ -174,8 +174,7 @@ fn decide<'v>(
     if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref())
         && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
     {
-        edit_answer(&mut answer, &backend.filters);
-        edit_answer(&mut answer, &rule.filters);
+        finish(&mut answer, &exchange.id, &[&backend.filters, &rule.filters]);
         return Ok(Decision::Answer(answer));
     }
     let upstream = match &backend.target {
@@ -252,16 +251,20 @@ fn rewrite<B>(request: &mut Request<B>, path: &Path<'_>, filters: &[&Filters]) -
     Ok(())
 }
 
-fn edit_answer(answer: &mut Response<Source>, filters: &Filters) {
-    if let Some(edits) = &filters.response_headers {
-        edits.apply(answer.headers_mut());
+/// The request's id, unless the endpoint has given one, and then the filters, which may change that, too.
+fn finish(answer: &mut Response<Source>, id: &HeaderValue, filters: &[&Filters]) {
+    let headers = answer.headers_mut();
+    headers.entry(X_REQUEST_ID).or_insert_with(|| id.clone());
+    for edits in filters.iter().filter_map(|filters| filters.response_headers.as_ref()) {
+        edits.apply(headers);
     }
 }
 
 /// `OPTIONS *` asks what the server can do, and the server is us.
-fn about_the_server() -> Response<Source> {
+fn about_the_server(id: &HeaderValue) -> Response<Source> {
     let mut answer = Response::new(Source::Ours(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer.headers_mut().insert(ALLOW, METHODS);
+    finish(&mut answer, id, &[]);
     answer
 }
