@@ -362,7 +362,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
-const FRESH: Duration = Duration::from_secs(3);
+pub(super) const FRESH: Duration = Duration::from_secs(3);
 
 /// Endpoints that one request may try to connect to, if its rule says nothing about it.
 pub(crate) const ENDPOINTS: usize = 3;

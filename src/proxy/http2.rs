@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use h2::Reason;
-use http::StatusCode;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -24,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::{Phase, poll_until};
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, Fault, REFUSED_STREAM};
+use super::fault::{FLOOD, FLOOD_STATUS, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
@@ -88,7 +87,7 @@ where
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 let mistake = outcome.err().as_ref().and_then(their_mistake);
                 if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
-                    exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
+                    exchange::unreadable(&peer, Glimpse::default(), FLOOD_STATUS, FLOOD, None, 0);
                 } else if mistake.is_some() {
                     let account = Fault::Unreadable.account();
                     exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);

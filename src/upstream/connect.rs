@@ -126,8 +126,8 @@ impl Dial {
     }
 }
 
-/// Asking hyper for exactly its own default makes it keep the fields of every answer on the heap.
-const HYPER_FIELDS: usize = 100;
+/// Asking hyper for exactly its own default makes it keep the fields of every message on the heap.
+pub const HYPER_FIELDS: usize = 100;
 
 /// What may be read ahead of the reader of a body.
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;

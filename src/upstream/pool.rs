@@ -57,8 +57,6 @@ struct Idle<B> {
 pub struct Connection<B> {
     sender: Sender<B>,
     pub address: SocketAddr,
-    /// It served a request before, so its peer may have closed it meanwhile.
-    pub reused: bool,
     /// What it counts for while it has a request.
     _load: Option<Load>,
     pool: Rc<Pool<B>>,
@@ -96,7 +94,7 @@ where
             let lease = pool.lines.borrow().get(&address)?.lease()?;
             self.traffic.reused.add(1);
             let sender = Sender::Http2(lease);
-            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
+            return Some(Connection { sender, address, _load: upstream.load(address), pool });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
@@ -108,7 +106,7 @@ where
         drop(endpoints);
         self.traffic.reused.add(1);
         let sender = Sender::Http1(newest.sender, newest.heard);
-        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
+        Some(Connection { sender, address, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -137,7 +135,7 @@ where
             Err(ConnectFailure::NoRoom(..)) => {}
             Err(_) => upstream.failed(address),
         }
-        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
+        Ok(Connection { sender: connected?, address, _load: load, pool })
     }
 
     /// Counts a request that is sent again.

@@ -200,6 +200,8 @@ fn every_fault_of_the_page_has_a_case() {
     let root = env!("CARGO_MANIFEST_DIR");
     let page = std::fs::read_to_string(format!("{root}/docs/faults.md")).unwrap();
     let words = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    // What is counted under a name of its own happens before there is a request.
+    let words = words.filter(|word| !word.starts_with("portico_"));
     let here = |word: &str| CASES.iter().any(|case| case.word == word);
     for word in words.filter(|word| !here(word)) {
         let (_, file) = ELSEWHERE.iter().find(|(known, _)| *known == word).expect(word);

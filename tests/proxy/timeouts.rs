@@ -171,6 +171,7 @@ async fn clients_beyond_the_limit_wait_for_their_turn() {
     assert_eq!(endpoint.log.requests().len(), 3);
     drop(first);
     assert_eq!(third.answer(false).await.status, 200);
+    assert_eq!(scrape(&gate)["portico_connections_delayed_total"], 1.0);
 }
 
 /// Which worker gets a client is the system's choice, so each must be able to take it.
