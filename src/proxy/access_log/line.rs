@@ -15,7 +15,7 @@ use crate::proxy::stats::Labels;
 pub(super) fn write_json(record: &Record, line: &mut String) {
     let labels = record.labels.as_deref();
     let text = |label: fn(&Labels) -> &Arc<str>| labels.map(label).filter(|text| !text.is_empty()).map(|text| &**text);
-    let text = serde_json::to_string(&Line {
+    let fields = Line {
         time: time(record),
         client: record.client,
         method: record.method.as_ref().map(Method::as_str),
@@ -37,8 +37,11 @@ pub(super) fn write_json(record: &Record, line: &mut String) {
         request_id: record.id.as_ref().map(lossy),
         fault: record.fault,
         user_agent: record.agent.as_ref().map(lossy),
-    });
-    line.push_str(&text.expect("strings and numbers only"));
+    };
+    // Into the memory of the line before.
+    let mut bytes = std::mem::take(line).into_bytes();
+    serde_json::to_writer(&mut bytes, &fields).expect("strings and numbers only");
+    *line = String::from_utf8(bytes).expect("JSON is UTF-8");
 }
 
 /// The fields in the order they are written. Borrowed, since this is a good part of what a request costs.
@@ -50,7 +53,7 @@ struct Line<'r> {
     tls: Option<&'r str>,
     sni: Option<&'r str>,
     host: Option<Cow<'r, str>>,
-    path: Option<String>,
+    path: Option<Cow<'r, str>>,
     protocol: Option<&'r str>,
     status: u16,
     bytes_in: u64,
@@ -114,11 +117,11 @@ fn protocol(record: &Record) -> Option<&'static str> {
 }
 
 /// As it was sent. HTTP/2 sends the host apart.
-fn path(record: &Record) -> Option<String> {
+fn path(record: &Record) -> Option<Cow<'_, str>> {
     let target = record.target.as_ref()?;
     Some(match target.path_and_query() {
-        Some(path) if record.version == Some(Version::HTTP_2) => path.to_string(),
-        _ => target.to_string(),
+        Some(path) if record.version == Some(Version::HTTP_2) || target.authority().is_none() => path.as_str().into(),
+        _ => target.to_string().into(),
     })
 }
 
