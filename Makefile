@@ -36,7 +36,7 @@ audit: setup ## Compare the dependencies with the advisory database (needs the n
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Portico beside nginx, edits and memory, instructions per request (ten minutes on a quiet machine)
+bench: setup ## Portico beside nginx, floods, instructions per request, edits and memory (ten minutes on a quiet machine)
 	@bash scripts/bench.sh
 
 .PHONY: soak
