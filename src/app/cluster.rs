@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -13,13 +14,16 @@ use super::overlap::Overlap;
 use crate::args::{ClusterAccess, ClusterOptions};
 use crate::k8s::{Access, Counters, Delivery, Installed, Source};
 use crate::ready::{Ready, ReadyGuard};
+use crate::status::Desk;
 use crate::store::Batch;
 use crate::telemetry;
 
 /// A cluster that is a source of objects, and what is pending of it.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    source: Source,
+    pub(super) source: Source,
+    /// Where verdicts on its objects are told.
+    pub(super) desk: Option<Desk>,
     /// What is installed, as far as is known.
     pub(super) installed: Arc<Installed>,
     /// Every kind was listed once.
@@ -48,7 +52,7 @@ impl Cluster {
         let source = Source::start(access, connection, options.namespaces.clone());
         // On its own, since it ends with the source, or when there is nothing more to say.
         tokio::spawn(say_what_is_missing(source.waiting_for(), ready.guard("the API server")));
-        Ok(Cluster { source, installed: Arc::default(), complete: false, patience: None, since: None })
+        Ok(Cluster { source, desk: None, installed: Arc::default(), complete: false, patience: None, since: None })
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -62,7 +66,7 @@ impl Cluster {
 
     /// Takes a delivery over, and what it says about objects to the store.
     pub(super) fn take(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut Overlap>) {
-        let Delivery { batch, refused, installed, complete, since, .. } = delivery;
+        let Delivery { batch, observed, refused, installed, complete, since } = delivery;
         for (id, refused) in refused {
             match refused {
                 Some(refused) => {
@@ -74,7 +78,15 @@ impl Cluster {
         }
         if let Some(installed) = installed {
             tell_installed(&self.installed, &installed);
+            control.installed(installed.clone());
+            if let Some(desk) = &self.desk {
+                desk.installed(installed.clone());
+            }
             self.installed = installed;
+        }
+        if let Some(desk) = &self.desk {
+            // Before the verdicts: one that speaks of an older generation than was seen is not told.
+            observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));
         }
         self.complete |= complete;
         self.since = self.since.or(since);
@@ -123,7 +135,7 @@ impl Cluster {
 }
 
 /// Holds readiness back until everything was listed once, and names what was not yet.
-async fn say_what_is_missing(mut waiting_for: tokio::sync::watch::Receiver<Vec<String>>, guard: ReadyGuard) {
+async fn say_what_is_missing(mut waiting_for: watch::Receiver<Vec<String>>, guard: ReadyGuard) {
     loop {
         {
             let missing = waiting_for.borrow_and_update();

@@ -11,6 +11,7 @@ use crate::api::{Kind, ObjectId};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{Compiler, Inputs};
+use crate::k8s::Installed;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
 use crate::store::{Batch, Changes, Store};
@@ -29,8 +30,10 @@ pub(super) struct Control {
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
-    /// The verdicts of the compiler, joined with `binds`.
+    /// The verdicts of the compiler, joined with `binds` and with what is installed.
     verdicts: Verdicts,
+    /// What a cluster has of our kinds; None without one.
+    installed: Option<Arc<Installed>>,
     /// What was thought of objects before their verdict changed, since the last `take_news`.
     before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
@@ -63,6 +66,7 @@ impl Control {
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
+            installed: None,
             before: BTreeMap::new(),
         }
     }
@@ -123,6 +127,15 @@ impl Control {
         refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
     }
 
+    /// Takes over what is installed in the cluster.
+    pub(super) fn installed(&mut self, installed: Arc<Installed>) {
+        self.installed = Some(installed);
+        let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
+        for id in classes {
+            self.join(id);
+        }
+    }
+
     /// Every verdict as of now.
     pub(super) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
@@ -149,7 +162,11 @@ impl Control {
     fn join(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
             let bind = |address: SocketAddr| self.binds.get(&address).cloned();
-            status::join(verdict, &bind).map_or_else(|| verdict.clone(), Arc::new)
+            let joined = match (id.kind, &self.installed) {
+                (Kind::GatewayClass, Some(installed)) => status::with_installed(verdict, installed),
+                _ => status::join(verdict, &bind),
+            };
+            joined.map_or_else(|| verdict.clone(), Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),

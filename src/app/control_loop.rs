@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::announce::Announcer;
 use super::cluster::Cluster;
-use super::control::Control;
+use super::control::{Control, News};
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::tell;
 use super::views::Question;
 use crate::k8s::Delivery;
 use crate::manifests::{Changed, Manifests, Refusal, Update, Watcher};
@@ -83,6 +84,7 @@ impl ControlLoop {
                 () = self.retry.due() => {
                     self.reconcile().await;
                     let news = self.control.take_news();
+                    self.tell(&news);
                     self.announcer.verdicts(&news, &self.control, &self.files.manifests);
                 }
                 Some(question) = questions.recv() => question.answer(&self.control),
@@ -146,6 +148,8 @@ impl ControlLoop {
             self.reconcile().await;
         }
         let news = self.control.take_news();
+        // What a status says is being served already.
+        self.tell(&news);
         if let Some(first) = self.first.take() {
             // Before anything is printed: nobody who does not read it may keep us from being ready.
             drop(first);
@@ -153,6 +157,12 @@ impl ControlLoop {
             self.announcer.start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {
             self.announcer.edit(&news, &self.control, &self.files.manifests, &self.files.update, took);
+        }
+    }
+
+    fn tell(&self, news: &News) {
+        if let Some(desk) = self.cluster.as_ref().and_then(|cluster| cluster.desk.as_ref()) {
+            tell::want(desk, news);
         }
     }
 

@@ -17,6 +17,7 @@ mod host_addresses;
 mod meters;
 mod overlap;
 mod run;
+mod tell;
 mod views;
 mod watch_meters;
 

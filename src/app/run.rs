@@ -21,6 +21,7 @@ use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::tell::Telling;
 use super::views::{Inside, Outside};
 use super::watch_meters::WatchMeters;
 use crate::admin;
@@ -33,6 +34,7 @@ use crate::proxy::access_log::{self, AccessLog};
 use crate::proxy::{self, Proxy, Stats};
 use crate::ready::Ready;
 use crate::snapshot::Snapshot;
+use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::Registry;
 use crate::upstream::dns::Dns;
@@ -68,11 +70,17 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         .context("cannot start the workers")?;
     let proxy = Arc::new(proxy);
 
-    let cluster = match &options.cluster {
+    let mut cluster = match &options.cluster {
         Some(cluster) => Some(Cluster::start(cluster, &ready).await?),
         None => None,
     };
     let mut metrics = Metrics::new(started);
+    let telling = cluster.as_mut().zip(options.cluster.as_ref()).map(|(cluster, flags)| {
+        let writes = Writes::register(metrics.registry());
+        let telling = Telling::start(cluster, flags, &options.gateways, writes, drain.clone());
+        cluster.desk = Some(telling.desk());
+        telling
+    });
     if let Some(cluster) = &cluster {
         metrics.registry().register_collector(Box::new(WatchMeters(cluster.counters())));
     }
@@ -133,6 +141,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     };
     controlling.abort();
     drain_until(&proxy, until, &drain).await;
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     conducting.abort();
     // The last requests are often the ones that somebody will ask about.
     tokio::task::block_in_place(|| access_log.finish());

@@ -27,6 +27,10 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_WATCH_NAMESPACES")]
     #[arg(value_parser = namespace)]
     watch_namespaces: Vec<String>,
+
+    /// Namespace of the Lease portico-leader, whose holder writes statuses; without it that of our Pod, else portico-system
+    #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = namespace)]
+    leader_election_namespace: Option<String>,
 }
 
 /// A cluster that is a source of objects.
@@ -35,6 +39,8 @@ pub struct ClusterOptions {
     pub access: ClusterAccess,
     /// Each once; empty for all.
     pub namespaces: Vec<String>,
+    /// Where the replicas elect who writes; without it wherever this one runs.
+    pub election_namespace: Option<String>,
 }
 
 /// Who says where the API server is and who we are.
@@ -49,13 +55,14 @@ pub enum ClusterAccess {
 impl ClusterArgs {
     /// `others`: whether objects come from elsewhere too.
     pub(super) fn resolve(self, others: bool, in_cluster: bool) -> Result<Option<ClusterOptions>, UsageError> {
-        let ClusterArgs { kubernetes, kubeconfig, context, watch_namespaces } = self;
+        let ClusterArgs { kubernetes, kubeconfig, context, watch_namespaces, leader_election_namespace } = self;
         let named = kubeconfig.is_some() || context.is_some();
         if !kubernetes && others {
             let given = [
                 ("--kubeconfig", kubeconfig.is_some()),
                 ("--context", context.is_some()),
                 ("--watch-namespaces", !watch_namespaces.is_empty()),
+                ("--leader-election-namespace", leader_election_namespace.is_some()),
             ];
             return match given.into_iter().find(|(_, given)| *given) {
                 Some((flag, _)) => Err(UsageError::NeedsKubernetes { flag }),
@@ -74,7 +81,7 @@ impl ClusterArgs {
                 namespaces.push(namespace);
             }
         }
-        Ok(Some(ClusterOptions { access, namespaces }))
+        Ok(Some(ClusterOptions { access, namespaces, election_namespace: leader_election_namespace }))
     }
 }
 

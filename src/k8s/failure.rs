@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::client::chain;
+
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {
     /// The object changed since it was read.
@@ -59,20 +61,6 @@ impl From<kube::Error> for Failure {
             _ => Failure::Unreachable(format!("{} {}", status.code, status.message)),
         }
     }
-}
-
-/// An error with all its causes: the outermost of a client says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Waits no longer than that for an answer.

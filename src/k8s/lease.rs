@@ -53,8 +53,13 @@ impl Seat {
 }
 
 /// Stands for election until `stop`, and says in `leading` whether it is won; then gives the Lease back, so that a
-/// successor need not wait for it to run out.
-pub async fn campaign(client: Client, seat: Seat, leading: watch::Sender<bool>, stop: impl Future<Output = ()>) {
+/// successor need not wait for it to run out. `client` has the one that is to be used now.
+pub async fn campaign(
+    client: watch::Receiver<Client>,
+    seat: Seat,
+    leading: watch::Sender<bool>,
+    stop: impl Future<Output = ()>,
+) {
     let mut campaign = Campaign {
         held_until: None,
         record: None,
@@ -73,7 +78,7 @@ pub async fn campaign(client: Client, seat: Seat, leading: watch::Sender<bool>, 
 }
 
 struct Campaign {
-    client: Client,
+    client: watch::Receiver<Client>,
     path: String,
     seat: Seat,
     leading: watch::Sender<bool>,
@@ -221,9 +226,13 @@ impl Campaign {
         }
     }
 
+    fn client(&self) -> Client {
+        self.client.borrow().clone()
+    }
+
     async fn look(&mut self) -> Result<(), Failure> {
         let request = Request::new(&*self.path).get(NAME, &GetParams::default()).map_err(unfit)?;
-        match within(RETRY, self.client.request::<Lease>(request)).await {
+        match within(RETRY, self.client().request::<Lease>(request)).await {
             Ok(lease) => self.learn(Record::from(lease)),
             Err(Failure::Gone) => self.record = None,
             Err(failure) => return Err(failure),
@@ -249,7 +258,7 @@ impl Campaign {
         });
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes()).map_err(unfit)?;
-        let lease = within(RETRY, self.client.request::<Lease>(request)).await?;
+        let lease = within(RETRY, self.client().request::<Lease>(request)).await?;
         self.learn(Record::from(lease));
         Ok(())
     }
@@ -283,7 +292,7 @@ impl Campaign {
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch)).map_err(unfit)?;
-        within(RETRY, self.client.request::<Lease>(request)).await
+        within(RETRY, self.client().request::<Lease>(request)).await
     }
 
     /// Says that nobody leads, so that the next one need not wait.

@@ -8,6 +8,7 @@ use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Request;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::Observed;
 use super::failure::{Failure, within};
@@ -23,7 +24,7 @@ pub(super) const FIELD_MANAGER: &str = "portico";
 /// would not do: `parents` is one value for it, which two controllers cannot own.
 #[derive(Clone)]
 pub struct Statuses {
-    client: Client,
+    client: watch::Receiver<Client>,
 }
 
 impl std::fmt::Debug for Statuses {
@@ -33,7 +34,8 @@ impl std::fmt::Debug for Statuses {
 }
 
 impl Statuses {
-    pub fn new(client: Client) -> Self {
+    /// `client` has the one that is to be used now.
+    pub fn new(client: watch::Receiver<Client>) -> Self {
         Statuses { client }
     }
 
@@ -54,7 +56,11 @@ impl Statuses {
         let request = Request::new(path(id, api_version))
             .patch_subresource("status", &id.key.name, &params, &Patch::Merge(patch))
             .map_err(|error| Failure::Refused(error.to_string()))?;
-        within(PATIENCE, self.client.request::<Answer>(request)).await.map(Observed::from)
+        within(PATIENCE, self.client().request::<Answer>(request)).await.map(Observed::from)
+    }
+
+    fn client(&self) -> Client {
+        self.client.borrow().clone()
     }
 
     /// The object as it is now.
@@ -62,7 +68,7 @@ impl Statuses {
         let request = Request::new(path(id, api_version))
             .get(&id.key.name, &GetParams::default())
             .map_err(|error| Failure::Refused(error.to_string()))?;
-        within(PATIENCE, self.client.request::<Answer>(request)).await.map(Observed::from)
+        within(PATIENCE, self.client().request::<Answer>(request)).await.map(Observed::from)
     }
 }
 

@@ -11,7 +11,7 @@ use kube::Client;
 use parking_lot::Mutex;
 use portico::k8s::Observed;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 /// What happens to a request instead of being answered.
@@ -57,13 +57,13 @@ impl Played {
     }
 
     /// A client of its own, as another process would have.
-    pub(crate) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> watch::Receiver<Client> {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let server = server.clone();
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        Client::new(service, "default")
+        watch::channel(Client::new(service, "default")).1
     }
 
     /// Every change of an object from now on, as a watch tells it.
