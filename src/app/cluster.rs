@@ -79,6 +79,7 @@ impl Cluster {
         if let Some(installed) = installed {
             tell_installed(&self.installed, &installed);
             control.installed(installed.clone());
+            control.addressing.observe(&observed);
             if let Some(desk) = &self.desk {
                 desk.installed(installed.clone());
             }

@@ -54,6 +54,12 @@ pub(super) fn assign_one(kind: ServiceType, memory: &Memory, key: &ObjectKey, sp
         result.unassigned.push(Problem::new("", "it has no Service yet", "the replica that leads creates it"));
         return result;
     };
+    if memory.interfaces.is_empty() {
+        let message = "the addresses of Portico's own Pod are not known";
+        let remedy =
+            "set POD_NAME and POD_NAMESPACE in the Pod, and let its ServiceAccount list Pods, as manifests/ does";
+        result.unassigned.push(Problem::new("", message, remedy));
+    }
     if let Some(problem) = &front.problem {
         // With a Service that serves, this is no reason to stop.
         let list = if front.addresses.is_empty() { &mut result.unassigned } else { &mut result.remarks };

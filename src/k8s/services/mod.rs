@@ -16,16 +16,21 @@ mod applied;
 mod keeper;
 mod names;
 mod plan;
+mod pod;
 mod ports;
 mod service;
+mod slices;
 mod table;
 mod watch;
+mod world;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use keeper::{Settings, keep};
+pub use keeper::{Inputs, Settings, keep};
+pub use slices::Stay;
 
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;

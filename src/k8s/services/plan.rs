@@ -13,58 +13,57 @@ use crate::api::names::MANAGED_BY;
 /// Services of ours, by their keys.
 pub(super) type Services = BTreeMap<ObjectKey, Arc<Known>>;
 
-/// One call of the API server.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
-    /// There is none of this name that is ours; somebody else's is left alone.
-    Create {
-        key: ObjectKey,
-        object: Value,
-    },
-    /// Only if it is still this very object.
-    Apply {
-        key: ObjectKey,
-        uid: String,
-        object: Value,
-    },
-    Delete {
-        key: ObjectKey,
-        uid: String,
-    },
+/// What a step is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    Service,
+    Slice,
 }
 
-/// What to do about a Gateway.
-pub(super) type Outcome = Result<Step, Trouble>;
+/// One call of the API server about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) what: What,
+    /// For whose sake, if that is known.
+    pub(super) gateway: Option<ObjectKey>,
+    pub(super) key: ObjectKey,
+    pub(super) call: Call,
+}
 
-/// The steps to take, by Gateway; for one that is as it should be, or for which nothing can be done now, there is none.
-pub(super) fn services(
-    wants: &Wants,
-    shape: Shape,
-    controllers: &BTreeSet<String>,
-    known: &Services,
-) -> BTreeMap<ObjectKey, Outcome> {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Call {
+    /// There is none of this name that is ours; somebody else's is left alone.
+    Create(Value),
+    /// Creates it or changes it. If the object says its uid, only this very one.
+    Apply(Value),
+    /// Only this very one.
+    Delete { uid: String },
+    /// There is nothing that could be asked for.
+    GiveUp(Trouble),
+}
+
+/// The steps to take for the Services of Gateways, one at a time for each; none for what is as it should be, or what has
+/// to wait.
+pub(super) fn services(wants: &Wants, shape: Shape, controllers: &BTreeSet<String>, known: &Services) -> Vec<Step> {
     let mut of_gateway: BTreeMap<&ObjectKey, Vec<&Known>> = BTreeMap::new();
     for service in known.values() {
         of_gateway.entry(&service.owner.gateway).or_default().push(service);
     }
     let mut allocation = Allocation::of(known);
-    let mut outcomes = BTreeMap::new();
+    let mut steps = Vec::new();
     for (gateway, want) in &wants.gateways {
         let own = of_gateway.remove(gateway).unwrap_or_default();
-        if let Some(outcome) = of_one(gateway, want, shape, &own, known, &mut allocation) {
-            outcomes.insert(gateway.clone(), outcome);
-        }
+        steps.extend(of_one(gateway, want, shape, &own, known, &mut allocation));
     }
     for (gateway, uid) in &wants.foreign {
         let ours = |service: &&&Known| {
             let controller = service.controller.as_ref().is_some_and(|controller| controllers.contains(controller));
             controller && service.owner.uid == *uid && !service.going
         };
-        if let Some(service) = of_gateway.get(gateway).and_then(|services| services.iter().find(ours)) {
-            outcomes.insert(gateway.clone(), Ok(delete(service)));
-        }
+        let services = of_gateway.get(gateway).map_or(&[][..], |services| services);
+        steps.extend(services.iter().find(ours).map(|service| delete(service)));
     }
-    outcomes
+    steps
 }
 
 fn of_one(
@@ -74,50 +73,52 @@ fn of_one(
     own: &[&Known],
     known: &Services,
     allocation: &mut Allocation,
-) -> Option<Outcome> {
+) -> Option<Step> {
     // Of a Gateway of the same name that is gone: the garbage collector would take it too, but later.
     let (current, stale): (Vec<&Known>, Vec<&Known>) = own.iter().partition(|known| known.owner.uid == want.uid);
     if let Some(stale) = stale.iter().find(|known| !known.going) {
-        return Some(Ok(delete(stale)));
+        return Some(delete(stale));
     }
     let exposed = matches!(shape, Shape::Exposed(_));
     if want.hold || (exposed && want.ports.is_empty()) {
         return None;
     }
+    let step = |key: &ObjectKey, call| {
+        Some(Step { what: What::Service, gateway: Some(gateway.clone()), key: key.clone(), call })
+    };
     let Some(current) = current.into_iter().min_by_key(|known| (known.created, &known.key)) else {
         let key = ObjectKey::new(&gateway.namespace, &names::service(&gateway.name, &want.class));
         if known.contains_key(&key) {
             // It has to go first.
             return None;
         }
-        let ports = if exposed { allocation.ports(gateway, want, None) } else { Ok(BTreeMap::new()) };
-        return Some(ports.map(|ports| {
-            let object = service::wanted(gateway, want, &key.name, shape, &ports);
-            Step::Create { key, object }
-        }));
+        return match if exposed { allocation.ports(gateway, want, None) } else { Ok(BTreeMap::new()) } {
+            Ok(ports) => step(&key, Call::Create(service::wanted(gateway, want, &key.name, shape, &ports))),
+            Err(trouble) => step(&key, Call::GiveUp(trouble)),
+        };
     };
     if current.going {
         return None;
     }
     if current.headless == exposed {
         // Whether a Service has an address of its own cannot be changed.
-        return Some(Ok(delete(current)));
+        return Some(delete(current));
     }
-    let ports = if exposed { allocation.ports(gateway, want, Some(current)) } else { Ok(BTreeMap::new()) };
-    let ports = match ports {
+    let ports = match if exposed { allocation.ports(gateway, want, Some(current)) } else { Ok(BTreeMap::new()) } {
         Ok(ports) => ports,
-        Err(trouble) => return Some(Err(trouble)),
+        Err(trouble) => return step(&current.key, Call::GiveUp(trouble)),
     };
     let mut object = service::wanted(gateway, want, &current.key.name, shape, &ports);
     if applied::is_applied(&object, &current.whole, MANAGED_BY) {
         return None;
     }
     object["metadata"]["uid"] = Value::from(current.uid.as_str());
-    Some(Ok(Step::Apply { key: current.key.clone(), uid: current.uid.clone(), object }))
+    step(&current.key, Call::Apply(object))
 }
 
 fn delete(service: &Known) -> Step {
-    Step::Delete { key: service.key.clone(), uid: service.uid.clone() }
+    let gateway = Some(service.owner.gateway.clone());
+    Step { what: What::Service, gateway, key: service.key.clone(), call: Call::Delete { uid: service.uid.clone() } }
 }
 
 /// Who has which port of ours.
@@ -191,19 +192,20 @@ mod tests {
     }
 
     /// The API server, as far as it matters here: what was applied is there, and ours.
-    fn take(known: &mut Services, outcomes: &BTreeMap<ObjectKey, Outcome>) {
-        for outcome in outcomes.values() {
-            match outcome.as_ref().unwrap() {
-                Step::Create { key, object } => {
+    fn take(known: &mut Services, steps: &[Step]) {
+        for Step { key, call, .. } in steps {
+            match call {
+                Call::Create(object) => {
                     let created = i64::try_from(known.len()).unwrap();
                     put(known, key, &format!("uid-{created}"), created, object);
                 }
-                Step::Apply { key, uid, object } => {
-                    assert_eq!(object["metadata"]["uid"], **uid, "nothing but this very object is changed");
-                    let created = known[key].created;
-                    put(known, key, uid, created, object);
+                Call::Apply(object) => {
+                    let (uid, created) = (known[key].uid.clone(), known[key].created);
+                    assert_eq!(object["metadata"]["uid"], *uid, "nothing but this very object is changed");
+                    put(known, key, &uid, created, object);
                 }
-                Step::Delete { key, uid } => assert_eq!(&known.remove(key).unwrap().uid, uid),
+                Call::Delete { uid } => assert_eq!(&known.remove(key).unwrap().uid, uid),
+                Call::GiveUp(trouble) => panic!("{trouble:?}"),
             }
         }
     }
@@ -246,25 +248,26 @@ mod tests {
         json!({"f:metadata": of_metadata, "f:spec": of_spec})
     }
 
-    fn plan(wants: &Wants, shape: Shape, known: &Services) -> BTreeMap<ObjectKey, Outcome> {
-        services(wants, shape, &BTreeSet::from(["portico.dev/gateway-controller".to_owned()]), known)
-    }
-
     /// Takes steps until there are none, and says which.
     fn settle(wants: &Wants, shape: Shape, known: &mut Services) -> Vec<String> {
+        let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
         let mut taken = Vec::new();
         loop {
-            let outcomes = plan(wants, shape, known);
-            if outcomes.is_empty() {
+            let steps = services(wants, shape, &controllers, known);
+            if steps.is_empty() {
                 return taken;
             }
-            taken.extend(outcomes.values().map(|outcome| match outcome.as_ref().unwrap() {
-                Step::Create { key, .. } => format!("create {}", key.name),
-                Step::Apply { key, .. } => format!("apply {}", key.name),
-                Step::Delete { key, .. } => format!("delete {}", key.name),
+            taken.extend(steps.iter().map(|step| {
+                let call = match step.call {
+                    Call::Create(_) => "create",
+                    Call::Apply(_) => "apply",
+                    Call::Delete { .. } => "delete",
+                    Call::GiveUp(_) => "give up",
+                };
+                format!("{call} {}", step.key.name)
             }));
             assert!(taken.len() < 10, "it does not come to rest: {taken:?}");
-            take(known, &outcomes);
+            take(known, &steps);
         }
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::{Shape, Want, names, ports};
+use super::{Shape, Want, Wants, names, ports};
 use crate::api::core::ServiceType;
 use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::api::{Kind, ObjectKey};
@@ -74,6 +74,14 @@ impl Known {
             ingress: ingress.iter().filter_map(|given| given.ip.clone().or_else(|| given.hostname.clone())).collect(),
             whole: serde_json::to_value(service).ok()?,
         })
+    }
+}
+
+impl Known {
+    /// Whether clients of a Gateway that is wanted come in through it.
+    pub(super) fn serves(&self, wants: &Wants) -> bool {
+        let wanted = wants.gateways.get(&self.owner.gateway).is_some_and(|want| want.uid == self.owner.uid);
+        wanted && !self.going && !self.headless
     }
 }
 
