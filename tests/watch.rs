@@ -1,5 +1,7 @@
 //! The API server as a source, against one that plays what goes wrong: what reaches the store, and what never leaves it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "watch/api.rs"]
 mod api;
 #[path = "watch/site.rs"]

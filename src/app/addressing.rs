@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::host_addresses::host_addresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::args::GatewayOptions;
+use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{self, Addresses, Memory, Pool, Provider};
 use crate::compile::verdict::Problem;
 use crate::compile::{addressed, fronted};
@@ -32,13 +32,15 @@ pub(super) struct Addressing {
 
 impl Addressing {
     pub(super) fn new(options: &GatewayOptions) -> Self {
-        let pool = if options.pool.explicit {
-            Pool::explicit(options.pool.networks.clone(), host_addresses())
-        } else {
-            Pool::loopback(host_addresses())
+        let provider = match &options.addresses {
+            AddressSource::Pool(pool) if pool.explicit => {
+                Provider::Pool(Pool::explicit(pool.networks.clone(), host_addresses()))
+            }
+            AddressSource::Pool(_) => Provider::Pool(Pool::loopback(host_addresses())),
+            AddressSource::Services(kind) => Provider::Services(*kind),
         };
         Addressing {
-            provider: Provider::Pool(pool),
+            provider,
             memory: Memory::default(),
             addresses: Addresses::default(),
             uids: BTreeMap::new(),
@@ -76,6 +78,11 @@ impl Addressing {
                 }
             }
         }
+    }
+
+    /// Whether addresses have to be given anew although no object changed.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Whether new addresses may be given.

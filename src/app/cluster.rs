@@ -84,6 +84,7 @@ impl Cluster {
             }
             self.installed = installed;
         }
+        control.addressing.observe(&observed);
         if let Some(desk) = &self.desk {
             // Before the verdicts: one that speaks of an older generation than was seen is not told.
             observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));

@@ -13,6 +13,7 @@ mod cluster;
 mod control;
 mod control_loop;
 mod descriptors;
+mod fronts;
 mod host_addresses;
 mod meters;
 mod overlap;

@@ -19,6 +19,7 @@ pub(super) struct Telling {
     desk: Desk,
     election: JoinHandle<()>,
     writer: JoinHandle<()>,
+    pub(super) leading: watch::Receiver<bool>,
 }
 
 impl Telling {
@@ -37,8 +38,8 @@ impl Telling {
         let desk = Desk::new();
         let controllers = gateways.controller_names.iter().cloned().collect();
         let writer = Writer::new(desk.clone(), Statuses::new(cluster.source.client()), controllers, writes);
-        let writer = tokio::spawn(writer.run(leading));
-        Telling { desk, election: tokio::spawn(election), writer }
+        let writer = tokio::spawn(writer.run(leading.clone()));
+        Telling { desk, election: tokio::spawn(election), writer, leading }
     }
 
     pub(super) fn desk(&self) -> Desk {

@@ -56,7 +56,8 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
-/// Never returns. `view` is told whenever the Services say something else.
+/// Returns when this process is `Gone` and no EndpointSlice of it is left. `view` is told whenever the Services say
+/// something else.
 pub async fn keep(
     settings: Settings,
     mut client: watch::Receiver<Client>,
@@ -69,7 +70,7 @@ pub async fn keep(
         tokio::select! {
             () = watch_all(&settings, &now, &shared) => {}
             () = tell(&settings, &shared, inputs.wants.clone(), &view) => {}
-            () = bring_about(&settings, &now, &shared, inputs.clone()) => {}
+            () = bring_about(&settings, &now, &shared, inputs.clone()) => return,
             // With other credentials everything is looked at again.
             Ok(()) = client.changed() => {}
         }
@@ -144,7 +145,7 @@ async fn tell(
     }
 }
 
-/// Brings Services and EndpointSlices in line with what is wanted.
+/// Brings Services and EndpointSlices in line with what is wanted, until this process is gone.
 async fn bring_about(settings: &Settings, client: &Client, shared: &Shared, inputs: Inputs) {
     let Inputs { mut wants, mut leading, mut bound, mut stay } = inputs;
     let mut changed = shared.changed.subscribe();
@@ -155,6 +156,9 @@ async fn bring_about(settings: &Settings, client: &Client, shared: &Shared, inpu
             let (leading, stay) = (*leading.borrow_and_update(), *stay.borrow_and_update());
             shared.world.lock().due(settings, &wants, Here { leading, stay, bound: bound.as_deref() })
         };
+        if *stay.borrow() == Stay::Gone && steps.is_empty() {
+            return;
+        }
         take_all(settings, client, shared, steps, &leading).await;
         tokio::select! {
             _ = changed.changed() => {}
