@@ -79,12 +79,12 @@ impl Cluster {
         if let Some(installed) = installed {
             tell_installed(&self.installed, &installed);
             control.installed(installed.clone());
-            control.addressing.observe(&observed);
             if let Some(desk) = &self.desk {
                 desk.installed(installed.clone());
             }
             self.installed = installed;
         }
+        control.addressing.observe(&observed);
         if let Some(desk) = &self.desk {
             // Before the verdicts: one that speaks of an older generation than was seen is not told.
             observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));
