@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::time::{Instant, sleep, timeout};
 
 use crate::identity::{Identity, terminate};
+use crate::patience::until;
 use crate::state::{Entry, State};
 
 /// A running program. Dropping it ends it at once.
@@ -45,24 +45,20 @@ impl Process {
         self.identity
     }
 
-    /// Waits until the probe succeeds. Fails with the end of the log when the program ends or time is up.
+    /// Waits until the probe succeeds. Fails with the end of the log when the program ends or time is up: why somebody
+    /// else's program is not ready stands there.
     pub async fn until_ready(&mut self, patience: Duration, probe: impl AsyncFn() -> Result<()>) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(status) = self.child.try_wait().with_context(|| format!("cannot ask for {}", self.name))? {
-                bail!("{} ended before it was ready ({status}). {}", self.name, self.end_of_log());
-            }
-            let outcome = match timeout(Duration::from_secs(5), probe()).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(anyhow::anyhow!("it does not answer")),
-            };
-            let Err(error) = outcome else { return Ok(()) };
-            if Instant::now() >= deadline {
-                let (name, seconds) = (&self.name, patience.as_secs());
-                bail!("{name} is not ready after {seconds} s: {error:#}. {}", self.end_of_log());
-            }
-            // Programs of others give no signal when they are ready.
-            sleep(Duration::from_millis(50)).await;
+        let what = format!("{} is ready", self.name);
+        let child = &mut self.child;
+        let ready = until(&what, patience, async || match child.try_wait() {
+            Ok(None) => probe().await.map(|()| None),
+            Ok(Some(status)) => Ok(Some(status)),
+            Err(error) => Err(error).context("cannot ask for it"),
+        });
+        match ready.await {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => bail!("{} ended before it was ready ({status}). {}", self.name, self.end_of_log()),
+            Err(error) => bail!("{error:#}. {}", self.end_of_log()),
         }
     }
 

@@ -61,7 +61,7 @@ fn what_a_crash_leaves_behind_is_ended_by_down() {
     let entries = state::entries(Path::new(state::FOLDER), &name).unwrap();
     let orphans = processes(&entries);
     assert_eq!(orphans.len(), 3, "{entries:?}");
-    assert!(orphans.iter().all(|orphan| Identity::of(orphan.id) == Some(*orphan)), "they should live: {orphans:?}");
+    assert!(orphans.iter().all(Identity::is_alive), "they should live: {orphans:?}");
 
     let down = Command::new(program).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));

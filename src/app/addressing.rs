@@ -80,6 +80,11 @@ impl Addressing {
         }
     }
 
+    /// Whether addresses have to be given anew although no object changed.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Whether new addresses may be given.
     pub(super) fn lead(&mut self, leading: bool) {
         self.stale |= self.memory.leading != leading;

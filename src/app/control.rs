@@ -82,6 +82,11 @@ impl Control {
         self.uncompiled.extend(self.store.apply(batch));
     }
 
+    /// Whether `compile` has anything to do.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.uncompiled.is_empty() || self.addressing.is_stale()
+    }
+
     /// Takes what was put all the way to the snapshot that is served from now on.
     pub(super) fn compile(&mut self) -> Applied {
         let mut changes = std::mem::take(&mut self.uncompiled);

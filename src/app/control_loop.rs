@@ -143,16 +143,12 @@ impl ControlLoop {
             fronts.see(&mut self.control);
         }
         let begin = self.cluster.as_mut().and_then(Cluster::take_since).map_or(begin, |since| since.min(begin));
-        let compiling = Instant::now();
-        let applied = tokio::task::block_in_place(|| self.control.compile());
-        if applied.changes > 0 {
-            self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
-        }
-        self.follow_names();
-        let took = begin.elapsed();
         let is_first = self.first.is_some();
-        if applied.swapped || is_first {
-            if applied.swapped && !is_first {
+        // Most events of a cluster are the echo of our own statuses.
+        let swapped = (is_first || self.control.has_changes()) && self.compile();
+        let took = begin.elapsed();
+        if swapped || is_first {
+            if swapped && !is_first {
                 self.meters.propagated(took);
             }
             self.reconcile().await;
@@ -168,6 +164,17 @@ impl ControlLoop {
         } else {
             self.announcer.edit(&news, &self.control, &self.files.manifests, &self.files.update, took);
         }
+    }
+
+    /// Says whether there is another snapshot.
+    fn compile(&mut self) -> bool {
+        let compiling = Instant::now();
+        let applied = tokio::task::block_in_place(|| self.control.compile());
+        if applied.changes > 0 {
+            self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
+        }
+        self.follow_names();
+        applied.swapped
     }
 
     fn tell(&self, news: &News) {

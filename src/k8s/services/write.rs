@@ -94,7 +94,7 @@ fn describe(step: &Step) -> String {
 fn foreign(step: &Step) -> Trouble {
     Trouble {
         message: format!("{} is not one of Portico's, so it is left alone", describe(step)),
-        remedy: format!("rename or delete it: the Gateway needs one of this name"),
+        remedy: "rename or delete it: the Gateway needs one of this name".to_owned(),
     }
 }
 
