@@ -120,13 +120,14 @@ async fn a_kind_that_keeps_failing_is_named_and_holds_up_nothing() {
         api.serve(GATEWAY, plural, true);
     }
     api.put("httproutes", route("a", "one.example"));
-    api.fail("tlsroutes", vec![Fault::Status(500, "conversion webhook for tlsroutes failed"); 4]);
+    api.fail("tlsroutes", vec![Fault::Status(500, "conversion webhook for tlsroutes failed"); 100]);
     let mut site = Site::start(&api).await;
     site.until("the rest is complete", |site| {
         let why = site.installed.unreadable.get(&Kind::TlsRoute);
         site.complete && site.routes().len() == 1 && why.is_some_and(|why| why.contains("500 conversion webhook"))
     })
     .await;
+    api.mend("tlsroutes");
     site.until("it works again", |site| site.installed.versions.contains_key(&Kind::TlsRoute)).await;
 }
 

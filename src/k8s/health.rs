@@ -9,6 +9,7 @@ use kube::Error;
 use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::client::describe;
 use super::collect::Scope;
@@ -32,7 +33,8 @@ pub(super) enum Watched {
 #[derive(Clone, Debug, Default)]
 struct State {
     listed: bool,
-    failures: u32,
+    /// Since when it fails without a break.
+    failing: Option<Instant>,
     trouble: Option<Trouble>,
 }
 
@@ -84,7 +86,7 @@ impl Board {
     pub(super) fn unreadable(&self) -> BTreeMap<Kind, Trouble> {
         let watches = self.watches.lock();
         let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.trouble) {
-            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.failures >= LASTING => {
+            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.lasts() => {
                 Some((scope.kind, trouble.clone()))
             }
             _ => None,
@@ -104,6 +106,13 @@ impl Board {
             .collect();
         kinds.dedup();
         kinds
+    }
+
+    /// Forgets since when watches fail: it was the server's fault, which is over.
+    pub(super) fn pardon(&self) {
+        for state in self.watches.lock().values_mut() {
+            state.failing = None;
+        }
     }
 
     /// Whether a watch fails for a reason that the server may give to all of them.
@@ -130,6 +139,11 @@ impl Board {
 }
 
 impl State {
+    /// It is more than a moment of weakness.
+    fn lasts(&self) -> bool {
+        self.failing.is_some_and(|since| since.elapsed() >= LASTING)
+    }
+
     /// It will not be listed, so nobody need wait for it.
     fn settled(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.forbidden || trouble.absent)
@@ -171,14 +185,14 @@ impl Health {
 
     pub(super) fn fine(&self) {
         self.change(|state| {
-            state.failures = 0;
+            state.failing = None;
             state.trouble.take().is_some()
         });
     }
 
     pub(super) fn trouble(&self, trouble: &Trouble) {
         self.change(|state| {
-            state.failures += 1;
+            state.failing.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
             true
         });
@@ -238,7 +252,7 @@ impl Trouble {
     }
 }
 
-/// So many failures in a row are more than a moment of weakness.
-const LASTING: u32 = 3;
+/// A server that starts answers all kinds of things for a few seconds.
+const LASTING: Duration = Duration::from_secs(5);
 /// A server that asks for more than this is asked again nevertheless.
 const MOST_SECONDS: u32 = 60;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::core::ApiResource;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -41,7 +41,7 @@ pub(super) struct Supervisor {
     ends: Ends,
     /// Made from credentials that were read anew; it replaces the other when it has proven better.
     candidate: Option<Client>,
-    retry: Arc<Notify>,
+    back: watch::Sender<()>,
     watches: JoinSet<()>,
     running: BTreeMap<Watched, AbortHandle>,
     served: BTreeMap<Kind, &'static str>,
@@ -61,7 +61,7 @@ impl Supervisor {
         Supervisor {
             ends,
             candidate: None,
-            retry: Arc::default(),
+            back: watch::Sender::new(()),
             watches: JoinSet::new(),
             running: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -75,7 +75,7 @@ impl Supervisor {
     pub(super) async fn run(mut self) {
         let (crds, mut crds_changed) = watch::channel(Crds::default());
         self.watch_crds(CrdSink(crds));
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut looks = Looks::now();
         let mut blind = false;
         loop {
@@ -141,7 +141,8 @@ impl Supervisor {
         if let Some(outage) = self.outage.take() {
             let seconds = outage.since.elapsed().as_secs();
             info!(server = self.ends.server, seconds, "The API server answers again");
-            self.retry.notify_waiters();
+            self.ends.board.pardon();
+            self.back.send_replace(());
         }
     }
 
@@ -223,7 +224,7 @@ impl Supervisor {
     }
 
     fn start<const META: bool>(&mut self, watched: Watched, target: Target, sink: impl Sink<META>) {
-        let surroundings = Surroundings { client: self.ends.clients.subscribe(), retry: self.retry.clone() };
+        let surroundings = Surroundings { client: self.ends.clients.subscribe(), back: self.back.subscribe() };
         let health = self.ends.board.health(watched.clone());
         let handle = self.watches.spawn(follow(target, surroundings, sink, health));
         self.running.insert(watched, handle);

@@ -156,6 +156,13 @@ impl Api {
         self.change(|state| state.faults.entry(plural.to_owned()).or_default().extend(faults));
     }
 
+    /// Answers requests for it again.
+    pub(crate) fn mend(&self, plural: &str) {
+        self.change(|state| {
+            state.faults.remove(plural);
+        });
+    }
+
     /// Only this token is accepted from now on, and every connection ends.
     pub(crate) fn demand_token(&self, token: &str) {
         self.state.lock().token = Some(token.to_owned());
