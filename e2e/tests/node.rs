@@ -2,6 +2,8 @@
 
 #[path = "node/balancer.rs"]
 mod balancer;
+#[path = "node/crash.rs"]
+mod crash;
 #[path = "node/echo.rs"]
 mod echo;
 #[path = "node/own.rs"]

@@ -84,7 +84,11 @@ impl Life<'_> {
                     never = health::ready(&plan.probes, sandbox, id, &self.seen) => never,
                 }
             }
-            if let Ok(ended) = running.kill().await {
+            let ended = running.kill().await;
+            // Of one that ends at once, nobody reads how it ended: one write less before it is gone.
+            if let Ok(ended) = ended
+                && plan.ending != Ending::AtOnce
+            {
                 self.seen.send_modify(|seen| seen.end(State::Ended(ended)));
             }
         }
