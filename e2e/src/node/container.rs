@@ -53,6 +53,7 @@ impl Container<'_> {
             }
             // Also after its end, for how it ended.
             let Ok(ended) = process.kill().await else { return };
+            self.host.logs.close(&self.key);
             *running = None;
             let again = match self.plan.restart {
                 Restart::Always => true,

@@ -122,10 +122,12 @@ impl Life<'_> {
     }
 
     async fn make(&self, plan: &Plan) -> Result<Sandbox> {
-        let (host, pod, image) = (self.host.clone(), self.pod.clone(), plan.image.clone());
+        let (host, pod) = (self.host.clone(), self.pod.clone());
+        let (image, settings) = (plan.image.clone(), plan.settings.clone());
         let made = spawn_blocking(move || {
             let sandbox = Sandbox::make(&host, &pod)?;
             image.fill(&sandbox.root())?;
+            sandbox.set(&settings)?;
             Ok(sandbox)
         });
         made.await?

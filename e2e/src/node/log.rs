@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ pub(crate) struct Key {
 struct Kept {
     current: PathBuf,
     previous: Option<PathBuf>,
+    /// Whether the container runs that writes the current one.
+    growing: bool,
 }
 
 impl Logs {
@@ -45,7 +47,7 @@ impl Logs {
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let mut kept = self.kept.lock();
         let previous = kept.remove(key).map(|kept| kept.current).filter(|previous| *previous != path);
-        kept.insert(key.clone(), Kept { current: path, previous });
+        kept.insert(key.clone(), Kept { current: path, previous, growing: true });
         Ok(file)
     }
 
@@ -54,6 +56,18 @@ impl Logs {
         let kept = self.kept.lock();
         let kept = kept.get(key)?;
         if previous { kept.previous.clone() } else { Some(kept.current.clone()) }
+    }
+
+    /// The container has ended.
+    pub(crate) fn close(&self, key: &Key) {
+        if let Some(kept) = self.kept.lock().get_mut(key) {
+            kept.growing = false;
+        }
+    }
+
+    /// Whether more may be written to this file of the container.
+    pub(crate) fn grows(&self, key: &Key, file: &Path) -> bool {
+        self.kept.lock().get(key).is_some_and(|kept| kept.growing && kept.current == file)
     }
 
     /// The Pod is gone. Its files stay for whoever looks for the reason of a failure.
