@@ -26,6 +26,9 @@ fn pods_run_answer_and_end_as_on_a_real_node() {
         suite::a_crashed_pod_starts_again(cluster).await.context("a crashed Pod")?;
         suite::any_socket_makes_a_pod_ready(cluster).await.context("another port than declared")?;
         balancer::a_balancer_leads_to_ready_pods(cluster, &node).await.context("a LoadBalancer Service")?;
+        node.stop().await?;
+        let node = Node::start(cluster).await?;
+        suite::a_node_takes_its_pods_over(cluster).await.context("another start of the node")?;
         suite::deleted_pods_are_gone_soon(cluster).await.context("deletion")?;
         node.stop().await
     });
