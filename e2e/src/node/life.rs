@@ -24,6 +24,10 @@ use super::{Host, RETRY};
 /// Lives the life of a Pod. `updates` has the latest of the object and ends with it.
 pub(crate) async fn live(host: Arc<Host>, updates: watch::Receiver<Arc<Pod>>) {
     let pod = updates.borrow().clone();
+    if pod.metadata.deletion_timestamp.is_some() {
+        // Of an earlier run of this node, or never started: there is nothing to end.
+        return delete(&host, &pod).await;
+    }
     let (seen, receiver) = watch::channel(Seen::first(&pod));
     let writer = Writer::new(host.client.clone(), &pod);
     let life = Life { host: &host, pod: &pod, seen, sandbox: None, running: None };

@@ -38,15 +38,23 @@ pub(crate) async fn probes_decide(cluster: &Cluster) -> Result<()> {
 }
 
 pub(crate) async fn a_pod_has_its_account_and_no_rights_but_those_it_asks_for(cluster: &Cluster) -> Result<()> {
-    let more = json!({ "securityContext": {
+    let confined = json!({
         "runAsUser": 1234,
         "runAsGroup": 2345,
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
-    } });
-    cluster.apply(&deployment("confined", 1, more).to_string()).await?;
+    });
+    // Others than root may have this port only where the Pod's network is set so.
+    let more = json!({ "securityContext": confined, "env": [{ "name": "HTTP_PORT", "value": "80" }] });
+    let mut deployment = deployment("confined", 1, more);
+    let sysctls = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "80" }]);
+    let spec = json!({ "securityContext": { "sysctls": sysctls } });
+    merge(&mut deployment, json!({ "spec": { "template": { "spec": spec } } }));
+    cluster.apply(&deployment.to_string()).await?;
     let pod = ready(cluster, "confined", 1).await?.remove(0);
+    let address = address(&pod)?;
+    until("answer on port 80", async || get(address, 80, "/").await).await?;
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let root = cluster.folder().join("pods").join(uid).join("root");
     let process = process_in(&root).context("no process has the Pod's root")?;
