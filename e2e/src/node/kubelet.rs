@@ -215,8 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Arc::new(Logs::new(folder.path().to_owned()));
         let key = Key { namespace: "space".to_owned(), pod: "pod".to_owned(), container: "main".to_owned() };
-        logs.open(&key, 0).unwrap().write_all(b"before\n").unwrap();
-        logs.open(&key, 1).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
+        logs.open(&key, "first", 0).unwrap().write_all(b"before\n").unwrap();
+        logs.open(&key, "first", 1).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
         let path = "/containerLogs/space/pod/main";
         for (path, query, expected) in [
             (path, "", Ok("one\ntwo\nthree\n")),
@@ -240,7 +240,12 @@ mod tests {
                 (answer, expected) => panic!("{path}?{query}: {answer:?} instead of {expected:?}"),
             }
         }
-        logs.forget(&key);
+        // Another Pod of the same name has come before the first one is forgotten.
+        logs.open(&key, "second", 0).unwrap().write_all(b"other\n").unwrap();
+        logs.forget(&key, "first");
+        assert_eq!(read(&logs, path, "").unwrap().start, b"other\n");
+        assert!(read(&logs, path, "previous=true").is_err());
+        logs.forget(&key, "second");
         assert!(read(&logs, path, "").is_err());
     }
 
@@ -249,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Arc::new(Logs::new(folder.path().to_owned()));
         let key = Key { namespace: "space".to_owned(), pod: "pod".to_owned(), container: "main".to_owned() };
-        let mut file = logs.open(&key, 0).unwrap();
+        let mut file = logs.open(&key, "first", 0).unwrap();
         file.write_all(b"one\ntwo\n").unwrap();
         let Log { start, rest } = read(&logs, "/containerLogs/space/pod/main", "follow=true&tailLines=1").unwrap();
         let mut body = follow(start, rest.unwrap());

@@ -37,7 +37,7 @@ pub(crate) async fn live(host: Arc<Host>, updates: watch::Receiver<Arc<Pod>>) {
     if end == End::Asked {
         delete(&host, &pod).await;
     }
-    host.logs.forget(&key(&pod));
+    host.logs.forget(&key(&pod), pod.metadata.uid.as_deref().unwrap_or_default());
     // It panics never, and says itself what it could not remove.
     drop(removed.await);
 }

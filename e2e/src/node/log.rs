@@ -24,6 +24,8 @@ pub(crate) struct Key {
 
 #[derive(Debug)]
 struct Kept {
+    /// The uid of the Pod, since another of the same name may come before it is forgotten.
+    owner: String,
     current: PathBuf,
     previous: Option<PathBuf>,
     /// Whether the container runs that writes the current one.
@@ -36,7 +38,7 @@ impl Logs {
     }
 
     /// A new file for a container that starts.
-    pub(crate) fn open(&self, key: &Key, restarts: i32) -> Result<File> {
+    pub(crate) fn open(&self, key: &Key, owner: &str, restarts: i32) -> Result<File> {
         let folder = self.folder.join(&key.namespace).join(&key.pod);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}-{restarts}.log", key.container));
@@ -46,8 +48,9 @@ impl Logs {
         let file = File::options().append(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let mut kept = self.kept.lock();
-        let previous = kept.remove(key).map(|kept| kept.current).filter(|previous| *previous != path);
-        kept.insert(key.clone(), Kept { current: path, previous, growing: true });
+        let before = kept.remove(key).filter(|before| before.owner == owner && before.current != path);
+        let previous = before.map(|before| before.current);
+        kept.insert(key.clone(), Kept { owner: owner.to_owned(), current: path, previous, growing: true });
         Ok(file)
     }
 
@@ -71,7 +74,10 @@ impl Logs {
     }
 
     /// The Pod is gone. Its files stay for whoever looks for the reason of a failure.
-    pub(crate) fn forget(&self, key: &Key) {
-        self.kept.lock().remove(key);
+    pub(crate) fn forget(&self, key: &Key, owner: &str) {
+        let mut kept = self.kept.lock();
+        if kept.get(key).is_some_and(|kept| kept.owner == owner) {
+            kept.remove(key);
+        }
     }
 }

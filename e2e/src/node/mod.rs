@@ -1,13 +1,16 @@
 //! A node without containers: Pods are processes, each in a network namespace and a root folder of its own.
 //!
 //! ```text
-//!  API server ──Pods──▶ pods ──one task each──▶ life ──▶ sandbox (network, folder) ◀── volume, files, token
-//!      ▲ ▲                                       │ └───▶ program (process) ◀── plan, environment, privileges, image
-//!      │ └───────────── status ◀─────────────────┴─────▶ health ◀── probe, sockets
-//!      └──logs── kubelet ◀── log
+//!               binds             one task each
+//!  API server ◀───────── pods ───────────────────▶ life ──▶ sandbox: network, root folder ◀── image
+//!      ▲  ▲                                       │ │  └──▶ mounted: volumes ◀── volume, token, files
+//!      │  └────── status ◀── what is seen ────────┘ └─────▶ container ──▶ program: a process ◀── privileges
+//!      │                                                     │  └─▶ environment ◀── links
+//!      └─ logs ── kubelet ◀── log ◀── output ────────────────┘ health ◀── probe, sockets
 //! ```
 //!
-//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by name: see [`plan`].
+//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by
+//! name: see [`plan`].
 
 mod container;
 mod environment;
