@@ -39,10 +39,11 @@ fn our_own_pods_are_probed_confined_and_end_in_order() {
     let options = Options { name: "node-own".to_owned(), channel: None };
     scenario::run_with(options, async |cluster| {
         // Not stopped, to see that dropping it is enough.
-        let _node = Node::start(cluster).await?;
+        let node = Node::start(cluster).await?;
         own::probes_decide(cluster).await.context("probes")?;
         own::a_pod_has_its_account_and_no_rights_but_those_it_asks_for(cluster).await.context("confinement")?;
         own::a_pod_of_ours_serves_until_its_pause_is_over(cluster).await.context("the end in order")?;
+        own::a_killed_pod_is_started_again(cluster, &node).await.context("a killed Pod")?;
         own::pods_do_not_need_the_api_server(cluster).await.context("an outage of the API server")
     });
 }

@@ -46,6 +46,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
+use crate::identity::Identity;
 use crate::netns::Netns;
 use crate::progress::say;
 use crate::state::State;
@@ -114,6 +115,14 @@ impl Node {
     /// The network of the Pod that has this address, for who wants to be a client there.
     pub fn network_of(&self, pod: Ipv4Addr) -> Netns {
         netns_of(&self.netns, pod)
+    }
+
+    /// Ends the processes of the Pod that has this address, as a crash does. The node starts them anew.
+    pub fn crash(&self, pod: Ipv4Addr) -> Result<()> {
+        for process in self.network_of(pod).processes()?.into_iter().filter_map(Identity::of) {
+            process.kill()?;
+        }
+        Ok(())
     }
 
     /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.

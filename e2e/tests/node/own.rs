@@ -1,6 +1,7 @@
 //! What Portico's own Pods need of a node, and those of the suite do not.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::PostParams;
 use portico_e2e::cluster::Cluster;
+use portico_e2e::node::Node;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -126,6 +128,19 @@ pub(crate) async fn a_pod_of_ours_serves_until_its_pause_is_over(cluster: &Clust
     ensure!(Timestamp::now() < limit, "the signal did not end it");
     ensure!(connect(address, 3000).await.is_err());
     Ok(())
+}
+
+pub(crate) async fn a_killed_pod_is_started_again(cluster: &Cluster, node: &Node) -> Result<()> {
+    cluster.apply(&deployment("killed", 1, json!({})).to_string()).await?;
+    let IpAddr::V4(address) = address(&ready(cluster, "killed", 1).await?[0])? else { bail!("not IPv4") };
+    node.crash(address)?;
+    until("Pod that was started again", async || {
+        let pods = ready(cluster, "killed", 1).await?;
+        if restarts(&pods) == 1 { Ok(()) } else { bail!("{}", describe(&pods)) }
+    })
+    .await?;
+    // With the address that it had.
+    get(address.into(), 3000, "/").await.map(drop)
 }
 
 pub(crate) async fn pods_do_not_need_the_api_server(cluster: &mut Cluster) -> Result<()> {
