@@ -49,12 +49,14 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--http2-prior-knowledge",
     // cargo.
     "--release",
+    "--features",
     "--test",
     "--nocapture",
     // The load generator.
     "--rounds",
     "--seconds",
     "--case",
+    "--nginx",
     "--idle",
     "--rate",
     "--json",

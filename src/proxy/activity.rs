@@ -53,6 +53,8 @@ pub(crate) struct Activity {
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
     pub(crate) reset: Cell<bool>,
+    /// All bytes of all answers were handed to the socket, so hyper has nothing to write but what is not ours.
+    pub(crate) settled: Cell<bool>,
     /// The client began with the preface of HTTP/2.
     pub(crate) http2: Cell<bool>,
     /// The answer is over, so that nobody is to wait for the rest of the request.
@@ -77,6 +79,7 @@ impl Activity {
             patient: Cell::new(false),
             refusal: Cell::new(None),
             reset: Cell::new(false),
+            settled: Cell::new(true),
             http2: Cell::new(false),
             abandoned: Cell::new(false),
             upload: RefCell::default(),
@@ -116,6 +119,27 @@ impl Activity {
         }
     }
 
+    /// hyper has no more bytes to write. It writes an answer in one go with the end of its body, so the answer that is over
+    /// for us is over for it, too.
+    pub(crate) fn flushed(&self) {
+        if matches!(self.phase.get(), Phase::Idle | Phase::Head) && !self.http2.get() {
+            self.settled.set(true);
+        }
+    }
+
+    /// The answer is over, but neither all written nor the request behind it: the next request could come before its end.
+    pub(crate) fn is_crowded(&self) -> bool {
+        !self.settled.get()
+            && matches!(self.phase.get(), Phase::Idle | Phase::Head)
+            && (self.uploading.get() || self.unread.get())
+            && !self.http2.get()
+    }
+
+    /// When the head began to come in that is coming in, if one is.
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Head).then(|| self.since.get())
+    }
+
     /// A request has its head. Its time counts from the first byte, unless that was read with the request before.
     pub(crate) fn begin(&self) {
         let now = Instant::now();
@@ -127,6 +151,7 @@ impl Activity {
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);
+        self.settled.set(false);
         self.enter(Phase::Waiting, now);
     }
 

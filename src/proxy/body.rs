@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::TRUNCATED;
+use super::lent::Lent;
 use super::mirror::{self, Copies};
 use super::upgrade::Upgrade;
 use crate::upstream::Connection;
@@ -34,6 +35,8 @@ struct Extra {
     trailers: Option<HeaderMap>,
     /// Takes a copy of what passes.
     copies: Option<Copies>,
+    /// The body is there, and then nothing else of this is.
+    lent: Option<Rc<Lent>>,
 }
 
 impl RequestBody {
@@ -48,6 +51,51 @@ impl RequestBody {
         let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());
         let extra = ahead.map(|ahead| Box::new(Extra { ahead, ..Extra::default() }));
         RequestBody { incoming: None, extra, peer: Rc::clone(&self.peer) }
+    }
+
+    /// The same body for a request that may be sent again if the endpoint says that it has not looked at it. Only one of the
+    /// two can be sent: this one, or the other after it was recalled. What has passed is kept up to `most` bytes.
+    pub(crate) fn lend(&mut self, most: usize) -> Self {
+        let peer = || Rc::clone(&self.peer);
+        let borrower = |lent, peer| {
+            let extra = Extra { lent: Some(lent), ..Extra::default() };
+            RequestBody { incoming: None, extra: Some(Box::new(extra)), peer }
+        };
+        if let Some(lent) = self.lent() {
+            return borrower(Rc::clone(lent), peer());
+        }
+        let other = peer();
+        let body = std::mem::replace(self, RequestBody { incoming: None, extra: None, peer: peer() });
+        let lent = Lent::new(body, most);
+        *self = borrower(Rc::clone(&lent), Rc::clone(&other));
+        borrower(lent, other)
+    }
+
+    /// Takes the body back from where it was lent to. None if some of it is gone.
+    pub(crate) fn recall(self) -> Option<Self> {
+        match self.lent() {
+            Some(lent) => lent.recall(),
+            None => Some(self),
+        }
+    }
+
+    fn lent(&self) -> Option<&Rc<Lent>> {
+        self.extra.as_ref()?.lent.as_ref()
+    }
+
+    /// What has passed comes once more.
+    pub(super) fn put_back(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
+        if data.is_empty() && trailers.is_none() {
+            return;
+        }
+        let extra = self.extra.get_or_insert_default();
+        if !data.is_empty() {
+            // What was read ahead has passed with it, since it comes first and at once.
+            extra.ahead = data;
+        }
+        if trailers.is_some() {
+            extra.trailers = trailers;
+        }
     }
 
     /// Reads up to its end, if that is not further than `most` bytes away, and says whether it is. What was read is sent as
@@ -98,6 +146,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let this = self.get_mut();
+        if let Some(lent) = this.lent() {
+            return lent.poll_frame(cx);
+        }
         if let Some(extra) = &mut this.extra
             && !extra.ahead.is_empty()
         {
@@ -143,11 +194,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if let Some(lent) = self.lent() {
+            return lent.is_end_stream();
+        }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
             && self.extra.as_ref().is_none_or(|extra| extra.ahead.is_empty() && extra.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
+        if let Some(lent) = self.lent() {
+            return lent.size_hint();
+        }
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
         let Some(extra) = &self.extra else { return rest };
         if extra.trailers.is_some() {
@@ -180,6 +237,8 @@ pub(crate) enum BrokenUpload {
     Cut(hyper::Error),
     #[error("the body of the request can be read in two ways")]
     Refused,
+    #[error("the endpoint has not looked at the request, so that its body goes elsewhere")]
+    Recalled,
     #[error("the answer is over, so nobody waits for the rest of the request")]
     Abandoned,
 }

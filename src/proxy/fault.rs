@@ -1,8 +1,8 @@
 //! What goes wrong with a request: whose fault it is, and the answer it gets. The only place where a fault becomes a status.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::snapshot::rule::Failure;
@@ -18,7 +18,13 @@ pub(crate) enum Fault {
     Framing(&'static str),
     /// The body of the request is cut short, or broken.
     Body,
-    /// More header fields than are read. On HTTP/1 the connection ends before there is a request.
+    /// What came is no request.
+    Unreadable,
+    /// The target is longer than anything that is read.
+    TargetTooLong,
+    /// The header of a request is larger than the limit.
+    HeadTooLarge,
+    /// More header fields than are read.
     Fields,
     Connect,
     /// An extended CONNECT for anything but WebSocket, or towards an endpoint that cannot be asked for it.
@@ -79,6 +85,9 @@ impl Fault {
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
             Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
+            Fault::Unreadable => (Client, StatusCode::BAD_REQUEST, "unreadable", "Bad request", false),
+            Fault::TargetTooLong => (Client, StatusCode::URI_TOO_LONG, "target_too_long", "URI too long", false),
+            Fault::HeadTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
             Fault::Fields => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", "the request has too many header fields", false),
             Fault::Connect => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_method", "Method not allowed", false),
             Fault::Protocol => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade", "only WebSocket over HTTP/1.1 backends can be reached by CONNECT", false),
@@ -105,16 +114,14 @@ impl Fault {
     }
 }
 
-// What goes wrong where no answer of ours can be given any more, or before there is a request.
+// What goes wrong where no answer of ours can be given any more.
 
 /// The endpoint ended before its answer did.
 pub(crate) const TRUNCATED: &str = "truncated";
 /// The client ended before the answer did.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
-/// What came is no request.
-pub(crate) const UNREADABLE: &str = "unreadable";
-/// The header of a request is larger than the limit.
-pub(crate) const TOO_LARGE: &str = "header_too_large";
+/// A stream of HTTP/2 that never became a request.
+pub(crate) const REFUSED_STREAM: &str = "refused_stream";
 /// More frames of HTTP/2 that ask for nothing than anybody needs.
 pub(crate) const FLOOD: &str = "flood";
 /// An upgraded connection on which nothing moved for too long.
@@ -141,12 +148,15 @@ pub(crate) struct Manners {
 
 impl Manners {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
+        Manners::new(Some(request.method()), request.headers())
+    }
+
+    pub(crate) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         Manners {
             accept: headers.get(ACCEPT).cloned(),
             grpc: content_type.starts_with(b"application/grpc"),
-            head: request.method() == Method::HEAD,
+            head: method == Some(&Method::HEAD),
         }
     }
 
@@ -173,10 +183,17 @@ impl Manners {
         } else {
             *response.body_mut() = text.into();
         }
+        if account.status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110, section 15.5.6: it must say which are.
+            response.headers_mut().insert(ALLOW, METHODS);
+        }
         *response.status_mut() = account.status;
         response
     }
 }
+
+/// What we pass on, without regard to what backends do with it.
+pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -348,8 +365,7 @@ mod tests {
         let rows = [
             (TRUNCATED, "that of the answer", "backend"),
             (CLIENT_GONE, "499, only in the books", "client"),
-            (UNREADABLE, "400", "client"),
-            (TOO_LARGE, "431", "client"),
+            (REFUSED_STREAM, "431, or a reset", "client"),
             (FLOOD, "429, only in the books", "client"),
             (TUNNEL_IDLE, "that of the answer", "none"),
             (TUNNEL_BROKEN, "that of the answer", "none"),
@@ -371,6 +387,9 @@ mod tests {
             Fault::Target(TEXT),
             Fault::Host(TEXT),
             Fault::Framing(TEXT),
+            Fault::Unreadable,
+            Fault::TargetTooLong,
+            Fault::HeadTooLarge,
             Fault::Fields,
             Fault::Protocol,
             Fault::Body,
@@ -396,6 +415,7 @@ mod tests {
         ];
         all.into_iter().inspect(|fault| match fault {
             Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
+            Fault::Unreadable | Fault::TargetTooLong | Fault::HeadTooLarge => {}
             Fault::Protocol | Fault::Body | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
@@ -403,6 +423,16 @@ mod tests {
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
             Fault::BadAnswer | Fault::NoAnswer => {}
         })
+    }
+
+    /// RFC 9110, section 15.5.6.
+    #[test]
+    fn who_may_not_use_a_method_learns_which() {
+        let id = HeaderValue::from_static("id");
+        for fault in every_fault() {
+            let answer = Manners::default().answer(&fault.account(), &id);
+            assert_eq!(answer.headers().contains_key(ALLOW), fault == Fault::Connect, "{fault:?}");
+        }
     }
 
     #[test]

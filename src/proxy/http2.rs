@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use h2::Reason;
 use http::StatusCode;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -23,10 +24,11 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Phase;
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, UNREADABLE};
+use super::fault::{FLOOD, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
+use super::refusal::Glimpse;
 use super::request;
 use super::stats::Present;
 
@@ -38,6 +40,9 @@ pub(crate) struct Streams {
     /// The stream whose task is about to be started.
     next: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
+    /// Heads that came, and requests that were made of them.
+    pub(crate) opened: Cell<u64>,
+    handed: Cell<u64>,
 }
 
 /// Serves all requests of a connection whose client begins with the preface of HTTP/2.
@@ -51,10 +56,13 @@ where
         open: Cell::new(0),
         next: RefCell::default(),
         flooded: Cell::new(false),
+        opened: Cell::new(0),
+        handed: Cell::new(0),
     });
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
+            streams.handed.set(streams.handed.get() + 1);
             let stream = Rc::new(streams.connection.stream(streams.enter()));
             streams.next.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
@@ -75,10 +83,12 @@ where
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, FLOOD);
-                } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, UNREADABLE);
+                let mistake = outcome.err().as_ref().and_then(their_mistake);
+                if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
+                    exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
+                } else if mistake.is_some() {
+                    let account = Fault::Unreadable.account();
+                    exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
                 }
                 return Poll::Ready(());
             }
@@ -103,6 +113,8 @@ where
         }
     })
     .await;
+    // Not before: until then, the library may have heads that it has not made requests of.
+    peer.worker.faults(REFUSED_STREAM, streams.opened.get().saturating_sub(streams.handed.get()));
 }
 
 fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
@@ -123,10 +135,10 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     http
 }
 
-/// The client broke the rules of HTTP/2, so that the connection had to end.
-fn is_their_mistake(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && !error.is_io())
+/// Which rule of HTTP/2 the client broke, so that the connection had to end.
+fn their_mistake(error: &hyper::Error) -> Option<Reason> {
+    let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    error.is_library().then(|| error.reason()).flatten()
 }
 
 impl Streams {

@@ -16,10 +16,10 @@ use super::body::{RequestBody, ResponseBody, Source};
 use super::connection::Peer;
 use super::cross_origin;
 use super::exchange::Exchange;
-use super::fault::{Fault, Manners};
+use super::fault::{Fault, METHODS, Manners};
 use super::forward;
 use super::framing;
-use super::headers::{join_cookies, strip_hop_by_hop};
+use super::headers::{join_cookies, strip_request};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
@@ -182,7 +182,7 @@ fn decide<'v>(
 
     // What the client meant for this hop ends here, before we and the filters write anything.
     let headers = request.headers_mut();
-    strip_hop_by_hop(headers);
+    strip_request(headers);
     headers.remove(EXPECT);
     join_cookies(headers);
     peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
@@ -259,7 +259,6 @@ fn edit_answer(answer: &mut Response<Source>, filters: &Filters) {
 fn about_the_server() -> Response<Source> {
     let mut answer = Response::new(Source::Ours(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
-    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-    answer.headers_mut().insert(ALLOW, methods);
+    answer.headers_mut().insert(ALLOW, METHODS);
     answer
 }

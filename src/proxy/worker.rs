@@ -178,7 +178,11 @@ impl Worker {
 
     /// Counts a fault by its word.
     pub(crate) fn fault(&self, word: &'static str) {
-        self.ledger.fault(word);
+        self.ledger.faults(word, 1);
+    }
+
+    pub(crate) fn faults(&self, word: &'static str, count: u64) {
+        self.ledger.faults(word, count);
     }
 
     /// The series of requests that got no further than their address.

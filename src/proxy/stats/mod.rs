@@ -131,8 +131,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn fault(&self, word: &'static str) {
-        *self.faults.lock().entry(word).or_default() += 1;
+    pub(crate) fn faults(&self, word: &'static str, count: u64) {
+        if count > 0 {
+            *self.faults.lock().entry(word).or_default() += count;
+        }
     }
 }
 
