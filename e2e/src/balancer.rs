@@ -73,6 +73,7 @@ impl Balancer {
         let mut services = events(Api::<Service>::all(self.client.clone()));
         let mut slices = events(Api::<EndpointSlice>::all(self.client.clone()));
         let mut again: Option<Instant> = None;
+        let mut said = String::new();
         loop {
             tokio::select! {
                 Some(event) = services.next() => self.services.handle(event),
@@ -90,10 +91,15 @@ impl Balancer {
                 continue;
             }
             again = None;
-            if let Err(error) = self.follow().await {
-                say(format_args!("The balancer: {error:#}"));
+            let wrong = self.follow().await.map_or_else(|error| format!("{error:#}"), |()| String::new());
+            if !wrong.is_empty() {
                 again = Some(Instant::now() + RETRY);
+                // Once, however often it is tried.
+                if wrong != said {
+                    say(format_args!("The balancer: {wrong}"));
+                }
             }
+            said = wrong;
         }
     }
 

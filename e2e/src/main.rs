@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
 use portico_e2e::conformance::{self, Suite};
+use portico_e2e::node::Node;
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress::say;
@@ -179,6 +180,7 @@ fn up(which: &Which) -> Result<()> {
 fn run(which: &Which) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
+        let _node = Node::start(cluster).await?;
         println!("{}\n{READY}", instructions(cluster));
         std::future::pending().await
     });

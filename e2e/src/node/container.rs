@@ -53,6 +53,7 @@ impl Container<'_> {
             }
             // Also after its end, for how it ended.
             let Ok(ended) = process.kill().await else { return };
+            self.host.logs.close(&self.key);
             *running = None;
             let again = match self.plan.restart {
                 Restart::Always => true,
@@ -97,6 +98,7 @@ impl Container<'_> {
         let command: Vec<String> = self.plan.command.iter().map(|text| expand(text, environment)).collect();
         let empty = |content: &Content| matches!(content, Content::Empty);
         let writable: Vec<_> = self.plan.mounts.iter().filter(|mount| empty(&mount.content)).collect();
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         let launch = Launch {
             netns: &self.sandbox.netns,
             root: &self.sandbox.root(),
@@ -104,7 +106,7 @@ impl Container<'_> {
             environment,
             privileges: &self.plan.privileges,
             writable: &writable.into_iter().map(|mount| mount.path.clone()).collect::<Vec<_>>(),
-            log: self.host.logs.open(&self.key, self.seen.borrow().restarts)?,
+            log: self.host.logs.open(&self.key, uid, self.seen.borrow().restarts)?,
         };
         launch.start(&self.host.state, Timestamp::now())
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 pub(crate) struct Images {
     /// The echo server of the conformance suite, for each of its tags.
     pub(crate) echo_basic: PathBuf,
-    /// What `make image-root` builds.
+    /// What `make image-root` builds, for each tag too, so that manifests can be tried as they are.
     pub(crate) portico: PathBuf,
 }
 
@@ -31,9 +31,6 @@ enum Content {
     Folder(PathBuf),
 }
 
-/// The image of Portico, as it is named in Pods of the tests.
-pub(crate) const PORTICO: &str = "portico:e2e";
-
 /// The number that images without a distribution use for "nonroot".
 const NOBODY: u32 = 65532;
 
@@ -41,13 +38,17 @@ impl Images {
     /// The image of this name, or why there is none.
     pub(crate) fn find(&self, name: &str) -> Result<Image, String> {
         let last = name.rsplit('/').next().unwrap_or(name);
-        if last.split([':', '@']).next() == Some("echo-basic") {
-            let content = Content::Program(self.echo_basic.clone());
-            return Ok(Image { content, entrypoint: "/echo-basic", user: NOBODY });
+        match last.split([':', '@']).next() {
+            Some("echo-basic") => {
+                let content = Content::Program(self.echo_basic.clone());
+                Ok(Image { content, entrypoint: "/echo-basic", user: NOBODY })
+            }
+            Some("portico") => self.portico(),
+            _ => Err(format!("there is no image `{name}` on this node: it has echo-basic and portico, with any tag")),
         }
-        if name != PORTICO {
-            return Err(format!("there is no image `{name}` on this node: it has echo-basic and {PORTICO}"));
-        }
+    }
+
+    fn portico(&self) -> Result<Image, String> {
         let entrypoint = "/usr/bin/portico";
         if !self.portico.join(&entrypoint[1..]).exists() {
             return Err(format!("{} is not built yet; run `make image-root`", self.portico.display()));
@@ -111,6 +112,7 @@ mod tests {
             ("echo-basic/nginx:1", "there is no image `echo-basic/nginx:1`"),
             ("echo-advanced:v1", "there is no image"),
             ("portico:e2e", "run `make image-root`"),
+            ("registry.example/portico:0.1.0", "run `make image-root`"),
         ] {
             let refusal = images.find(name).unwrap_err();
             assert!(refusal.contains(said), "{name}: {refusal}");
@@ -127,7 +129,7 @@ mod tests {
         fs::write(image.join("usr/bin/portico"), "program").unwrap();
         fs::create_dir(&root).unwrap();
         let images = Images { echo_basic: PathBuf::new(), portico: image };
-        images.find(PORTICO).unwrap().fill(&root).unwrap();
+        images.find("portico:e2e").unwrap().fill(&root).unwrap();
         assert_eq!(fs::read_to_string(root.join("usr/bin/portico")).unwrap(), "program");
         assert_eq!(fs::metadata(root.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
     }

@@ -24,6 +24,10 @@ use super::{Host, RETRY};
 /// Lives the life of a Pod. `updates` has the latest of the object and ends with it.
 pub(crate) async fn live(host: Arc<Host>, updates: watch::Receiver<Arc<Pod>>) {
     let pod = updates.borrow().clone();
+    if pod.metadata.deletion_timestamp.is_some() {
+        // Of an earlier run of this node, or never started: there is nothing to end.
+        return delete(&host, &pod).await;
+    }
     let (seen, receiver) = watch::channel(Seen::first(&pod));
     let writer = Writer::new(host.client.clone(), &pod);
     let life = Life { host: &host, pod: &pod, seen, sandbox: None, running: None };
@@ -33,7 +37,7 @@ pub(crate) async fn live(host: Arc<Host>, updates: watch::Receiver<Arc<Pod>>) {
     if end == End::Asked {
         delete(&host, &pod).await;
     }
-    host.logs.forget(&key(&pod));
+    host.logs.forget(&key(&pod), pod.metadata.uid.as_deref().unwrap_or_default());
     // It panics never, and says itself what it could not remove.
     drop(removed.await);
 }
@@ -84,7 +88,11 @@ impl Life<'_> {
                     never = health::ready(&plan.probes, sandbox, id, &self.seen) => never,
                 }
             }
-            if let Ok(ended) = running.kill().await {
+            let ended = running.kill().await;
+            // Of one that ends at once, nobody reads how it ended: one write less before it is gone.
+            if let Ok(ended) = ended
+                && plan.ending != Ending::AtOnce
+            {
                 self.seen.send_modify(|seen| seen.end(State::Ended(ended)));
             }
         }
@@ -118,10 +126,12 @@ impl Life<'_> {
     }
 
     async fn make(&self, plan: &Plan) -> Result<Sandbox> {
-        let (host, pod, image) = (self.host.clone(), self.pod.clone(), plan.image.clone());
+        let (host, pod) = (self.host.clone(), self.pod.clone());
+        let (image, settings) = (plan.image.clone(), plan.settings.clone());
         let made = spawn_blocking(move || {
             let sandbox = Sandbox::make(&host, &pod)?;
             image.fill(&sandbox.root())?;
+            sandbox.set(&settings)?;
             Ok(sandbox)
         });
         made.await?

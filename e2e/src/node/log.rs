@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -24,8 +24,12 @@ pub(crate) struct Key {
 
 #[derive(Debug)]
 struct Kept {
+    /// The uid of the Pod, since another of the same name may come before it is forgotten.
+    owner: String,
     current: PathBuf,
     previous: Option<PathBuf>,
+    /// Whether the container runs that writes the current one.
+    growing: bool,
 }
 
 impl Logs {
@@ -34,7 +38,7 @@ impl Logs {
     }
 
     /// A new file for a container that starts.
-    pub(crate) fn open(&self, key: &Key, restarts: i32) -> Result<File> {
+    pub(crate) fn open(&self, key: &Key, owner: &str, restarts: i32) -> Result<File> {
         let folder = self.folder.join(&key.namespace).join(&key.pod);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}-{restarts}.log", key.container));
@@ -44,8 +48,9 @@ impl Logs {
         let file = File::options().append(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let mut kept = self.kept.lock();
-        let previous = kept.remove(key).map(|kept| kept.current).filter(|previous| *previous != path);
-        kept.insert(key.clone(), Kept { current: path, previous });
+        let before = kept.remove(key).filter(|before| before.owner == owner && before.current != path);
+        let previous = before.map(|before| before.current);
+        kept.insert(key.clone(), Kept { owner: owner.to_owned(), current: path, previous, growing: true });
         Ok(file)
     }
 
@@ -56,8 +61,23 @@ impl Logs {
         if previous { kept.previous.clone() } else { Some(kept.current.clone()) }
     }
 
+    /// The container has ended.
+    pub(crate) fn close(&self, key: &Key) {
+        if let Some(kept) = self.kept.lock().get_mut(key) {
+            kept.growing = false;
+        }
+    }
+
+    /// Whether more may be written to this file of the container.
+    pub(crate) fn grows(&self, key: &Key, file: &Path) -> bool {
+        self.kept.lock().get(key).is_some_and(|kept| kept.growing && kept.current == file)
+    }
+
     /// The Pod is gone. Its files stay for whoever looks for the reason of a failure.
-    pub(crate) fn forget(&self, key: &Key) {
-        self.kept.lock().remove(key);
+    pub(crate) fn forget(&self, key: &Key, owner: &str) {
+        let mut kept = self.kept.lock();
+        if kept.get(key).is_some_and(|kept| kept.owner == owner) {
+            kept.remove(key);
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! A node without containers: Pods are processes, each in a network namespace and a root folder of its own.
 //!
 //! ```text
-//!  API server ──Pods──▶ pods ──one task each──▶ life ──▶ sandbox (network, folder) ◀── volume, files, token
-//!      ▲ ▲                                       │ └───▶ program (process) ◀── plan, environment, privileges, image
-//!      │ └───────────── status ◀─────────────────┴─────▶ health ◀── probe, sockets
-//!      └──logs── kubelet ◀── log
+//!               binds             one task each
+//!  API server ◀───────── pods ───────────────────▶ life ──▶ sandbox: network, root folder ◀── image
+//!      ▲  ▲                                       │ │  └──▶ mounted: volumes ◀── volume, token, files
+//!      │  └────── status ◀── what is seen ────────┘ └─────▶ container ──▶ program: a process ◀── privileges
+//!      │                                                     │  └─▶ environment ◀── links
+//!      └─ logs ── kubelet ◀── log ◀── output ────────────────┘ health ◀── probe, sockets
 //! ```
 //!
-//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by name: see [`plan`].
+//! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by
+//! name: see [`plan`].
 
 mod container;
 mod environment;
@@ -43,6 +46,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::balancer::Balancer;
 use crate::cluster::Cluster;
+use crate::identity::Identity;
 use crate::netns::Netns;
 use crate::progress::say;
 use crate::state::State;
@@ -111,6 +115,14 @@ impl Node {
     /// The network of the Pod that has this address, for who wants to be a client there.
     pub fn network_of(&self, pod: Ipv4Addr) -> Netns {
         netns_of(&self.netns, pod)
+    }
+
+    /// Ends the processes of the Pod that has this address, as a crash does. The node starts them anew.
+    pub fn crash(&self, pod: Ipv4Addr) -> Result<()> {
+        for process in self.network_of(pod).processes()?.into_iter().filter_map(Identity::of) {
+            process.kill()?;
+        }
+        Ok(())
     }
 
     /// Ends every Pod at once and removes what belongs to it. The objects stay as they are.

@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) variables_from: Vec<EnvFromSource>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) privileges: Privileges,
+    /// Settings of the kernel for the Pod's network: files below /proc/sys and their content.
+    pub(crate) settings: Vec<(String, String)>,
     pub(crate) probes: Probes,
     pub(crate) restart: Restart,
     pub(crate) ending: Ending,
@@ -70,6 +72,7 @@ impl Plan {
         Ok(Plan {
             privileges: Privileges::of(spec, container, image.user)?,
             mounts: mounts(spec, container)?,
+            settings: settings(spec)?,
             probes: Probes::of(container)?,
             ending: ending(pod, spec, container)?,
             variables: container.env.clone().unwrap_or_default(),
@@ -96,6 +99,19 @@ fn refuse_what_is_not_built(spec: &PodSpec, container: &Container) -> Result<(),
         Some((field, _)) => Err(format!("{field}: this node cannot do that")),
         None => Ok(()),
     }
+}
+
+/// Only those of the network: each Pod has one of its own, and everything else would be the machine's.
+fn settings(spec: &PodSpec) -> Result<Vec<(String, String)>, String> {
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    let settings = sysctls.map(|sysctl| {
+        let plain = sysctl.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !sysctl.name.starts_with("net.") || sysctl.name.contains("..") || !plain {
+            return Err(format!("spec.securityContext.sysctls: this node can only set net.…, not `{}`", sysctl.name));
+        }
+        Ok((sysctl.name.replace('.', "/"), sysctl.value.clone()))
+    });
+    settings.collect()
 }
 
 fn ending(pod: &Pod, spec: &PodSpec, container: &Container) -> Result<Ending, String> {
@@ -167,6 +183,10 @@ mod tests {
             (json!({ "containers": [echo], "hostNetwork": true }), "spec.hostNetwork"),
             (json!({ "containers": [echo], "initContainers": [echo] }), "spec.initContainers"),
             (json!({ "containers": [{ "name": "main", "image": "nginx" }] }), "no image `nginx`"),
+            (
+                json!({ "containers": [echo], "securityContext": { "sysctls": [{ "name": "vm.swappiness", "value": "1" }] } }),
+                "not `vm.swappiness`",
+            ),
             (json!({ "containers": [{ "name": "main", "image": "echo-basic", "workingDir": "/a" }] }), "workingDir"),
         ] {
             let refusal = plan(&spec, &json!({})).unwrap_err();

@@ -90,6 +90,24 @@ impl Sandbox {
         self.folder.join("root")
     }
 
+    /// Sets what the kernel lets each network have of its own: files below /proc/sys and their content.
+    pub(crate) fn set(&self, settings: &[(String, String)]) -> Result<()> {
+        let set = || -> Result<()> {
+            self.netns.enter()?;
+            for (file, content) in settings {
+                let path = Path::new("/proc/sys").join(file);
+                fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            Ok(())
+        };
+        if settings.is_empty() {
+            return Ok(());
+        }
+        // In a thread that ends, because it does not come back from the Pod's network.
+        let set = std::thread::scope(|scope| scope.spawn(set).join());
+        set.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     fn remove(&self) -> Result<()> {
         let inside: Vec<Identity> = self.netns.processes()?.into_iter().filter_map(Identity::of).collect();
         for process in &inside {

@@ -146,7 +146,8 @@ impl Writer {
                         type_: kind.to_owned(),
                         status: status.to_owned(),
                         last_transition_time: Some(Time(now)),
-                        reason: (!holds).then(|| "ContainersNotReady".to_owned()),
+                        // Never absent: a patch would leave the last one as it is.
+                        reason: Some(if holds { "" } else { "ContainersNotReady" }.to_owned()),
                         ..PodCondition::default()
                     },
                 }
@@ -168,6 +169,11 @@ impl Writer {
         let address = seen.address.map(|address| address.to_string());
         PodStatus {
             phase: Some(seen.phase().to_owned()),
+            // Here `kubectl describe` shows it. Never absent, as above.
+            message: Some(match &seen.state {
+                State::Waiting { message, .. } => message.clone(),
+                State::Running { .. } | State::Ended(_) => String::new(),
+            }),
             host_ip: Some(ADDRESS.to_string()),
             host_ips: Some(vec![HostIP { ip: ADDRESS.to_string() }]),
             pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
@@ -207,5 +213,57 @@ impl Ended {
             finished_at: Some(Time(self.at)),
             ..ContainerStateTerminated::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(state: State, ready: bool) -> Seen {
+        Seen { address: Some(Ipv4Addr::new(198, 18, 128, 1)), state, last: None, restarts: 0, started: ready, ready }
+    }
+
+    fn running() -> State {
+        State::Running { since: Timestamp::UNIX_EPOCH }
+    }
+
+    fn ended(code: i32) -> Ended {
+        Ended { exit: Exit { code, signal: None }, since: Timestamp::UNIX_EPOCH, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn phases_follow_the_container() {
+        let waiting = State::Waiting { reason: "CrashLoopBackOff", message: String::new() };
+        let crashed = Seen { last: Some(ended(1)), ..seen(waiting.clone(), false) };
+        for (seen, phase) in [
+            (seen(waiting, false), "Pending"),
+            (crashed, "Running"),
+            (seen(running(), false), "Running"),
+            (seen(State::Ended(ended(0)), false), "Succeeded"),
+            (seen(State::Ended(ended(1)), false), "Failed"),
+        ] {
+            assert_eq!(seen.phase(), phase, "{seen:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_of_an_earlier_state_stays_behind() {
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let mut writer = Writer::new(Client::try_from(config).unwrap(), &Pod::default());
+        let ready = |status: &PodStatus| {
+            let conditions = status.conditions.clone().unwrap();
+            conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap()
+        };
+        let late = State::Waiting { reason: "ContainerCreating", message: "Secret a/b does not exist".to_owned() };
+        let waiting = writer.status(&seen(late, false));
+        assert_eq!(waiting.message.as_deref(), Some("Secret a/b does not exist"));
+        assert_eq!(ready(&waiting).reason.as_deref(), Some("ContainersNotReady"));
+        let first = writer.status(&seen(running(), true));
+        // A patch leaves what is absent as it is, so these have to be there.
+        assert_eq!(first.message.as_deref(), Some(""));
+        assert_eq!(ready(&first).reason.as_deref(), Some(""));
+        // The same again did not happen now.
+        assert_eq!(ready(&writer.status(&seen(running(), true))), ready(&first));
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Long, for machines with much to do; nothing waits so long but for a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Deployment of the echo server, whose container has these fields more.
 pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {

@@ -1,6 +1,7 @@
 //! What Portico's own Pods need of a node, and those of the suite do not.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::PostParams;
 use portico_e2e::cluster::Cluster;
+use portico_e2e::node::Node;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -38,15 +40,23 @@ pub(crate) async fn probes_decide(cluster: &Cluster) -> Result<()> {
 }
 
 pub(crate) async fn a_pod_has_its_account_and_no_rights_but_those_it_asks_for(cluster: &Cluster) -> Result<()> {
-    let more = json!({ "securityContext": {
+    let confined = json!({
         "runAsUser": 1234,
         "runAsGroup": 2345,
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
-    } });
-    cluster.apply(&deployment("confined", 1, more).to_string()).await?;
+    });
+    // Others than root may have this port only where the Pod's network is set so.
+    let more = json!({ "securityContext": confined, "env": [{ "name": "HTTP_PORT", "value": "80" }] });
+    let mut deployment = deployment("confined", 1, more);
+    let sysctls = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "80" }]);
+    let spec = json!({ "securityContext": { "sysctls": sysctls } });
+    merge(&mut deployment, json!({ "spec": { "template": { "spec": spec } } }));
+    cluster.apply(&deployment.to_string()).await?;
     let pod = ready(cluster, "confined", 1).await?.remove(0);
+    let address = address(&pod)?;
+    until("answer on port 80", async || get(address, 80, "/").await).await?;
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let root = cluster.folder().join("pods").join(uid).join("root");
     let process = process_in(&root).context("no process has the Pod's root")?;
@@ -118,6 +128,19 @@ pub(crate) async fn a_pod_of_ours_serves_until_its_pause_is_over(cluster: &Clust
     ensure!(Timestamp::now() < limit, "the signal did not end it");
     ensure!(connect(address, 3000).await.is_err());
     Ok(())
+}
+
+pub(crate) async fn a_killed_pod_is_started_again(cluster: &Cluster, node: &Node) -> Result<()> {
+    cluster.apply(&deployment("killed", 1, json!({})).to_string()).await?;
+    let IpAddr::V4(address) = address(&ready(cluster, "killed", 1).await?[0])? else { bail!("not IPv4") };
+    node.crash(address)?;
+    until("Pod that was started again", async || {
+        let pods = ready(cluster, "killed", 1).await?;
+        if restarts(&pods) == 1 { Ok(()) } else { bail!("{}", describe(&pods)) }
+    })
+    .await?;
+    // With the address that it had.
+    get(address.into(), 3000, "/").await.map(drop)
 }
 
 pub(crate) async fn pods_do_not_need_the_api_server(cluster: &mut Cluster) -> Result<()> {

@@ -91,6 +91,23 @@ pub(crate) async fn any_socket_makes_a_pod_ready(cluster: &Cluster) -> Result<()
     get(address(&pod)?, 3333, "/").await.map(drop)
 }
 
+/// After the node has ended and started again: the objects are as they were, and something has to run for them.
+pub(crate) async fn a_node_takes_its_pods_over(cluster: &Cluster) -> Result<()> {
+    for pod in pods(cluster, "echo").await? {
+        let name = pod.metadata.name.unwrap_or_default();
+        until(&format!("answer of {name}"), async || {
+            let pods = pods(cluster, "echo").await?;
+            let pod = pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&name)).context("it is gone")?;
+            ensure!(get(address(pod)?, 3000, "/again").await?.contains(&name), "somebody else answers");
+            let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+            ensure!(addresses.count() == 1, "the address of the last run is still there: {}", describe(&pods));
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn deleted_pods_are_gone_soon(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
     cluster.kubectl(&["delete", "deployment,pod", "--all", "--wait=false"]).await?;
