@@ -68,12 +68,15 @@ impl Cluster {
     pub(super) fn take(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut Overlap>) {
         let Delivery { batch, observed, refused, installed, complete, since } = delivery;
         for (id, refused) in refused {
-            match refused {
+            match &refused {
                 Some(refused) => {
                     let (field, why) = (&refused.why.field, &refused.why.message);
                     warn!(object = %id, field, "Cannot be read: {why}; its last good version counts, if there was one");
                 }
                 None => info!(object = %id, "Can be read again, or is gone"),
+            }
+            if let Some(desk) = &self.desk {
+                desk.refuse(id, refused);
             }
         }
         if let Some(installed) = installed {

@@ -8,10 +8,11 @@ use tracing::info;
 
 use super::cluster::Cluster;
 use super::control::News;
+use crate::api::names::GATEWAY_CONTROLLER;
 use crate::args::{ClusterOptions, GatewayOptions};
 use crate::drain::Drain;
-use crate::k8s::{Seat, Statuses, campaign};
-use crate::status::{Desk, Writer, Writes};
+use crate::k8s::{Recorder, Seat, Statuses, campaign};
+use crate::status::{Desk, Teller, Writer, Writes};
 
 /// The tasks that tell.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Telling {
     desk: Desk,
     election: JoinHandle<()>,
     writer: JoinHandle<()>,
+    teller: JoinHandle<()>,
     pub(super) leading: watch::Receiver<bool>,
 }
 
@@ -33,13 +35,15 @@ impl Telling {
     ) -> Telling {
         let seat = seat(options);
         info!(namespace = seat.namespace, identity = seat.identity, "Stands for election");
+        let recorder = Recorder::new(cluster.source.client(), GATEWAY_CONTROLLER, &seat.identity);
         let (leads, leading) = watch::channel(false);
         let election = campaign(cluster.source.client(), seat, leads, async move { drain.leaving().await });
         let desk = Desk::new();
+        let teller = Teller::new(desk.clone(), recorder);
         let controllers = gateways.controller_names.iter().cloned().collect();
         let writer = Writer::new(desk.clone(), Statuses::new(cluster.source.client()), controllers, writes);
         let writer = tokio::spawn(writer.run(leading.clone()));
-        Telling { desk, election: tokio::spawn(election), writer, leading }
+        Telling { desk, election: tokio::spawn(election), writer, teller: tokio::spawn(teller.run()), leading }
     }
 
     pub(super) fn desk(&self) -> Desk {
@@ -51,6 +55,7 @@ impl Telling {
         // A task that failed has said so, and has nothing to give back.
         self.election.await.ok();
         self.writer.abort();
+        self.teller.abort();
     }
 }
 

@@ -14,6 +14,7 @@ mod client;
 mod collect;
 mod delivery;
 mod discovery;
+mod events;
 mod failure;
 mod health;
 mod lease;
@@ -28,6 +29,7 @@ mod watch;
 
 pub use client::{Access, AccessError, Connection};
 pub use delivery::{Delivery, Installed, Observed, Refused};
+pub use events::{Event, Recorder};
 pub use failure::Failure;
 pub use lease::{Seat, campaign};
 pub use patch::Statuses;

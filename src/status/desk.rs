@@ -20,9 +20,11 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::board::{Board, Finder, Tell};
+use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
-use crate::k8s::{Installed, Observed};
+use crate::k8s::{Installed, Observed, Refused};
 
 use pace::Pace;
 
@@ -35,7 +37,9 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    /// For whoever writes statuses, and for whoever tells events.
     changed: Notify,
+    noticed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +50,7 @@ struct State {
     /// one of them and must not hold it up.
     due: [BTreeSet<(Instant, ObjectId)>; 2],
     in_flight: usize,
+    board: Board,
     installed: Arc<Installed>,
 }
 
@@ -124,6 +129,14 @@ pub(super) enum Next {
     Nothing,
 }
 
+/// An event to tell now, or later.
+#[derive(Debug)]
+pub(super) enum Telling {
+    Now { id: ObjectId, uid: Arc<str>, api_version: Arc<str>, notice: Notice, known: bool },
+    At(Instant),
+    Nothing,
+}
+
 impl Desk {
     pub fn new() -> Self {
         Desk::default()
@@ -141,6 +154,12 @@ impl Desk {
         if has_status(id.kind) {
             self.change(|state, now| state.want(id, verdict, now));
         }
+    }
+
+    /// Why an object cannot be read; None if that is over.
+    pub fn refuse(&self, id: ObjectId, refused: Option<Refused>) {
+        let wrong = refused.iter().map(notices::of_refusal).collect();
+        self.change(|state, now| state.board.put(&id, Finder::Source, wrong, now));
     }
 
     /// What is installed: under which versions of the API statuses are written.
@@ -162,6 +181,42 @@ impl Desk {
         self.change(|state, now| state.done(job, outcome, now));
     }
 
+    /// What did not fit into the status of an object.
+    pub(super) fn left_out(&self, id: &ObjectId, what: &[String]) {
+        let wrong = what.iter().map(|what| notices::of_full_list(what)).collect();
+        self.change(|state, now| state.board.put(id, Finder::Writer, wrong, now));
+    }
+
+    /// The next thing to tell as an event. Whoever takes it says what became of it.
+    pub(super) fn next_event(&self) -> Telling {
+        let mut state = self.shared.state.lock();
+        loop {
+            let (id, notice, known) = match state.board.next(Instant::now()) {
+                Tell::Now { id, notice, known } => (id, notice, known),
+                Tell::At(at) => return Telling::At(at),
+                Tell::Nothing => return Telling::Nothing,
+            };
+            let api_version = state.api_version(id.kind);
+            match state.entries.get(&id).and_then(|entry| entry.seen.as_ref()) {
+                Some(Seen { uid, .. }) => return Telling::Now { uid: uid.clone(), id, api_version, notice, known },
+                // Nobody could find it: an event is about an object of the cluster.
+                None => state.board.forget(&id),
+            }
+        }
+    }
+
+    pub(super) fn told(&self, id: &ObjectId, notice: Notice) {
+        self.change(|state, now| state.board.told(id, notice, now));
+    }
+
+    pub(super) fn not_told(&self, id: &ObjectId) {
+        self.change(|state, now| state.board.failed(id, now));
+    }
+
+    pub(super) async fn noticed(&self) {
+        self.shared.noticed.notified().await;
+    }
+
     /// Until there is reason to ask for the next thing again.
     pub(super) async fn changed(&self) {
         self.shared.changed.notified().await;
@@ -170,6 +225,7 @@ impl Desk {
     fn change(&self, change: impl FnOnce(&mut State, Instant)) {
         change(&mut self.shared.state.lock(), Instant::now());
         self.shared.changed.notify_one();
+        self.shared.noticed.notify_one();
     }
 }
 
@@ -187,6 +243,7 @@ impl State {
             }
             None => {
                 entry.seen = None;
+                self.board.forget(&id);
                 self.forget(&id);
             }
         }
@@ -194,6 +251,8 @@ impl State {
 
     fn want(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
         let gone = verdict.is_none();
+        let wrong = verdict.as_deref().map(notices::of_verdict).unwrap_or_default();
+        self.board.put(&id, Finder::Verdict, wrong, now);
         self.entries.entry(id.clone()).or_default().verdict = verdict;
         if gone { self.forget(&id) } else { self.touch(&id, now) }
     }
@@ -203,6 +262,7 @@ impl State {
             return;
         }
         self.leading = leading;
+        self.board.lead(leading, now);
         self.due = Default::default();
         self.in_flight = 0;
         for entry in self.entries.values_mut() {

@@ -5,11 +5,14 @@
 //!   proxy ────binds──────▲
 //! ```
 
+mod board;
 mod desk;
 mod features;
 mod installed;
 mod json;
 mod merge;
+mod notices;
+mod teller;
 mod writer;
 
 use std::net::SocketAddr;
@@ -18,6 +21,7 @@ pub use desk::Desk;
 pub use installed::with_installed;
 pub use json::status as to_json;
 pub use merge::{Merged, merge};
+pub use teller::Teller;
 pub use writer::{Writer, Writes};
 
 use crate::compile::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};

@@ -135,9 +135,10 @@ impl Writer {
         let before: Value = serde_json::from_str(&job.status).ok()?;
         let ours = to_json(&job.verdict);
         let Merged { status, left_out } = merge(job.id.kind, &before, &ours, &self.controllers, &now());
-        for what in left_out {
+        for what in &left_out {
             self.complain(job.id.kind, "full", || warn!(object = %job.id, "{what}; remove entries that nobody needs"));
         }
+        self.desk.left_out(&job.id, &left_out);
         let after = status?;
         let clipped = job.clipped.as_ref().is_some_and(|clipped| clipped.sent == after && clipped.kept == job.status);
         (!clipped).then_some((before, after))
