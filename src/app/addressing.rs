@@ -174,3 +174,139 @@ fn describe(front: &Front) -> addresses::Front {
         problem: trouble.map(|trouble| Problem::new("", &*trouble.message, &*trouble.remedy)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::core::ServiceType;
+    use crate::args::AddressSource;
+    use crate::store::{AnyObject, Batch};
+
+    const OURS: &str = "portico.dev/gateway-controller";
+
+    fn observed(uid: &str, addresses: &[&str]) -> Option<Observed> {
+        let addresses: Vec<_> = addresses.iter().map(|value| json!({"type": "IPAddress", "value": value})).collect();
+        Some(Observed {
+            uid: Arc::from(uid),
+            resource_version: Arc::from("1"),
+            generation: 1,
+            status: Arc::new(json!({"addresses": addresses})),
+        })
+    }
+
+    fn id(name: &str) -> ObjectId {
+        ObjectId::new(Kind::Gateway, ObjectKey::new("ns", name))
+    }
+
+    fn class(name: &str, controller: &str) -> AnyObject {
+        let class = json!({"metadata": {"name": name}, "spec": {"controllerName": controller}});
+        AnyObject::parse(Kind::GatewayClass, class).unwrap()
+    }
+
+    fn gateway(name: &str, class: &str, extra: Value) -> AnyObject {
+        let mut spec = json!({
+            "gatewayClassName": class,
+            "listeners": [
+                {"name": "a", "port": 80, "protocol": "HTTP"},
+                {"name": "b", "port": 80, "protocol": "HTTP", "hostname": "x.example"},
+                {"name": "c", "port": 53, "protocol": "UDP"},
+            ],
+        });
+        for (key, value) in extra.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        AnyObject::parse(Kind::Gateway, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn each_gateway_of_the_cluster_says_what_it_needs_of_its_service() {
+        let options = GatewayOptions {
+            controller_names: BTreeSet::from([OURS.to_owned()]),
+            addresses: AddressSource::Services(ServiceType::LoadBalancer),
+        };
+        let controllers = [OURS.to_owned()];
+        let mut addressing = Addressing::new(&options);
+        let wants = addressing.wants();
+        let mut store = Store::default();
+        let infrastructure = json!({"infrastructure": {"labels": {"l": "1"}, "annotations": {"a": "2"}}});
+        let upserts = vec![
+            class("portico", OURS),
+            class("foreign", "example.com/other"),
+            gateway("plain", "portico", infrastructure),
+            gateway("asks", "portico", json!({"addresses": [{"type": "IPAddress", "value": "192.0.2.1"}]})),
+            gateway("odd", "portico", json!({"addresses": [{"type": "Hostname", "value": "a.example"}]})),
+            gateway("file", "portico", json!({})),
+            gateway("other", "foreign", json!({})),
+        ];
+        let mut changes = store.apply(Batch { upserts, removes: vec![] });
+        let seen: BTreeMap<_, _> =
+            ["plain", "asks", "odd", "other"].map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
+        addressing.observe(&seen);
+        addressing.assign(&store, &controllers, &mut changes);
+
+        let wants = wants.borrow().clone();
+        let names: Vec<_> = wants.gateways.keys().map(|key| &*key.name).collect();
+        assert_eq!(names, ["asks", "odd", "plain"], "what comes from a file cannot own anything in a cluster");
+        let of = |name: &str| wants.gateways[&ObjectKey::new("ns", name)].clone();
+        let plain = of("plain");
+        assert_eq!((&*plain.uid, &*plain.class, &*plain.controller), ("uid of plain", "portico", OURS));
+        assert_eq!((&*plain.labels["l"], &*plain.annotations["a"]), ("1", "2"));
+        assert_eq!((plain.ports, plain.address, plain.hold), ([80].into(), None, false), "UDP is not served");
+        assert_eq!(of("asks").address, Some("192.0.2.1".parse().unwrap()));
+        assert!(of("odd").hold, "it is not accepted");
+        let foreign: Vec<_> = wants.foreign.keys().map(|key| &*key.name).collect();
+        assert_eq!(foreign, ["other"]);
+    }
+
+    #[test]
+    fn only_what_differs_is_looked_at_again() {
+        let options = GatewayOptions {
+            controller_names: BTreeSet::from([OURS.to_owned()]),
+            addresses: AddressSource::Services(ServiceType::LoadBalancer),
+        };
+        let controllers = [OURS.to_owned()];
+        let mut addressing = Addressing::new(&options);
+        let mut store = Store::default();
+        let upserts = vec![class("portico", OURS), gateway("web", "portico", json!({}))];
+        let mut changes = store.apply(Batch { upserts, removes: vec![] });
+        let seen = BTreeMap::from([(id("web"), observed("u", &[]))]);
+        addressing.observe(&seen);
+        addressing.assign(&store, &controllers, &mut changes);
+        let mut again = |what: &str, act: &dyn Fn(&mut Addressing), expected: bool| {
+            act(&mut addressing);
+            let mut changes = Changes::new();
+            addressing.assign(&store, &controllers, &mut changes);
+            assert_eq!(!changes.is_empty(), expected, "{what}");
+        };
+        let front = Front { name: "web-portico".to_owned(), ports: [(80, 10080)].into(), ..Front::default() };
+        let view = View {
+            complete: true,
+            fronts: BTreeMap::from([(ObjectKey::new("ns", "web"), front)]),
+            pod_ips: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+        };
+        again("a Service", &|addressing| addressing.see(&view), true);
+        again("the same again", &|addressing| addressing.see(&view), false);
+        again("its own status, written", &|addressing| addressing.observe(&seen), false);
+        again("leading, with nothing to give", &|addressing| addressing.lead(true), false);
+        again("no Service any more", &|addressing| addressing.see(&View::default()), true);
+        let gone = BTreeMap::from([(id("web"), None)]);
+        again("the Gateway is that of a file now", &|addressing| addressing.observe(&gone), true);
+    }
+
+    #[test]
+    fn what_stands_in_a_status_may_be_anything() {
+        let status = json!({"addresses": [
+            {"type": "IPAddress", "value": "192.0.2.1"}, {"type": "Hostname", "value": "a.example"}, {"value": 5}, "x",
+            {"value": "2001:db8::1"},
+        ]});
+        let found: Vec<_> = written(&status).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.0.2.1", "2001:db8::1"]);
+        for nothing in [json!(null), json!({}), json!({"addresses": {}}), json!([1])] {
+            assert!(written(&nothing).is_empty());
+        }
+    }
+}

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::cluster::Cluster;
 use super::control::Control;
 use crate::api::ObjectKey;
 use crate::args::{AddressSource, ClusterOptions, GatewayOptions};
@@ -40,8 +40,8 @@ pub(super) struct Goodbye {
 impl Fronts {
     /// Begins to keep them.
     pub(super) fn start(
-        client: watch::Receiver<Client>,
-        cluster: &ClusterOptions,
+        cluster: &Cluster,
+        flags: &ClusterOptions,
         gateways: &GatewayOptions,
         control: &Control,
         leading: watch::Receiver<bool>,
@@ -58,7 +58,7 @@ impl Fronts {
             AddressSource::Services(kind) => Shape::Exposed(kind),
         };
         let settings = Settings {
-            namespaces: cluster.namespaces.clone(),
+            namespaces: flags.namespaces.clone(),
             shape,
             controllers: gateways.controller_names.clone(),
             pod,
@@ -72,7 +72,7 @@ impl Fronts {
             stay: stays,
         };
         let (views, view) = watch::channel(Arc::default());
-        let keeping = tokio::spawn(services::keep(settings, client, inputs, views));
+        let keeping = tokio::spawn(services::keep(settings, cluster.source.client(), inputs, views));
         let leaving = tokio::spawn({
             let (drain, stay) = (drain.clone(), stay.clone());
             async move {

@@ -123,8 +123,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let control = Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone());
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {
-            let (client, leading) = (cluster.source.client(), telling.leading.clone());
-            let (fronts, goodbye) = Fronts::start(client, flags, &options.gateways, &control, leading, &drain)?;
+            let leading = telling.leading.clone();
+            let (fronts, goodbye) = Fronts::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
             (Some(fronts), Some(goodbye))
         }
         _ => (None, None),

@@ -237,7 +237,7 @@ mod tests {
         of_metadata["f:labels"] = fields(&metadata["labels"], &[]);
         of_metadata["f:annotations"] = fields(&metadata["annotations"], &[]);
         let owner = &metadata["ownerReferences"][0];
-        of_metadata["f:ownerReferences"] = json!({format!("k:{{\"uid\":{}}}", owner["uid"]): fields(owner, &[])});
+        of_metadata["f:ownerReferences"] = json!({format!("k:{{\"uid\":{}}}", owner["uid"]): {}});
         let mut of_spec = fields(&object["spec"], &[]);
         if let Some(ports) = object["spec"]["ports"].as_array() {
             let ports = ports

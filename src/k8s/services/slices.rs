@@ -191,3 +191,165 @@ fn wanted_slice(service: &Known, name: &str, pod: &Pod, ip: IpAddr, ports: &Valu
 /// Labels that say which Pod wrote a slice.
 const POD_NAMESPACE_LABEL: &str = "portico.dev/pod-namespace";
 const POD_UID_LABEL: &str = "portico.dev/pod-uid";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::core::ServiceType;
+    use crate::k8s::services::service;
+    use crate::k8s::services::{Shape, Want};
+
+    const NOBODY: &str = "nobody";
+
+    fn pod(uid: &str, ready: bool) -> Pod {
+        Pod {
+            key: ObjectKey::new("portico-system", &format!("portico-{uid}")),
+            uid: uid.to_owned(),
+            ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            host_ips: Vec::new(),
+            node: Some("n".to_owned()),
+            ready,
+            leaving: false,
+            over: false,
+        }
+    }
+
+    /// A Gateway `web` with ports 80 and 443, which its Service sends to 10080 and 10443.
+    fn world() -> (Wants, Services) {
+        let gateway = ObjectKey::new("ns", "web");
+        let want = Want { uid: Arc::from("g"), ports: [80, 443].into(), ..Want::default() };
+        let ports = BTreeMap::from([(80, 10080), (443, 10443)]);
+        let mut object = service::wanted(&gateway, &want, "web-c", Shape::Exposed(ServiceType::LoadBalancer), &ports);
+        object["metadata"]["uid"] = json!("s");
+        object["metadata"]["resourceVersion"] = json!("1");
+        let known = Known::read(&serde_json::from_value(object).unwrap()).unwrap();
+        let wants = Wants { gateways: BTreeMap::from([(gateway, want)]), foreign: BTreeMap::new() };
+        (wants, BTreeMap::from([(known.key.clone(), Arc::new(known))]))
+    }
+
+    /// Takes steps until there are none, and says which.
+    fn settle(slices: &mut Slices, plan: impl Fn(&Slices) -> Vec<Step>) -> Vec<String> {
+        let mut taken = Vec::new();
+        loop {
+            let steps = plan(slices);
+            if steps.is_empty() {
+                taken.sort();
+                return taken;
+            }
+            for step in steps {
+                assert_eq!(step.gateway, Some(ObjectKey::new("ns", "web")));
+                match step.call {
+                    Call::Apply(object) => {
+                        let known = slices.get(&step.key);
+                        assert_eq!(object["metadata"]["uid"].as_str(), known.map(|known| &*known.uid));
+                        let endpoint = &object["endpoints"][0];
+                        let ports = object["ports"].as_array().unwrap().iter().map(|port| port["port"].to_string());
+                        let conditions: Vec<_> = ["ready", "serving", "terminating"]
+                            .into_iter()
+                            .filter(|condition| endpoint["conditions"][condition] == true)
+                            .collect();
+                        taken.push(format!(
+                            "{} {}: {}",
+                            endpoint["addresses"][0].as_str().unwrap(),
+                            ports.collect::<Vec<_>>().join(" "),
+                            conditions.join(" ")
+                        ));
+                        slices.insert(step.key.clone(), Arc::new(applied(object)));
+                    }
+                    Call::Delete { uid } => {
+                        let gone = slices.remove(&step.key).unwrap();
+                        assert_eq!(gone.uid, uid);
+                        taken.push(format!("delete {}", gone.whole["endpoints"][0]["addresses"][0].as_str().unwrap()));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(taken.len() < 10, "it does not come to rest: {taken:?}");
+        }
+    }
+
+    /// As the API server shows it afterwards.
+    fn applied(mut object: Value) -> Slice {
+        let fields = |value: &Value| -> Value {
+            value
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(|key| (format!("f:{key}"), json!({})))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let owned = json!({
+            "f:metadata": {"f:labels": fields(&object["metadata"]["labels"]), "f:ownerReferences": {"k:{\"uid\":\"s\"}": {}}},
+            "f:addressType": {}, "f:endpoints": {}, "f:ports": {},
+        });
+        object["metadata"]["managedFields"] = json!([{"manager": "portico", "operation": "Apply", "fieldsV1": owned}]);
+        object["metadata"]["uid"] = json!(format!("uid of {}", object["metadata"]["name"]));
+        Slice::read(&serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    fn own(pod: &Pod, stay: Stay, bound: &[u16], slices: &mut Slices) -> Vec<String> {
+        let (wants, services) = world();
+        let bound = bound.iter().copied().collect();
+        settle(slices, |slices| of_this_pod(&Own { pod, stay, bound: &bound }, &wants, &services, slices))
+    }
+
+    #[test]
+    fn a_pod_joins_with_the_ports_that_it_has_bound_and_leaves_before_it_goes() {
+        let mut slices = Slices::new();
+        let mut this = pod("a", false);
+        assert_eq!(own(&this, Stay::Serving, &[], &mut slices), [""; 0]);
+        assert_eq!(own(&this, Stay::Serving, &[10080], &mut slices), ["10.0.0.1 10080: ", "fd00::1 10080: "]);
+        this.ready = true;
+        let joined = ["10.0.0.1 10080: ready serving", "fd00::1 10080: ready serving"];
+        assert_eq!(own(&this, Stay::Serving, &[10080, 22], &mut slices), joined);
+        assert_eq!(own(&this, Stay::Serving, &[10080], &mut slices), [""; 0], "nothing is written twice");
+        let both = ["10.0.0.1 10080 10443: ready serving", "fd00::1 10080 10443: ready serving"];
+        assert_eq!(own(&this, Stay::Serving, &[10080, 10443], &mut slices), both);
+        let leaving = ["10.0.0.1 10080: serving terminating", "fd00::1 10080: serving terminating"];
+        assert_eq!(own(&this, Stay::Leaving, &[10080], &mut slices), leaving);
+        assert_eq!(own(&this, Stay::Gone, &[10080], &mut slices), ["delete 10.0.0.1", "delete fd00::1"]);
+    }
+
+    #[test]
+    fn each_slice_belongs_to_its_service_and_names_its_pod() {
+        let mut slices = Slices::new();
+        own(&pod("a", true), Stay::Serving, &[10080], &mut slices);
+        let slice = &slices.values().find(|slice| slice.whole["addressType"] == "IPv6").unwrap().whole;
+        let labels = &slice["metadata"]["labels"];
+        assert_eq!(labels["kubernetes.io/service-name"], "web-c");
+        assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "s");
+        assert_eq!(slice["endpoints"][0]["targetRef"]["name"], "portico-a");
+        assert_eq!(slice["endpoints"][0]["nodeName"], "n");
+        assert_eq!(slice["ports"], json!([{"name": "tcp-80", "port": 10080, "protocol": "TCP"}]));
+    }
+
+    #[test]
+    fn the_leader_looks_after_the_slices_of_pods_that_cannot() {
+        let (wants, services) = world();
+        let mut slices = Slices::new();
+        let mut other = pod("b", true);
+        other.ips.truncate(1);
+        own(&other, Stay::Serving, &[10080], &mut slices);
+        let mut judge = |pods: &[&Pod], namespace: &str, own: &str| {
+            let pods: Pods = pods.iter().map(|&pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
+            settle(&mut slices, |slices| of_other_pods(namespace, own, &pods, &services, slices))
+        };
+        assert_eq!(judge(&[&other], "portico-system", NOBODY), [""; 0]);
+        assert_eq!(judge(&[], "elsewhere", NOBODY), [""; 0], "Pods of another Portico");
+        assert_eq!(judge(&[], "portico-system", "b"), [""; 0], "its own are not judged here");
+        let dead = Pod { ready: false, ..other.clone() };
+        assert_eq!(judge(&[&dead], "portico-system", NOBODY), ["10.0.0.1 10080: "]);
+        assert_eq!(judge(&[&other], "portico-system", NOBODY), [""; 0], "it says itself when it is ready again");
+        // Which it does; until its Pod is told to stop.
+        let bound = BTreeSet::from([10080]);
+        let back = Own { pod: &other, stay: Stay::Serving, bound: &bound };
+        settle(&mut slices, |slices| of_this_pod(&back, &wants, &services, slices));
+        let mut judge = |pod: Option<&Pod>| {
+            let pods: Pods = pod.into_iter().map(|pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
+            settle(&mut slices, |slices| of_other_pods("portico-system", NOBODY, &pods, &services, slices))
+        };
+        assert_eq!(judge(Some(&Pod { leaving: true, ..other.clone() })), ["10.0.0.1 10080: serving terminating"]);
+        assert_eq!(judge(Some(&Pod { uid: "c".to_owned(), ..other })), ["delete 10.0.0.1"], "another Pod of that name");
+    }
+}

@@ -176,9 +176,9 @@ impl World {
             Err(trouble) => {
                 let before = self.hitches.remove(&subject);
                 let wait = before.as_ref().map_or(FIRST_WAIT, |before| (before.wait * 2).min(LONGEST_WAIT));
-                if before.is_none_or(|before| before.trouble != trouble) {
-                    let gateway = step.gateway.as_ref().map(ToString::to_string);
-                    warn!(gateway, remedy = trouble.remedy, "{}", trouble.message);
+                // What concerns a Gateway is told as its verdict.
+                if step.gateway.is_none() && before.is_none_or(|before| before.trouble != trouble) {
+                    warn!(remedy = trouble.remedy, "{}", trouble.message);
                 }
                 self.hitches.insert(subject, Hitch { trouble, step, wait, again: Instant::now() + wait });
             }
