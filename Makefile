@@ -51,7 +51,7 @@ e2e-down: ## End it and remove every trace, also of what crashed
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Portico beside nginx, edits and memory, instructions per request (ten minutes on a quiet machine)
+bench: setup ## Portico beside nginx, floods, instructions per request, edits and memory (ten minutes on a quiet machine)
 	@bash scripts/bench.sh
 
 .PHONY: soak

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures: Portico beside nginx, how long an edit takes and what routes cost, and instructions per request.
+# Measures: Portico beside nginx, memory during floods, instructions per request, how long an edit takes and what routes cost.
 #
-#   scripts/bench.sh [all|compare|control|instructions] [options of the comparison, such as --rounds 9]
+#   scripts/bench.sh [all|compare|floods|instructions|control] [options of the comparison or the floods, such as --rounds 9]
 #
 # nginx is Debian's and is installed here only, as root; BENCH_NGINX=off leaves it out. Nothing here is a test: figures of
 # one run compare with each other and with nothing else. Figures also go to target/bench/compare.json.
@@ -17,20 +17,24 @@ main() {
     local what=${1:-all}
     shift || true
     case "$what" in
-        all | compare | control | instructions) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|control|instructions]" >&2 && exit 2 ;;
+        all | compare | floods | instructions | control) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|control]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
         echo "bench: one core is not enough: the load would take the time of what it measures" >&2
         exit 1
     fi
-    cargo build --locked --release --workspace --bins
+    # As it is released.
+    cargo build --locked --release --workspace --bins --features alloc-jemalloc
     describe_machine
     mkdir -p target/bench
+    # A machine allows few open files by default, and every request takes two sockets.
+    ulimit -n "$(ulimit -H -n)"
     case "$what" in
         all)
             compare "$@"
+            floods
             instructions
             control
             ;;
@@ -42,22 +46,33 @@ compare() {
     local arguments=(--portico target/release/portico --core "$server_core" --json target/bench/compare.json)
     if [ "${BENCH_NGINX:-on}" != off ]; then
         need nginx nginx-light
-        arguments+=(--nginx "$(command -v nginx || echo /usr/sbin/nginx)")
+        arguments+=(--nginx "$(nginx)")
     fi
-    # A machine allows few open files by default, and every request takes two sockets.
-    ulimit -n "$(ulimit -H -n)"
     taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "$@"
+}
+
+nginx() {
+    PATH="$PATH:/usr/sbin" type -P nginx
+}
+
+floods() {
+    taskset -c "$load_core" target/release/portico-load floods --portico target/release/portico --core "$server_core" "$@"
 }
 
 control() {
     printf '\nEdits and memory by number of routes\n'
-    cargo bench --locked --bench control
+    cargo bench --locked --features alloc-jemalloc --bench control
 }
 
 instructions() {
     need valgrind valgrind
-    printf '\nInstructions per request\n'
-    taskset -c "$load_core" target/release/portico-load instructions --portico target/release/portico
+    printf '\nInstructions per request, without those of the kernel\n'
+    local arguments=(--portico target/release/portico)
+    if [ "${BENCH_NGINX:-on}" != off ]; then
+        need nginx nginx-light
+        arguments+=(--nginx "$(nginx)")
+    fi
+    taskset -c "$load_core" target/release/portico-load instructions "${arguments[@]}"
 }
 
 describe_machine() {

@@ -17,7 +17,7 @@ case "$target" in
 esac
 
 # With --target, the flags hold for the program and not for build scripts and macros, which cannot be static.
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --bin portico --target "$target"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --bin portico --features alloc-jemalloc --target "$target"
 binary="target/$target/release/portico"
 if readelf --program-headers "$binary" | grep -q INTERP; then
     echo "image-root: $binary asks for a dynamic loader, so it would not start in an empty image" >&2

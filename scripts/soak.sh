@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 export SOAK_SECONDS=${SOAK_SECONDS:-60} SOAK_RATE=${SOAK_RATE:-2000} SOAK_EDITS=${SOAK_EDITS:-500}
 ulimit -n "$(ulimit -H -n)"
-cargo build --locked --release --bin portico
+# The same build as that of the bench, so that one serves both.
+cargo build --locked --release --workspace --bins --features alloc-jemalloc
 SOAK_PORTICO=$PWD/target/release/portico cargo test --locked --test soak -- --nocapture

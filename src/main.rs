@@ -8,6 +8,11 @@ use portico::args::{self, EchoOptions, Exit, OutputFormat, Request, Surroundings
 use portico::drain::{StopSignals, Stops};
 use portico::{app, echo, telemetry, version};
 
+/// The system's keeps most of what a flood of connections took; this one gives it back within seconds.
+#[cfg(feature = "alloc-jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let request = match args::parse(std::env::args_os(), &Surroundings::of_this_process()) {
         Ok(request) => request,

@@ -39,7 +39,7 @@ const IMPORTS: &[Row] = &[
     ("snapshot", &["upstream"]),
     ("proxy", &["snapshot", "upstream"]),
     // Edges of the process.
-    ("args", &["api::names", "quantity", "schema", "telemetry", "version"]),
+    ("args", &["api::core::ServiceType", "api::names", "quantity", "schema", "telemetry", "version"]),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),

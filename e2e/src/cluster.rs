@@ -20,7 +20,8 @@ use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
+use crate::patience::until;
 use crate::pki::{Credentials, Pki, write_kubeconfig};
 use crate::process::Process;
 use crate::programs::Programs;
@@ -74,6 +75,8 @@ pub fn run<Output: Send>(
     options: &Options,
     inside: impl AsyncFnOnce(&mut Cluster) -> Result<Output> + Send,
 ) -> Result<Output> {
+    // Before minutes of building.
+    netns::check()?;
     let programs = Arc::new(Programs::ready()?);
     let site = Site::prepare(&options.name, programs)?;
     let netns = site.netns.clone();
@@ -118,7 +121,13 @@ impl Cluster {
         self.kubectl(&["apply", "--server-side", "-f", folder]).await?;
         let established =
             ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
-        self.kubectl(&established).await.map(drop)
+        self.kubectl(&established).await?;
+        // Established is said a little before their kinds are served.
+        let names = self.kubectl(&["get", "customresourcedefinitions", "--output=name"]).await?;
+        let kinds: Vec<&str> = names.lines().filter_map(|line| line.split_once('/')).map(|(_, name)| name).collect();
+        let kinds = kinds.join(",");
+        let ask = async || self.kubectl(&["get", &kinds, "--all-namespaces"]).await.map(drop);
+        until("the kinds of the CRDs are served", Duration::from_secs(60), ask).await
     }
 
     pub fn name(&self) -> &str {

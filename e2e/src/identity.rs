@@ -29,6 +29,11 @@ impl Identity {
         Identity::of(std::process::id()).context("cannot read /proc/self/stat; is /proc mounted?")
     }
 
+    /// Whether it is there, if only to be waited for.
+    pub fn is_alive(&self) -> bool {
+        Identity::of(self.id) == Some(*self)
+    }
+
     /// Asks it to end. Fine if it is gone.
     pub fn terminate(&self) -> Result<()> {
         self.signal(Signal::TERM)

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod kubectl;
 pub mod netns;
+pub mod patience;
 pub mod pki;
 pub mod process;
 pub mod programs;

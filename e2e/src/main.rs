@@ -17,7 +17,7 @@ use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress::say;
 use portico_e2e::site::{check_name, folder_of, kubeconfig_of, netns_of};
-use portico_e2e::{interrupt, state};
+use portico_e2e::{interrupt, netns, state};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
@@ -60,6 +60,7 @@ struct Conformance {
     /// The cluster's name
     #[arg(default_value = "hand")]
     name: String,
+    /// The GatewayClass to test
     #[arg(long, default_value = "portico")]
     gateway_class: String,
     /// One test by its name, such as HTTPRouteSimpleSameNamespace; its extended features have to be named too
@@ -122,6 +123,7 @@ fn up(which: &Which) -> Result<()> {
             "{name} runs already, held by process {process}; end it with: make e2e-down (or: portico-e2e down {name})"
         );
     }
+    netns::check()?;
     // Here, where somebody sees that it takes a while.
     Programs::ready()?;
     let base = folder_of(&which.name);

@@ -105,6 +105,20 @@ impl Netns {
     }
 }
 
+/// Fails with a sentence where there can be no network namespaces.
+pub fn check() -> Result<()> {
+    let tried = Command::new("unshare").args(["--net", "--mount", "true"]).output();
+    let tried = tried.context("cannot start unshare; install util-linux")?;
+    if !tried.status.success() {
+        let said = String::from_utf8_lossy(&tried.stderr);
+        bail!(
+            "network namespaces cannot be made here, which takes root (in a container, a privileged one): {}",
+            said.trim()
+        );
+    }
+    Ok(())
+}
+
 /// Runs `ip` with these arguments and gives what it prints; what it says against them is the error.
 pub fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(arguments).output().context("cannot start ip; install iproute2")?;

@@ -36,10 +36,10 @@ impl Site {
         state::clean_up_after_crashes(journals)?;
         let state = match State::claim(journals, name)? {
             Claim::Ours(state) => Arc::new(state),
-            Claim::InUse(owner) => {
-                let owner = owner.map_or_else(String::new, |owner| format!(" by process {}", owner.id));
-                bail!("the cluster {name} is in use{owner}; take another name, or end it: portico-e2e down {name}")
-            }
+            Claim::InUse(owner) => bail!(
+                "the cluster {name} is in use by process {}; take another name, or end it: portico-e2e down {name}",
+                owner.id
+            ),
         };
         let base = folder_of(name);
         let (folder, logs) = (base.join(RUN), base.join("logs"));
@@ -75,6 +75,9 @@ const RUN: &str = "run";
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            progress::say(format_args!("The logs of the cluster {} are in {}", self.name, self.logs.display()));
+        }
         if let Err(error) = self.state.end() {
             progress::say(format_args!("The cluster {} could not be removed: {error:#}", self.name));
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::identity::{Identity, terminate};
 use crate::netns::Netns;
@@ -48,12 +49,31 @@ pub enum Claim {
     /// It is ours now, and whatever a crash had left behind is gone.
     Ours(State),
     /// A running process has it.
-    InUse(Option<Identity>),
+    InUse(Identity),
 }
 
 impl State {
     /// Takes the journal of this name, after cleaning up what a crash left behind.
     pub fn claim(folder: &Path, name: &str) -> Result<Claim> {
+        let deadline = Instant::now() + CLEANING;
+        loop {
+            if let Some(state) = State::lock(folder, name)? {
+                clean_up(&state.entries()?)?;
+                state.file.set_len(0).with_context(|| format!("cannot empty {}", state.path.display()))?;
+                state.record(&Entry::Owner(Identity::own()?))?;
+                return Ok(Claim::Ours(state));
+            }
+            match owner(&entries(folder, name)?) {
+                Some(owner) if owner.is_alive() => return Ok(Claim::InUse(owner)),
+                // Another process cleans up after the owner, or is about to write itself down.
+                _ if Instant::now() < deadline => pause(),
+                _ => bail!("{} is held by a process that does not say who it is", path_of(folder, name).display()),
+            }
+        }
+    }
+
+    /// Opens the journal and locks it, as it is; none if somebody else has it.
+    fn lock(folder: &Path, name: &str) -> Result<Option<State>> {
         let path = path_of(folder, name);
         loop {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}; that takes root", folder.display()))?;
@@ -64,20 +84,15 @@ impl State {
             };
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(Claim::InUse(owner(&read(&path)?))),
+                Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));
                 }
             }
             // Its last owner may have deleted it between our opening and locking it; then it is another file.
-            if !is_at(&file, &path) {
-                continue;
+            if is_at(&file, &path) {
+                return Ok(Some(State { path, file }));
             }
-            clean_up(&read(&path)?)?;
-            file.set_len(0).with_context(|| format!("cannot empty {}", path.display()))?;
-            let state = State { path, file };
-            state.record(&Entry::Owner(Identity::own()?))?;
-            return Ok(Claim::Ours(state));
         }
     }
 
@@ -126,7 +141,7 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Who holds the journal of this name; none if nobody does.
+/// The running process that holds the journal of this name.
 pub fn owner_of(folder: &Path, name: &str) -> Result<Option<Identity>> {
     let path = path_of(folder, name);
     let file = match File::open(&path) {
@@ -135,7 +150,7 @@ pub fn owner_of(folder: &Path, name: &str) -> Result<Option<Identity>> {
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Ok(owner(&read(&path)?)),
+        Err(TryLockError::WouldBlock) => Ok(owner(&read(&path)?).filter(Identity::is_alive)),
         _ => Ok(None),
     }
 }
@@ -148,7 +163,7 @@ pub fn entries(folder: &Path, name: &str) -> Result<Vec<Entry>> {
 /// Cleans up after every owner that is gone; clusters in use stay.
 pub fn clean_up_after_crashes(folder: &Path) -> Result<()> {
     for name in names(folder)? {
-        if let Claim::Ours(state) = State::claim(folder, &name)? {
+        if let Some(state) = State::lock(folder, &name)? {
             state.end()?;
         }
     }
@@ -157,15 +172,24 @@ pub fn clean_up_after_crashes(folder: &Path) -> Result<()> {
 
 /// Ends a cluster, whoever has it: its owner is asked to, and what it leaves behind is cleaned up.
 pub fn end(folder: &Path, name: &str, patience: Duration) -> Result<()> {
-    if let Claim::InUse(owner) = State::claim(folder, name)?
-        && let Some(owner) = owner
-    {
+    if let Some(owner) = owner_of(folder, name)? {
         terminate(&owner, patience)?;
     }
     match State::claim(folder, name)? {
         Claim::Ours(state) => state.end(),
-        Claim::InUse(_) => bail!("{name} was taken by another process just now"),
+        Claim::InUse(owner) => bail!("{name} was taken by process {} just now", owner.id),
     }
+}
+
+/// How long cleaning up after a crash may take another process.
+const CLEANING: Duration = Duration::from_secs(60);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no runtime is there yet, and a lock without its owner's name is no event"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
 }
 
 fn path_of(folder: &Path, name: &str) -> PathBuf {
@@ -242,7 +266,7 @@ fn clean_up(entries: &[Entry]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
@@ -253,14 +277,28 @@ mod tests {
         }
     }
 
-    fn sleeper() -> (Child, Identity) {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let identity = Identity::of(child.id()).unwrap();
-        (child, identity)
+    /// A process to be ended. It does not outlive a test that fails.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start() -> Sleeper {
+            Sleeper(Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
+        }
+
+        fn identity(&self) -> Identity {
+            Identity::of(self.0.id()).unwrap()
+        }
+
+        fn is_killed(&mut self) -> bool {
+            !self.0.wait().unwrap().success()
+        }
     }
 
-    fn is_killed(mut child: Child) -> bool {
-        !child.wait().unwrap().success()
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
     }
 
     #[test]
@@ -270,12 +308,12 @@ mod tests {
         let data = root.path().join("data");
         fs::create_dir_all(data.join("inner")).unwrap();
         let state = claim(&journals, "a");
-        let (child, identity) = sleeper();
-        state.record(&Entry::Process(identity)).unwrap();
+        let mut sleeper = Sleeper::start();
+        state.record(&Entry::Process(sleeper.identity())).unwrap();
         state.record(&Entry::Folder(data.clone())).unwrap();
         state.record(&Entry::Folder(root.path().join("never-made"))).unwrap();
         state.end().unwrap();
-        assert!(is_killed(child) && !data.exists() && !journals.exists());
+        assert!(sleeper.is_killed() && !data.exists() && !journals.exists());
         // Somebody else has the name now, and our second end is not theirs.
         let other = claim(&journals, "a");
         state.end().unwrap();
@@ -286,19 +324,19 @@ mod tests {
     #[test]
     fn what_a_crash_left_goes_with_the_next_claim_of_any_name() {
         let root = tempfile::tempdir().unwrap();
-        let (child, identity) = sleeper();
+        let mut sleeper = Sleeper::start();
         let crashed = claim(root.path(), "crashed");
-        crashed.record(&Entry::Process(identity)).unwrap();
+        crashed.record(&Entry::Process(sleeper.identity())).unwrap();
         // The lock goes with the process that had it.
         drop(crashed);
         assert_eq!(owner_of(root.path(), "crashed").unwrap(), None);
         let running = claim(root.path(), "running");
         assert_eq!(owner_of(root.path(), "running").unwrap(), Some(Identity::own().unwrap()));
         clean_up_after_crashes(root.path()).unwrap();
-        assert!(is_killed(child));
+        assert!(sleeper.is_killed());
         assert_eq!(names(root.path()).unwrap(), ["running"]);
         assert!(
-            matches!(State::claim(root.path(), "running").unwrap(), Claim::InUse(Some(owner)) if owner.id == std::process::id())
+            matches!(State::claim(root.path(), "running").unwrap(), Claim::InUse(owner) if owner.id == std::process::id())
         );
         running.end().unwrap();
     }
@@ -307,13 +345,28 @@ mod tests {
     fn a_process_that_has_the_id_of_another_by_now_lives() {
         let root = tempfile::tempdir().unwrap();
         let state = claim(root.path(), "a");
-        let (mut child, identity) = sleeper();
+        let mut sleeper = Sleeper::start();
+        let identity = sleeper.identity();
         state.record(&Entry::Process(Identity { started: identity.started - 1, ..identity })).unwrap();
         state.end().unwrap();
-        assert_eq!(Identity::of(child.id()), Some(identity));
-        assert!(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(identity.is_alive());
+        assert!(sleeper.0.try_wait().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_journal_that_another_process_cleans_up_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let sleeper = Sleeper::start();
+        let owner = sleeper.identity();
+        drop(sleeper);
+        assert!(!owner.is_alive());
+        let cleaner = State::lock(root.path(), "a").unwrap().unwrap();
+        cleaner.record(&Entry::Owner(owner)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| claim(root.path(), "a"));
+            cleaner.end().unwrap();
+            waiting.join().unwrap().end().unwrap();
+        });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -39,6 +40,26 @@ fn a_control_plane_serves_survives_a_restart_and_leaves_nothing() {
 }
 
 #[test]
+fn a_scenario_that_panics_leaves_nothing() {
+    if !scenario::wanted() {
+        return;
+    }
+    let options = Options { channel: None, ..Options::named(&scenario::name_here("panic")) };
+    let entries = Mutex::new(Vec::new());
+    let outcome = std::panic::catch_unwind(|| {
+        cluster::run(&options, async |cluster| -> Result<()> {
+            *entries.lock().expect("nobody panics with it") = cluster.state().entries()?;
+            panic!("as an assertion does");
+        })
+    });
+    let panic = outcome.expect_err("it panics");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"as an assertion does"));
+    let entries = entries.into_inner().expect("nobody panics with it");
+    assert_eq!(processes(&entries).len(), 3, "{entries:?}");
+    nothing_is_left(&options.name, &entries);
+}
+
+#[test]
 fn what_a_crash_leaves_behind_is_ended_by_down() {
     if !scenario::wanted() {
         return;
@@ -61,7 +82,7 @@ fn what_a_crash_leaves_behind_is_ended_by_down() {
     let entries = state::entries(Path::new(state::FOLDER), &name).unwrap();
     let orphans = processes(&entries);
     assert_eq!(orphans.len(), 3, "{entries:?}");
-    assert!(orphans.iter().all(|orphan| Identity::of(orphan.id) == Some(*orphan)), "they should live: {orphans:?}");
+    assert!(orphans.iter().all(Identity::is_alive), "they should live: {orphans:?}");
 
     let down = Command::new(program).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));

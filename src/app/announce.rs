@@ -59,7 +59,11 @@ impl Announcer {
         self.ignored = update.ignored.clone();
         if self.form == Form::Events {
             log(&diagnostics);
-            info!(summary = summary.trim_end(), "Serving");
+            let objects = control.store.everything().len();
+            match update.files {
+                0 => info!(objects, problems = diagnostics.len(), "Serving"),
+                _ => info!(summary = summary.trim_end(), "Serving"),
+            }
             return;
         }
         let mut text = String::new();

@@ -87,6 +87,7 @@ impl Cluster {
             }
             self.installed = installed;
         }
+        control.addressing.observe(&observed);
         if let Some(desk) = &self.desk {
             // Before the verdicts: one that speaks of an older generation than was seen is not told.
             observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));
@@ -154,12 +155,16 @@ async fn say_what_is_missing(mut waiting_for: watch::Receiver<Vec<String>>, guar
 }
 
 fn tell_installed(before: &Installed, now: &Installed) {
-    if before.versions == now.versions && before.bundle_version == now.bundle_version && before.channel == now.channel {
-        return;
+    let marks = |installed: &Installed| (installed.bundle_version.clone(), installed.channel.clone());
+    let new = now.versions.iter().filter(|(kind, version)| before.versions.get(*kind) != Some(*version));
+    let kinds: Vec<_> = new.map(|(kind, version)| format!("{kind} {version}")).collect();
+    if !kinds.is_empty() {
+        info!(kinds = kinds.join(", "), "Watches");
     }
-    let kinds: Vec<_> = now.versions.iter().map(|(kind, version)| format!("{kind} {version}")).collect();
-    let (bundle, channel) = (now.bundle_version.as_deref(), now.channel.as_deref());
-    info!(kinds = kinds.join(", "), gateway_api = bundle, channel, "Watches");
+    if marks(before) != marks(now) {
+        let (bundle, channel) = marks(now);
+        info!(bundle, channel, "The Gateway API that is installed");
+    }
 }
 
 const LONGEST: Duration = Duration::from_secs(1);

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::host_addresses::host_addresses;
+use super::addressing::Addressing;
 use crate::api::{Kind, ObjectId};
 use crate::args::GatewayOptions;
-use crate::compile::addresses::{Addresses, Pool};
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs, addressed};
+use crate::compile::{Compiler, Inputs};
 use crate::k8s::Installed;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
@@ -25,8 +24,7 @@ pub(super) struct Control {
     /// Changed in the store and not compiled yet.
     uncompiled: Changes,
     compiler: Compiler,
-    addresses: Addresses,
-    pool: Pool,
+    pub(super) addressing: Addressing,
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     snapshots: Arc<ArcSwap<Snapshot>>,
@@ -58,17 +56,11 @@ pub(super) struct Applied {
 
 impl Control {
     pub(super) fn new(gateways: GatewayOptions, upstreams: Arc<Registry>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
-        let pool = if gateways.pool.explicit {
-            Pool::explicit(gateways.pool.networks, host_addresses())
-        } else {
-            Pool::loopback(host_addresses())
-        };
         Control {
             store: Store::default(),
             uncompiled: Changes::new(),
             compiler: Compiler::default(),
-            addresses: Addresses::default(),
-            pool,
+            addressing: Addressing::new(&gateways),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             snapshots,
@@ -90,12 +82,18 @@ impl Control {
         self.uncompiled.extend(self.store.apply(batch));
     }
 
+    /// Whether `compile` has anything to do.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.uncompiled.is_empty() || self.addressing.is_stale()
+    }
+
     /// Takes what was put all the way to the snapshot that is served from now on.
     pub(super) fn compile(&mut self) -> Applied {
         let mut changes = std::mem::take(&mut self.uncompiled);
         let count = changes.len();
-        self.assign_addresses(&mut changes);
-        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        self.addressing.assign(&self.store, &self.controllers, &mut changes);
+        let addresses = self.addressing.addresses();
+        let inputs = Inputs { controllers: &self.controllers, addresses, upstreams: &self.upstreams };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -180,16 +178,5 @@ impl Control {
             None => self.verdicts.remove(&id),
         };
         self.before.entry(id).or_insert(before);
-    }
-
-    /// Gives Gateways their addresses; if that changed anything, all of them have to be looked at again.
-    fn assign_addresses(&mut self, changes: &mut Changes) {
-        let concerned: BTreeSet<Kind> = changes.iter().map(|id| id.kind).collect();
-        if !concerned.contains(&Kind::Gateway) && !concerned.contains(&Kind::GatewayClass) {
-            return;
-        }
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
-            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
     }
 }

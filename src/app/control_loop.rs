@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::announce::Announcer;
 use super::cluster::Cluster;
 use super::control::{Control, News};
+use super::fronts::Fronts;
 use super::meters::Meters;
 use super::overlap::Overlap;
 use super::tell;
@@ -31,6 +32,8 @@ use crate::upstream::dns::Dns;
 pub(super) struct ControlLoop {
     pub(super) files: Files,
     pub(super) cluster: Option<Cluster>,
+    /// Only with a cluster.
+    pub(super) fronts: Option<Fronts>,
     /// Only if there are both.
     pub(super) overlap: Option<Overlap>,
     pub(super) control: Control,
@@ -80,6 +83,7 @@ impl ControlLoop {
                     self.take(delivery);
                     self.carry_on(begin).await;
                 }
+                () = fronts_changed(self.fronts.as_mut()) => self.carry_on(Instant::now()).await,
                 () = settled(self.cluster.as_ref()) => self.carry_on(Instant::now()).await,
                 () = self.retry.due() => {
                     self.reconcile().await;
@@ -132,17 +136,19 @@ impl ControlLoop {
         {
             return;
         }
-        let begin = self.cluster.as_mut().and_then(Cluster::take_since).map_or(begin, |since| since.min(begin));
-        let compiling = Instant::now();
-        let applied = tokio::task::block_in_place(|| self.control.compile());
-        if applied.changes > 0 {
-            self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
+        if let Some(fronts) = &mut self.fronts {
+            if self.first.is_some() && !fronts.let_compile() {
+                return;
+            }
+            fronts.see(&mut self.control);
         }
-        self.follow_names();
-        let took = begin.elapsed();
+        let begin = self.cluster.as_mut().and_then(Cluster::take_since).map_or(begin, |since| since.min(begin));
         let is_first = self.first.is_some();
-        if applied.swapped || is_first {
-            if applied.swapped && !is_first {
+        // Most events of a cluster are the echo of our own statuses.
+        let swapped = (is_first || self.control.has_changes()) && self.compile();
+        let took = begin.elapsed();
+        if swapped || is_first {
+            if swapped && !is_first {
                 self.meters.propagated(took);
             }
             self.reconcile().await;
@@ -158,6 +164,17 @@ impl ControlLoop {
         } else {
             self.announcer.edit(&news, &self.control, &self.files.manifests, &self.files.update, took);
         }
+    }
+
+    /// Says whether there is another snapshot.
+    fn compile(&mut self) -> bool {
+        let compiling = Instant::now();
+        let applied = tokio::task::block_in_place(|| self.control.compile());
+        if applied.changes > 0 {
+            self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
+        }
+        self.follow_names();
+        applied.swapped
     }
 
     fn tell(&self, news: &News) {
@@ -183,7 +200,11 @@ impl ControlLoop {
     async fn reconcile(&mut self) {
         let binds = self.proxy.reconcile().await;
         self.retry.after(&binds);
-        self.control.bound(binds.into_iter().map(|(address, state)| (address, bind(state))).collect());
+        let binds = binds.into_iter().map(|(address, state)| (address, bind(state))).collect();
+        if let Some(fronts) = &self.fronts {
+            fronts.tell_bound(&binds);
+        }
+        self.control.bound(binds);
     }
 }
 
@@ -191,6 +212,13 @@ impl ControlLoop {
 async fn next(cluster: Option<&Cluster>) -> Delivery {
     match cluster {
         Some(cluster) => cluster.next().await,
+        None => pending().await,
+    }
+}
+
+async fn fronts_changed(fronts: Option<&mut Fronts>) {
+    match fronts {
+        Some(fronts) => fronts.changed().await,
         None => pending().await,
     }
 }

@@ -5,6 +5,7 @@
 //!   cluster.rs ─┘                                  └▶ views.rs: status and admin listeners
 //! ```
 
+mod addressing;
 mod announce;
 mod certificates;
 mod check;
@@ -12,6 +13,7 @@ mod cluster;
 mod control;
 mod control_loop;
 mod descriptors;
+mod fronts;
 mod host_addresses;
 mod meters;
 mod overlap;

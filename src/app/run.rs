@@ -19,6 +19,7 @@ use super::cluster::Cluster;
 use super::control::Control;
 use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
+use super::fronts::Fronts;
 use super::meters::Meters;
 use super::overlap::Overlap;
 use super::tell::Telling;
@@ -119,15 +120,25 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
             }
         })
     };
+    let control = Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone());
+    let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
+        (Some(cluster), Some(flags), Some(telling)) => {
+            let leading = telling.leading.clone();
+            let (fronts, goodbye) = Fronts::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
+            (Some(fronts), Some(goodbye))
+        }
+        _ => (None, None),
+    };
     let control_loop = ControlLoop {
         files: Files::new(options.manifests.clone(), options.channel, watcher),
         overlap: (cluster.is_some() && !options.manifests.is_empty()).then(Overlap::default),
-        control: Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone()),
+        control,
         announcer: Announcer::new(form(&options), options.log.color),
         proxy: Arc::clone(&proxy),
         retry: Retry::default(),
         first: Some(first_snapshot),
         cluster,
+        fronts,
         dns,
         upstreams,
         snapshots,
@@ -140,6 +151,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         until = drain.draining() => until,
     };
     controlling.abort();
+    if let Some(goodbye) = goodbye {
+        goodbye.say().await;
+    }
     drain_until(&proxy, until, &drain).await;
     if let Some(telling) = telling {
         telling.end().await;
@@ -217,6 +231,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         keep_alive: flags.client_idle_timeout,
         max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
         tunnel_idle: flags.upgrade_idle_timeout,
+        listener_leave: options.drain.timeout,
         max_connections: connections,
         max_upstream_connections: connections,
         connect_timeout: flags.upstream_connect_timeout,

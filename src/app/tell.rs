@@ -21,6 +21,7 @@ pub(super) struct Telling {
     election: JoinHandle<()>,
     writer: JoinHandle<()>,
     teller: JoinHandle<()>,
+    pub(super) leading: watch::Receiver<bool>,
 }
 
 impl Telling {
@@ -41,8 +42,8 @@ impl Telling {
         let teller = Teller::new(desk.clone(), recorder);
         let controllers = gateways.controller_names.iter().cloned().collect();
         let writer = Writer::new(desk.clone(), Statuses::new(cluster.source.client()), controllers, writes);
-        let writer = tokio::spawn(writer.run(leading));
-        Telling { desk, election: tokio::spawn(election), writer, teller: tokio::spawn(teller.run()) }
+        let writer = tokio::spawn(writer.run(leading.clone()));
+        Telling { desk, election: tokio::spawn(election), writer, teller: tokio::spawn(teller.run()), leading }
     }
 
     pub(super) fn desk(&self) -> Desk {

@@ -27,7 +27,7 @@ use thiserror::Error;
 
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
-pub use gateways::{AddressPool, GatewayOptions};
+pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersion};
 
@@ -187,6 +187,11 @@ pub enum UsageError {
     WhichCluster,
     #[error("{flag} is given without --kubernetes, and --manifests alone never contacts a cluster; add --kubernetes")]
     NeedsKubernetes { flag: &'static str },
+    #[error(
+        "--gateway-address-pool and --gateway-service-type are both given, and a Gateway gets its address from one of them; \
+         leave one out"
+    )]
+    PoolAndService,
     #[error("{flag} names standard input (-) twice, and it can be read only once; give - once")]
     StandardInputTwice { flag: &'static str },
     #[error("{first} and {second} both want {address}, and only one can have it; give one of them another port")]

@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
 use super::cluster::{ClusterArgs, ClusterOptions};
-use super::gateways::GatewayArgs;
+use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::network::{self, Listen};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
@@ -26,6 +26,8 @@ pub struct RunArgs {
     sources: SourceArgs,
     #[command(flatten)]
     gateways: GatewayArgs,
+    #[command(flatten)]
+    gateway_service: GatewayServiceArgs,
     #[command(flatten)]
     listening: ListeningArgs,
     #[command(flatten)]
@@ -147,7 +149,7 @@ struct StoppingArgs {
     #[arg(value_parser = quantity::duration)]
     drain_delay: Option<Duration>,
 
-    /// How long requests may then take to finish; a second signal ends at once
+    /// How long requests may then take to finish, as also when their listener is removed; a second signal ends at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
     #[arg(value_parser = quantity::duration)]
     drain_timeout: Duration,
@@ -233,6 +235,7 @@ impl RunArgs {
         standard_input_once("--manifests", &manifests)?;
         let cluster = self.sources.cluster.resolve(!manifests.is_empty(), surroundings.in_cluster)?;
         let in_cluster = cluster.is_some() && surroundings.in_cluster;
+        let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
         let status_listen = match listening.status_listen {
             Some(listen) => listen.address(),
@@ -246,7 +249,7 @@ impl RunArgs {
             manifests,
             cluster,
             channel: self.sources.channel.into(),
-            gateways: self.gateways.resolve(),
+            gateways,
             status_listen,
             admin_listen,
             echo: listening.echo,

@@ -20,7 +20,7 @@ pub struct Verdict {
     pub conditions: Vec<Condition>,
     /// What a GatewayClass can do, by the names of Gateway API, in order. Known to whoever knows what is installed.
     pub supported_features: Vec<&'static str>,
-    /// Addresses of a Gateway.
+    /// Addresses of a Gateway: IP addresses, or names.
     pub addresses: Vec<String>,
     /// Per listener of a Gateway, in the order of its spec.
     pub listeners: Vec<ListenerVerdict>,
@@ -145,7 +145,7 @@ codes! {
     GatewayInvalid = Gateway "Accepted" false "Invalid" "The GatewayClass is not accepted.";
     GatewayProgrammed = Gateway "Programmed" true "Programmed" "The Gateway is being served.";
     GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
-    GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "No address is free.";
+    GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "There is no address yet.";
     GatewayNotProgrammed = Gateway "Programmed" false "Invalid" "No listener can be served.";
 
     ListenerAccepted = Listener "Accepted" true "Accepted" "The listener is valid.";
@@ -158,6 +158,7 @@ codes! {
     ListenerHostnameConflictUnserved = Listener "Programmed" false "HostnameConflict" "Another listener has this port and hostname.";
     ListenerProtocolConflictUnserved = Listener "Programmed" false "ProtocolConflict" "Another listener uses this port for another protocol.";
     ListenerNotProgrammed = Listener "Programmed" false "Invalid" "The listener cannot be served.";
+    ListenerPending = Listener "Programmed" false "Pending" "The port is not open yet.";
     ListenerResolvedRefs = Listener "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
     ListenerInvalidRouteKinds = Listener "ResolvedRefs" false "InvalidRouteKinds" "A kind of route cannot attach here.";
     ListenerInvalidCertificateRef = Listener "ResolvedRefs" false "InvalidCertificateRef" "A certificate cannot be used.";

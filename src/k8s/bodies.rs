@@ -136,7 +136,7 @@ impl Bodies {
             Ok(Err(Error::Api(status))) if status.code == 403 => {
                 Some(format!("403 {}; grant get on {} to Portico", status.message, id.kind.plural()))
             }
-            Ok(Err(error)) => Some(super::client::chain(&error)),
+            Ok(Err(error)) => Some(super::client::describe(&error)),
             Err(_) => Some(format!("no answer within {} s", LONGEST_FETCH.as_secs())),
         };
         if got.is_none() {

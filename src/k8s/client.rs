@@ -133,7 +133,7 @@ impl Access {
     /// What would help when the server does not answer, or not as it should.
     pub(super) fn remedy(&self, error: &kube::Error) -> String {
         let subject = self.to_string();
-        let text = chain(error);
+        let text = describe(error);
         match error {
             kube::Error::Api(status) if status.code == 401 => match self {
                 Access::InCluster => {
@@ -177,6 +177,16 @@ impl fmt::Debug for Connection {
             .field("server", &self.server)
             .field("context", &self.context)
             .finish_non_exhaustive()
+    }
+}
+
+/// What went wrong with a request, without the words that the client puts before it.
+pub(super) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Service(error) => chain(&**error),
+        kube::Error::HyperError(error) => chain(error),
+        kube::Error::Auth(error) => chain(error),
+        error => chain(error),
     }
 }
 

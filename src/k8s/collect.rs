@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::delivery::{Delivery, Installed, Observed, Refused};
 use super::raw::Raw;
+use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch, Malformed};
@@ -50,6 +51,32 @@ struct State {
     known: HashMap<Scope, HashSet<ObjectKey>>,
     /// Objects whose last version was refused, to say when that is over.
     bad: BTreeSet<ObjectId>,
+}
+
+/// Where a watch of whole objects puts what it sees.
+pub(super) struct ObjectSink {
+    pub(super) collector: Arc<Collector>,
+    pub(super) scope: Scope,
+}
+
+impl Sink<false> for ObjectSink {
+    type Item = Arrival;
+
+    fn read(&self, raw: Raw) -> Option<Arrival> {
+        Arrival::read(self.scope.kind, raw)
+    }
+
+    fn listed(&self, items: Vec<Arrival>) {
+        self.collector.listed(&self.scope, items);
+    }
+
+    fn applied(&self, item: Arrival) {
+        self.collector.applied(&self.scope, item);
+    }
+
+    fn deleted(&self, key: ObjectKey) {
+        self.collector.deleted(&self.scope, &key);
+    }
 }
 
 /// An object read as its kind, and what the writer of its status needs.

@@ -9,8 +9,9 @@ use kube::Error;
 use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::client::chain;
+use super::client::describe;
 use super::collect::Scope;
 use crate::api::Kind;
 
@@ -32,7 +33,8 @@ pub(super) enum Watched {
 #[derive(Clone, Debug, Default)]
 struct State {
     listed: bool,
-    failures: u32,
+    /// Since when it fails without a break.
+    failing: Option<Instant>,
     trouble: Option<Trouble>,
 }
 
@@ -40,7 +42,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Counts {
     events: AtomicU64,
-    restarts: AtomicU64,
+    lists: AtomicU64,
 }
 
 /// Why a watch does not go on.
@@ -84,7 +86,7 @@ impl Board {
     pub(super) fn unreadable(&self) -> BTreeMap<Kind, Trouble> {
         let watches = self.watches.lock();
         let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.trouble) {
-            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.failures >= LASTING => {
+            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.lasts() => {
                 Some((scope.kind, trouble.clone()))
             }
             _ => None,
@@ -106,6 +108,13 @@ impl Board {
         kinds
     }
 
+    /// Forgets since when watches fail: it was the server's fault, which is over.
+    pub(super) fn pardon(&self) {
+        for state in self.watches.lock().values_mut() {
+            state.failing = None;
+        }
+    }
+
     /// Whether a watch fails for a reason that the server may give to all of them.
     pub(super) fn suspects_outage(&self) -> bool {
         let watches = self.watches.lock();
@@ -115,19 +124,26 @@ impl Board {
             .any(|trouble| !trouble.forbidden && !trouble.expired)
     }
 
-    pub(super) fn crds_forbidden(&self) -> bool {
+    /// Why CRDs may not be watched, if so.
+    pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
-        watches.get(&Watched::Crds).and_then(|state| state.trouble.as_ref()).is_some_and(|trouble| trouble.forbidden)
+        let trouble = watches.get(&Watched::Crds)?.trouble.as_ref()?;
+        trouble.forbidden.then(|| trouble.message.clone())
     }
 
     /// Events seen, and lists begun anew.
     pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
         let counts = &self.counts[&kind];
-        (counts.events.load(Ordering::Relaxed), counts.restarts.load(Ordering::Relaxed))
+        (counts.events.load(Ordering::Relaxed), counts.lists.load(Ordering::Relaxed))
     }
 }
 
 impl State {
+    /// It is more than a moment of weakness.
+    fn lasts(&self) -> bool {
+        self.failing.is_some_and(|since| since.elapsed() >= LASTING)
+    }
+
     /// It will not be listed, so nobody need wait for it.
     fn settled(&self) -> bool {
         self.trouble.as_ref().is_some_and(|trouble| trouble.forbidden || trouble.absent)
@@ -142,14 +158,19 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Something came; `anew` if it is the beginning of a list.
-    pub(super) fn event(&self, anew: bool) {
+    /// Something came. Only what is more than the beginning of a try shows that all is well.
+    pub(super) fn heard<K>(&self, event: &watcher::Event<K>) {
         if let Watched::Objects(scope) = &self.watched {
             let counts = &self.board.counts[&scope.kind];
-            let counter = if anew { &counts.restarts } else { &counts.events };
-            counter.fetch_add(1, Ordering::Relaxed);
+            match event {
+                watcher::Event::Init => counts.lists.fetch_add(1, Ordering::Relaxed),
+                watcher::Event::InitDone => 0,
+                watcher::Event::InitApply(_) | watcher::Event::Apply(_) | watcher::Event::Delete(_) => {
+                    counts.events.fetch_add(1, Ordering::Relaxed)
+                }
+            };
         }
-        if !anew {
+        if !matches!(event, watcher::Event::Init) {
             self.fine();
         }
     }
@@ -164,14 +185,14 @@ impl Health {
 
     pub(super) fn fine(&self) {
         self.change(|state| {
-            state.failures = 0;
+            state.failing = None;
             state.trouble.take().is_some()
         });
     }
 
     pub(super) fn trouble(&self, trouble: &Trouble) {
         self.change(|state| {
-            state.failures += 1;
+            state.failing.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
             true
         });
@@ -199,7 +220,7 @@ impl Trouble {
     pub(super) fn of_request(error: &Error) -> Trouble {
         match error {
             Error::Api(status) => Trouble::of_status(status),
-            error => Trouble::new(chain(error)),
+            error => Trouble::new(describe(error)),
         }
     }
 
@@ -231,7 +252,7 @@ impl Trouble {
     }
 }
 
-/// So many failures in a row are more than a moment of weakness.
-const LASTING: u32 = 3;
+/// A server that starts answers all kinds of things for a few seconds.
+const LASTING: Duration = Duration::from_secs(5);
 /// A server that asks for more than this is asked again nevertheless.
 const MOST_SECONDS: u32 = 60;

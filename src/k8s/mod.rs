@@ -18,9 +18,13 @@ mod events;
 mod failure;
 mod health;
 mod lease;
+mod looks;
 mod patch;
+pub mod permissions;
 mod raw;
+pub mod services;
 mod source;
+mod supervisor;
 mod watch;
 
 pub use client::{Access, AccessError, Connection};

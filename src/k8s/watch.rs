@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Error};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
@@ -42,8 +42,8 @@ pub(super) trait Sink<const META: bool>: Send + Sync + 'static {
 pub(super) struct Surroundings {
     /// Replaced when credentials are.
     pub(super) client: watch::Receiver<Client>,
-    /// Says that waiting any longer makes no sense, since the server is back.
-    pub(super) retry: Arc<Notify>,
+    /// Changes when waiting any longer makes no sense, since the server is back.
+    pub(super) back: watch::Receiver<()>,
 }
 
 /// How the first list is asked for.
@@ -101,7 +101,7 @@ pub(super) async fn follow<const META: bool>(
             };
             match event {
                 Some(Ok(event)) => {
-                    health.event(matches!(event, Event::Init));
+                    health.heard(&event);
                     begun = true;
                     patience.heard();
                     take(event, &sink, &mut list, &health);
@@ -119,7 +119,7 @@ pub(super) async fn follow<const META: bool>(
                     health.trouble(&trouble);
                     tokio::select! {
                         () = sleep(patience.wait(&trouble)) => {}
-                        () = surroundings.retry.notified() => {}
+                        Ok(()) = surroundings.back.changed() => patience.begin_anew(),
                         Ok(()) = surroundings.client.changed() => break,
                     }
                 }
@@ -186,8 +186,17 @@ impl Default for Patience {
 impl Patience {
     fn wait(&mut self, trouble: &Trouble) -> Duration {
         self.failing = true;
+        if trouble.expired {
+            // Usual after a long pause: the next try begins with a list.
+            self.backoff.reset();
+        }
         let wait = if trouble.forbidden { self.forbidden.wait() } else { self.backoff.wait() };
         wait.max(trouble.retry_after)
+    }
+
+    /// What failed before was nobody's fault here.
+    fn begin_anew(&mut self) {
+        *self = Patience { failing: self.failing, ..Patience::default() };
     }
 
     fn heard(&mut self) {

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
+use super::activity::Phase;
 use super::connection::Peer;
 use super::guard::Guard;
 use super::preface::{Opening, Spoken};
@@ -17,12 +19,27 @@ pub(crate) struct ClientStream {
     stream: Transport,
     opening: Opening,
     guard: Guard,
+    /// hyper has begun to refuse what it could not read. Its words are not passed on; ours follow.
+    muted: bool,
     peer: Rc<Peer>,
 }
 
 impl ClientStream {
     pub(crate) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
-        ClientStream { stream, opening: Opening::default(), guard: Guard::default(), peer }
+        ClientStream { stream, opening: Opening::default(), guard: Guard::default(), muted: false, peer }
+    }
+
+    /// From now on it is we who write.
+    pub(crate) fn unmute(&mut self) {
+        self.muted = false;
+        self.peer.activity.settled.set(false);
+        self.peer.activity.enter(Phase::Answering, Instant::now());
+    }
+
+    /// Whether what is written is no answer to a request.
+    fn mutes(&mut self) -> bool {
+        self.muted |= self.peer.activity.settled.get();
+        self.muted
     }
 
     /// The streams of HTTP/2 and a tunnel know for themselves what moves.
@@ -44,7 +61,10 @@ impl AsyncRead for ClientStream {
             if this.opening.has_begun() {
                 this.peer.activity.heard();
             }
-            this.peer.activity.http2.set(ready!(spoken)? == Spoken::Http2);
+            if ready!(spoken)? == Spoken::Http2 {
+                this.peer.activity.http2.set(true);
+                this.peer.activity.settled.set(false);
+            }
         }
         if !this.peer.activity.is_http1() {
             return Poll::Ready(Ok(()));
@@ -62,6 +82,9 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.mutes() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.told();
         Poll::Ready(Ok(written))
@@ -72,6 +95,9 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.mutes() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
         self.told();
         Poll::Ready(Ok(written))
@@ -82,11 +108,12 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.activity.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.peer.activity.reset.get() {
+        if self.muted || self.peer.activity.reset.get() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

@@ -13,7 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
-use super::fault::{CLIENT_GONE, Fault};
+use super::fault::{CLIENT_GONE, CLIENT_GONE_STATUS, Fault};
+use super::refusal::Glimpse;
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
 use crate::snapshot::cors::Grant;
@@ -99,12 +100,11 @@ impl Exchange {
         let now = Instant::now();
         activity.enter(Phase::Idle, now);
         let duration = now - activity.started.get();
-        // nginx's number for a client that left before there was an answer.
-        let status = self.status.or(StatusCode::from_u16(499).ok()).unwrap_or_default();
+        let status = self.status.or(StatusCode::from_u16(CLIENT_GONE_STATUS).ok()).unwrap_or_default();
         let series = self.series.get_or_insert_with(|| worker.unrouted());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
         if let Some(line) = self.line.take() {
-            worker.log.write(Record {
+            worker.log.write(&Record {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
                 tls: self.peer.session.as_ref().map(|session| session.version),
@@ -127,29 +127,36 @@ impl Exchange {
     }
 }
 
-/// Books what came instead of a request; hyper has answered it already, if it could be answered, and closes.
-pub(crate) fn unreadable(peer: &Peer, status: StatusCode, fault: &'static str) {
-    let series = peer.worker.unrouted();
-    series.add(status, Duration::ZERO, 0, 0);
+/// Books what came instead of a request. `id` is that of its answer, if there is one.
+pub(crate) fn unreadable(
+    peer: &Peer,
+    mut glimpse: Glimpse,
+    status: StatusCode,
+    fault: &'static str,
+    id: Option<HeaderValue>,
+    bytes_out: u64,
+) {
+    let duration = peer.activity.head_since().map_or(Duration::ZERO, |since| since.elapsed());
+    peer.worker.unrouted().add(status, duration, 0, bytes_out);
     peer.worker.fault(fault);
-    peer.worker.log.write(Record {
-        time: SystemTime::now(),
+    peer.worker.log.write(&Record {
+        time: SystemTime::now() - duration,
         client: peer.address,
         tls: peer.session.as_ref().map(|session| session.version),
         server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
-        method: None,
-        version: None,
-        host: None,
-        target: None,
+        method: glimpse.method,
+        version: glimpse.version,
+        host: glimpse.headers.remove(HOST),
+        target: glimpse.target,
         status,
         bytes_in: 0,
-        bytes_out: 0,
-        duration: Duration::ZERO,
+        bytes_out,
+        duration,
         labels: None,
         address: None,
-        id: None,
+        id,
         fault: Some(fault),
-        agent: None,
+        agent: glimpse.headers.remove(USER_AGENT),
     });
 }
 
@@ -161,7 +168,9 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert(CLIENT_GONE);
+            let late = self.cut_off.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
+            let word = late.map_or(CLIENT_GONE, |cut_off| cut_off.fault.account().word);
+            self.fault.get_or_insert(word);
             self.close();
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Nothing is sent twice that may have been processed: a connect that failed sent nothing; a kept-alive connection that
 //! closes without an answer was closed by its peer before it saw the request, or the method says that twice is as good as
-//! once and there is no body.
+//! once and there is no body. An endpoint of HTTP/2 can say that it has not looked at a request; the body is then sent again
+//! if no more of it has gone than is kept.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::Activity;
+use super::activity::{Activity, Upload};
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
 use super::exchange::Exchange;
@@ -117,14 +118,21 @@ pub(crate) async fn attempt(
     end: Option<Instant>,
 ) -> Result<Response<Source>, Lost> {
     let pools = &peer.worker.pools;
-    // An endpoint of HTTP/2 can say that it has not looked at a request, whatever its method.
-    let keep_copy = replay.whole && (replay.idempotent || upstream.key.protocol == Protocol::Http2);
+    let copying = match upstream.key.protocol {
+        // It can say that it has not looked at a request, whatever the method.
+        Protocol::Http2 if !replay.whole => Copying::Lend,
+        Protocol::Http2 => Copying::Whole,
+        Protocol::Http1 if replay.whole && replay.idempotent => Copying::Whole,
+        Protocol::Http1 => Copying::No,
+    };
+    let mut refusable = replay.stale;
     let replayable = replay.whole && replay.idempotent && replay.stale;
     let age = if replayable { Duration::MAX } else { FRESH };
     while let Some(connection) = pools.idle(upstream, address, age) {
-        match send(peer, connection, request, upgrade, keep_copy).await {
+        match send(peer, connection, request, upgrade, copying).await {
             Err(Lost::Unsent) => {}
-            Err(Lost::Unprocessed) if replay.stale && request.is_some() => {
+            Err(Lost::Unprocessed) if refusable && request.is_some() => {
+                refusable = false;
                 pools.replayed();
                 break;
             }
@@ -141,32 +149,51 @@ pub(crate) async fn attempt(
             }
         }
     }
-    // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
-    let connect = Box::pin(async {
-        let connecting = pools.connect(upstream, address);
-        let Some(end) = end else { return connecting.await };
-        let began = Instant::now();
-        timeout_at(end, connecting).await.unwrap_or_else(|_| {
-            upstream.failed(address);
-            Err(ConnectFailure::TimedOut(address, began.elapsed()))
-        })
-    });
-    let Some(connected) = patiently(&peer.activity, connect).await else {
-        return Err(Lost::Unconnected(Fault::ConnectTimeout));
-    };
-    match connected {
-        Ok(connection) => send(peer, connection, request, upgrade, keep_copy).await,
-        Err(error) => {
-            tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
-            Err(match error {
-                ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
-                ConnectFailure::TimedOut(..) => Lost::Unconnected(Fault::ConnectTimeout),
-                ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
-                // Another endpoint would need a connection as well.
-                ConnectFailure::NoRoom(..) => Lost::Fault(Fault::Crowded),
-            })
+    loop {
+        // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
+        let connect = Box::pin(async {
+            let connecting = pools.connect(upstream, address);
+            let Some(end) = end else { return connecting.await };
+            let began = Instant::now();
+            // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
+            timeout_at(end, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ConnectFailure::TimedOut(address, began.elapsed())))
+        });
+        let Some(connected) = patiently(&peer.activity, connect).await else {
+            return Err(Lost::Unconnected(Fault::ConnectTimeout));
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+                return Err(match error {
+                    ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
+                    ConnectFailure::TimedOut(..) => Lost::Unconnected(Fault::ConnectTimeout),
+                    ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
+                    // Another endpoint would need a connection as well.
+                    ConnectFailure::NoRoom(..) => Lost::Fault(Fault::Crowded),
+                });
+            }
+        };
+        match send(peer, connection, request, upgrade, copying).await {
+            Err(Lost::Unprocessed) if refusable && request.is_some() => {
+                refusable = false;
+                pools.replayed();
+            }
+            outcome => return outcome,
         }
     }
+}
+
+/// What is kept of a request while it is being sent.
+#[derive(Clone, Copy, Debug)]
+enum Copying {
+    No,
+    /// All of it is there, so that it can be sent a second time.
+    Whole,
+    /// It can be sent a second time if an endpoint says that it has not looked at it.
+    Lend,
 }
 
 /// What became of a request that got no answer.
@@ -177,7 +204,7 @@ pub(crate) enum Lost {
     Unsent,
     /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
     Unprocessed,
-    /// The connection closed before the answer began.
+    /// The connection closed before a byte of the answer came.
     Unanswered,
     Fault(Fault),
 }
@@ -187,8 +214,9 @@ impl Lost {
         let source = std::error::Error::source(error);
         if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
             let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-            // Streams that a GOAWAY still covers go on; the others were not looked at (RFC 9113, section 6.8).
-            let beyond = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+            // Streams that a GOAWAY still covers go on, whatever its reason, and end with the connection; the library tells
+            // only the others of it, and those were not looked at (RFC 9113, section 6.8).
+            let beyond = error.is_go_away();
             return match error {
                 error if error.is_remote() && (refused || beyond) => Lost::Unprocessed,
                 error if error.is_io() || error.is_go_away() => Lost::Unanswered,
@@ -224,20 +252,23 @@ async fn send(
     mut connection: Connection<RequestBody>,
     request: &mut Option<Request<RequestBody>>,
     upgrade: &mut Option<Box<Upgrade>>,
-    keep_copy: bool,
+    copying: Copying,
 ) -> Result<Response<Source>, Lost> {
     let activity = &peer.activity;
     let sending = {
-        let original =
+        let mut original =
             request.take().expect("what was not sent is put back, and what was is not sent again without copy");
-        if keep_copy {
-            *request = Some(copy(&original, &peer.worker.spares));
-        }
+        let body = match copying {
+            Copying::No => None,
+            Copying::Whole => Some(original.body().again()),
+            Copying::Lend => Some(original.body_mut().lend(peer.worker.limits.replay_body)),
+        };
+        *request = body.map(|body| copy(&original, body, &peer.worker.spares));
         connection.send(original)
     };
     let outcome = patiently(activity, sending).await;
     let mut answer = match outcome {
-        None if activity.uploading.get() => return Err(Lost::Fault(Fault::UploadTimeout)),
+        None if activity.upload.get() == Upload::Awaited => return Err(Lost::Fault(Fault::UploadTimeout)),
         None => return Err(Lost::Fault(Fault::AnswerTimeout)),
         Some(Ok(answer)) => answer,
         Some(Err(mut error)) => {
@@ -250,7 +281,16 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            return Err(Lost::by(&error));
+            let lost = match Lost::by(&error) {
+                // Who has begun to answer has looked at it.
+                Lost::Unanswered if connection.has_begun_to_answer() => Lost::Fault(Fault::NoAnswer),
+                lost => lost,
+            };
+            if let Copying::Lend = copying {
+                let unprocessed = request.take_if(|_| matches!(lost, Lost::Unprocessed));
+                *request = unprocessed.and_then(recall);
+            }
+            return Err(lost);
         }
     };
     if answer.headers().len() > peer.worker.limits.max_answer_fields {
@@ -301,13 +341,18 @@ pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn copy(request: &Request<RequestBody>, spares: &Spares) -> Request<RequestBody> {
-    let mut copy = Request::new(request.body().again());
+fn copy(request: &Request<RequestBody>, body: RequestBody, spares: &Spares) -> Request<RequestBody> {
+    let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = spares.copy(request.headers());
     copy
+}
+
+fn recall(request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let (head, body) = request.into_parts();
+    Some(Request::from_parts(head, body.recall()?))
 }
 
 /// RFC 9110, section 9.2.2.
@@ -317,7 +362,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
-const FRESH: Duration = Duration::from_secs(3);
+pub(super) const FRESH: Duration = Duration::from_secs(3);
 
 /// Endpoints that one request may try to connect to, if its rule says nothing about it.
 pub(crate) const ENDPOINTS: usize = 3;

@@ -1,8 +1,10 @@
 //! What a client of HTTP/2 sends, frame by frame: frames that cost us work and carry no request are counted, and whoever
 //! sends too many of them is shed.
 //!
+//! How long a header takes is seen here, too, since the library waits for its end as long as anybody likes.
+//!
 //! The library bounds what such frames can make us keep. It answers all of them, though, so that a client could keep a core
-//! busy with frames that ask for nothing. Only the nine bytes of each frame's header are looked at.
+//! busy with frames that ask for nothing. Heads are counted too, since it refuses some of them without a word to us. Only the nine bytes of each frame's header are looked at.
 
 use std::io;
 use std::pin::Pin;
@@ -36,6 +38,14 @@ struct Frames {
     skip: usize,
     header: [u8; 9],
     have: usize,
+    /// Whether the preface, a header or trailers end with the bytes to be skipped. None in other frames.
+    ends: Option<bool>,
+    /// The newest stream, whether its head is still to be ended, and whether the last part of it is being skipped.
+    newest: u32,
+    unfinished: bool,
+    opening: bool,
+    /// Streams whose head is there.
+    opened: u64,
     resets: Allowance,
     controls: Allowance,
     updates: Allowance,
@@ -85,6 +95,11 @@ impl Frames {
             skip: PREFACE.len(),
             header: [0; 9],
             have: 0,
+            ends: Some(true),
+            newest: 0,
+            unfinished: false,
+            opening: false,
+            opened: 0,
             resets: Allowance::new(RESETS, RESETS_PER_SECOND, now),
             controls: Allowance::new(CONTROLS, CONTROLS_PER_SECOND, now),
             updates: Allowance::new(UPDATES, CONTROLS_PER_SECOND, now),
@@ -97,14 +112,18 @@ impl Frames {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if self.skip == 0 && std::mem::take(&mut self.opening) {
+                self.opened += 1;
+            }
             let taken = (self.header.len() - self.have).min(bytes.len());
             self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
             bytes = &bytes[taken..];
             if self.have == self.header.len() {
                 self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.header;
+                let [a, b, c, kind, flags, stream @ ..] = self.header;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.follow(kind, flags, u32::from_be_bytes(stream) & !RESERVED);
                 if !self.allows(kind, flags) {
                     return false;
                 }
@@ -113,8 +132,21 @@ impl Frames {
         true
     }
 
+    /// Heads may come in several frames, and trailers look like heads.
+    fn follow(&mut self, kind: u8, flags: u8, stream: u32) {
+        let is_new = kind == HEADERS && stream > self.newest;
+        self.newest = self.newest.max(if is_new { stream } else { 0 });
+        self.unfinished |= is_new;
+        if self.unfinished && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0 {
+            self.unfinished = false;
+            self.opening = true;
+        }
+    }
+
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
+        const END_HEADERS: u8 = 0x4;
+        self.ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),
             DATA | HEADERS | CONTINUATION => true,
@@ -123,6 +155,11 @@ impl Frames {
             // SETTINGS, PING, PRIORITY, and kinds that nobody knows.
             _ => self.controls.take(),
         }
+    }
+
+    /// Whether something has begun that no request can do without, and not ended.
+    fn is_unfinished(&self) -> bool {
+        self.ends.is_some_and(|ends| !ends || self.skip > 0)
     }
 
     /// Whoever is sent much has a reason to open the window often.
@@ -136,12 +173,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if !self.frames.read(&buffer.filled()[before..]) {
+        let allowed = self.frames.read(&buffer.filled()[before..]);
+        self.streams.opened.set(self.frames.opened);
+        if !allowed {
             self.streams.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "too many frames that ask for nothing",
             )));
+        }
+        // The clock is looked at only for what does not come at once.
+        match (self.frames.is_unfinished(), self.streams.unfinished.get()) {
+            (true, None) => self.streams.unfinished.set(Some(Instant::now())),
+            (false, Some(_)) => self.streams.unfinished.set(None),
+            (true, Some(_)) | (false, None) => {}
         }
         Poll::Ready(Ok(()))
     }
@@ -183,6 +228,8 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 0x4;
+const RESERVED: u32 = 1 << 31;
 
 /// A browser that leaves a page cancels all streams of a connection at once, but does not do so all the time.
 const RESETS: u32 = 512;
@@ -237,6 +284,56 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn streams_are_counted_when_their_head_is_there() {
+        let on = |stream: u8, kind, flags, payload| {
+            let mut frame = frame(kind, flags, payload);
+            frame[8] = stream;
+            frame
+        };
+        let whole = |stream| on(stream, HEADERS, END_HEADERS, 3);
+        let cases = [
+            (vec![whole(1), whole(3), whole(5)], 3),
+            (vec![on(1, HEADERS, END_HEADERS, 0), whole(3)], 2),
+            // The second is trailers.
+            (vec![whole(1), on(1, DATA, 0, 5), whole(1)], 1),
+            (vec![on(1, HEADERS, 0, 3)], 0),
+            (vec![on(1, HEADERS, 0, 3), on(1, CONTINUATION, 0, 3), on(1, CONTINUATION, END_HEADERS, 3), whole(3)], 2),
+            (vec![whole(5), whole(3)], 1),
+        ];
+        for (frames, expected) in cases {
+            let bytes = frames.concat();
+            let mut whole = opened();
+            assert!(whole.read(&bytes));
+            let mut parts = opened();
+            assert!(bytes.iter().all(|byte| parts.read(&[*byte])));
+            assert_eq!((whole.opened, parts.opened), (expected, expected), "{frames:?}");
+            let mut short = opened();
+            short.read(&bytes[..bytes.len() - 1]);
+            assert!(short.opened <= expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_is_unfinished_until_its_last_byte() {
+        let mut frames = Frames::new(Instant::now());
+        assert!(frames.is_unfinished(), "the preface has not come");
+        assert!(frames.read(&PREFACE[..23]) && frames.is_unfinished());
+        assert!(frames.read(&PREFACE[23..]) && !frames.is_unfinished());
+        let cases: [(&str, Vec<u8>, bool); 6] = [
+            ("settings", frame(4, 0, 0), false),
+            ("a part of data", frame(DATA, 0, 100)[..50].to_vec(), false),
+            ("the rest of it", frame(DATA, 0, 100)[50..].to_vec(), false),
+            ("a header without end", frame(HEADERS, 0, 10), true),
+            ("a part of the end", frame(CONTINUATION, 4, 10)[..18].to_vec(), true),
+            ("the rest of it", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
+        ];
+        for (what, bytes, unfinished) in cases {
+            assert!(frames.read(&bytes));
+            assert_eq!(frames.is_unfinished(), unfinished, "{what}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_allowance_fills_up_with_time() {
         let mut allowance = Allowance::new(100, 10, Instant::now());
@@ -269,6 +366,7 @@ mod tests {
                 rest = behind;
             }
             prop_assert_eq!((frames.skip, frames.have, frames.resets.left), (0, 0, RESETS - 1));
+            prop_assert!(!frames.is_unfinished());
         }
     }
 }

@@ -5,17 +5,51 @@ use std::net::IpAddr;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
+use super::request_id::X_REQUEST_ID;
 use crate::snapshot::redirect::Scheme;
 
 /// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
 ///
 /// Most requests have one of these fields or none, so one pass over the names finds out which.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip(headers, |_| {});
+}
+
+/// The same of a request, and also what a backend could take for our words about the client: CGI and its heirs (WSGI, Rack,
+/// PHP) know `X_Forwarded_For` and `X-Forwarded-For` by one name, so that we would replace the one and pass on the other.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    let mut seen = false;
+    strip(headers, |name| seen |= is_lookalike(name));
+    if seen {
+        let names: Vec<HeaderName> = headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether a name is one of those that we write ourselves, but for underscores where they have hyphens.
+fn is_lookalike(name: &HeaderName) -> bool {
+    static OURS: [HeaderName; 5] =
+        [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+    let name = name.as_str().as_bytes();
+    let is_alike = |ours: &HeaderName| {
+        let ours = ours.as_str().as_bytes();
+        ours.len() == name.len()
+            && name.iter().zip(ours).all(|(given, our)| given == our || (*given, *our) == (b'_', b'-'))
+    };
+    // Most names are ruled out by their first byte, and nearly all others by having no underscore.
+    name.first() == Some(&b'x') && memchr(b'_', name).is_some() && OURS.iter().any(is_alike)
+}
+
+fn strip(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
     let mut seen = [false; COUNT];
     for name in headers.keys() {
-        if let Some(index) = HOP_BY_HOP.iter().position(|candidate| candidate == name) {
-            seen[index] = true;
+        match HOP_BY_HOP.iter().position(|candidate| candidate == name) {
+            Some(index) => seen[index] = true,
+            None => look(name),
         }
     }
     if seen == [false; COUNT] {
@@ -176,6 +210,27 @@ mod tests {
     }
 
     #[test]
+    fn what_could_be_taken_for_ours_stays_behind() {
+        let cases = [
+            ("x_forwarded_for: 1\nx-forwarded_for: 2\nx_forwarded-for: 3\na: b", "a: b"),
+            ("x_forwarded_proto: 1\nx_forwarded_host: 2\nx_forwarded_port: 3\nx_request_id: 4", ""),
+            ("x_forwarded_for: 1\nx_forwarded_for: 2\nconnection: close", ""),
+            // Whoever writes these means them.
+            (
+                "x_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3\n_: 4",
+                "_: 4\nx_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3",
+            ),
+            // Not ours to say: Client::introduce decides who is believed.
+            ("x-forwarded-for: 1\nx-request-id: 2", "x-forwarded-for: 1\nx-request-id: 2"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            strip_request(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
     fn cookies_are_one_field() {
         let cases = [
             ("a: b", "a: b"),
@@ -213,6 +268,45 @@ mod tests {
             let client = Client::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
             client.introduce(&mut headers, &HeaderValue::from_static("h:1"), &HeaderValue::from_static("80"));
             assert_eq!(text(&headers), after);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_of_this_hop_passes_whatever_is_named(
+            named in proptest::collection::vec("[ ,a-c]{0,5}|te|TE|upgrade|close|x-keep|host", 0..5),
+            te in "[ ,;=a-z.0]{0,12}|trailers|gzip, Trailers",
+        ) {
+            let mut all = HeaderMap::new();
+            for value in &named {
+                all.append("connection", HeaderValue::try_from(value).unwrap());
+            }
+            all.insert("te", HeaderValue::try_from(te).unwrap());
+            for name in ["upgrade", "keep-alive", "proxy-connection", "a", "b", "x-keep", "x-other"] {
+                all.insert(name, HeaderValue::from_static("1"));
+            }
+            strip_hop_by_hop(&mut all);
+            proptest::prop_assert!(all.contains_key("x-other"));
+            for gone in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
+                proptest::prop_assert!(!all.contains_key(gone), "{} of {:?}", gone, named);
+            }
+            proptest::prop_assert!(all.get("te").is_none_or(|te| te == "trailers"));
+            let tokens: Vec<_> = named.iter().flat_map(|value| value.split(',')).map(|token| token.trim().to_lowercase()).collect();
+            for name in ["a", "b", "x-keep"] {
+                proptest::prop_assert_eq!(all.contains_key(name), !tokens.iter().any(|token| token == name), "{:?}", named);
+            }
+        }
+
+        #[test]
+        fn no_crumb_of_a_cookie_is_lost(crumbs in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
+            let mut all = HeaderMap::new();
+            for crumb in &crumbs {
+                all.append(COOKIE, HeaderValue::try_from(crumb).unwrap());
+            }
+            join_cookies(&mut all);
+            let joined: Vec<_> = all.get_all(COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+            let expected: Vec<_> = (!crumbs.is_empty()).then(|| crumbs.join("; ")).into_iter().collect();
+            proptest::prop_assert_eq!(joined, expected);
         }
     }
 }

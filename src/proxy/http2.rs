@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::StatusCode;
+use h2::Reason;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -20,13 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::Phase;
+use super::activity::{Phase, poll_until};
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, UNREADABLE};
+use super::fault::{FLOOD, FLOOD_STATUS, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
+use super::refusal::Glimpse;
 use super::request;
 use super::stats::Present;
 
@@ -38,6 +39,11 @@ pub(crate) struct Streams {
     /// The stream whose task is about to be started.
     next: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
+    /// Since when the preface or a header is on its way, if it is not there.
+    pub(crate) unfinished: Cell<Option<Instant>>,
+    /// Heads that came, and requests that were made of them.
+    pub(crate) opened: Cell<u64>,
+    handed: Cell<u64>,
 }
 
 /// Serves all requests of a connection whose client begins with the preface of HTTP/2.
@@ -51,10 +57,14 @@ where
         open: Cell::new(0),
         next: RefCell::default(),
         flooded: Cell::new(false),
+        unfinished: Cell::new(Some(Instant::now())),
+        opened: Cell::new(0),
+        handed: Cell::new(0),
     });
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
+            streams.handed.set(streams.handed.get() + 1);
             let stream = Rc::new(streams.connection.stream(streams.enter()));
             streams.next.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
@@ -75,10 +85,12 @@ where
                 return Poll::Ready(());
             }
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
-                if streams.flooded.get() {
-                    exchange::unreadable(&peer, StatusCode::TOO_MANY_REQUESTS, FLOOD);
-                } else if outcome.is_err_and(|error| is_their_mistake(&error)) {
-                    exchange::unreadable(&peer, StatusCode::BAD_REQUEST, UNREADABLE);
+                let mistake = outcome.err().as_ref().and_then(their_mistake);
+                if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
+                    exchange::unreadable(&peer, Glimpse::default(), FLOOD_STATUS, FLOOD, None, 0);
+                } else if mistake.is_some() {
+                    let account = Fault::Unreadable.account();
+                    exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
                 }
                 return Poll::Ready(());
             }
@@ -89,7 +101,14 @@ where
                 continue;
             }
             let idle = if leaving { LEAVE } else { limits.keep_alive };
-            std::task::ready!(activity.poll_patience(limits, idle, timer.as_mut(), cx));
+            let idle = activity.deadline(limits, idle);
+            let header = streams.unfinished.get().map(|since| since + limits.header_timeout);
+            let deadline = header.map_or(idle, |header| header.min(idle));
+            std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
+            if header == Some(deadline) {
+                // As on HTTP/1. Nothing else of the connection could be read before its end.
+                return Poll::Ready(());
+            }
             if streams.open.get() > 0 {
                 // Each stream has its own timer.
                 activity.moved();
@@ -103,6 +122,8 @@ where
         }
     })
     .await;
+    // Not before: until then, the library may have heads that it has not made requests of.
+    peer.worker.faults(REFUSED_STREAM, streams.opened.get().saturating_sub(streams.handed.get()));
 }
 
 fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
@@ -123,10 +144,10 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     http
 }
 
-/// The client broke the rules of HTTP/2, so that the connection had to end.
-fn is_their_mistake(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && !error.is_io())
+/// Which rule of HTTP/2 the client broke, so that the connection had to end.
+fn their_mistake(error: &hyper::Error) -> Option<Reason> {
+    let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    error.is_library().then(|| error.reason()).flatten()
 }
 
 impl Streams {

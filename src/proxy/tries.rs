@@ -84,7 +84,7 @@ async fn all(
                 let was_not_processed = lost.was_not_processed();
                 let fault = lost.fault();
                 // Too late for it to be known to be unprocessed, so it has to be there, and to bear repeating.
-                let is_late = fault == Fault::BackendTimeout && retry.is_some() && replay.idempotent;
+                let is_late = fault == Fault::BackendTimeout && retry.is_some() && replay.whole && replay.idempotent;
                 let again = was_not_processed || is_late;
                 if is_last || !again || request.is_none() || peer.activity.overdue.get() {
                     return Err(fault);

@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portico::api::core::ServiceType;
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::api::{Kind, ObjectId};
-use portico::compile::addresses::{Addresses, Pool};
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{Compiler, Inputs, addressed};
 use portico::k8s::Installed;
@@ -29,11 +30,28 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
     newer: bool,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     installed: Option<Installed>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
+}
+
+/// What a cluster remembers of a Gateway.
+#[derive(Debug, Deserialize)]
+struct Remembered {
+    namespace: String,
+    name: String,
+    service: Option<Service>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    name: String,
+    ports: BTreeMap<u16, u16>,
+    #[serde(default)]
+    addresses: Vec<String>,
 }
 
 /// A request to ask the snapshot about; nothing is sent.
@@ -76,18 +94,24 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
+        let mut remembered: Vec<Remembered> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
+            } else if document["kind"] == "Memory" {
+                remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
-            document["kind"] != "Requests"
+            document["kind"] != "Requests" && document["kind"] != "Memory"
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
+        let pool = if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) };
+        let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            pool: if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) },
+            provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
+            memory: memory(remembered),
             installed: installed(&header("Installed")),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
@@ -133,7 +157,7 @@ impl Case {
     }
 
     fn world(&self) -> World {
-        World { installed: self.installed.clone(), ..World::new(self.pool.clone()) }
+        World { installed: self.installed.clone(), ..World::new(self.provider.clone(), self.memory.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -166,13 +190,14 @@ pub(crate) struct World {
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: Addresses,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     controllers: Vec<String>,
     installed: Option<Installed>,
 }
 
 impl World {
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(crate) fn new(provider: Provider, memory: Memory) -> Self {
         World {
             store: Store::default(),
             compiler: Compiler::default(),
@@ -180,7 +205,8 @@ impl World {
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: Addresses::default(),
-            pool,
+            provider,
+            memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
         }
@@ -194,7 +220,7 @@ impl World {
 
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
-        let mut fresh = World::new(self.pool.clone());
+        let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
@@ -204,7 +230,7 @@ impl World {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+        if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
@@ -259,6 +285,18 @@ impl World {
         }
         serde_saphyr::to_string(&document).unwrap()
     }
+}
+
+fn memory(remembered: Vec<Remembered>) -> Memory {
+    let mut memory = Memory { interfaces: vec!["0.0.0.0".parse().unwrap()], ..Memory::default() };
+    for Remembered { namespace, name, service } in remembered {
+        let key = ObjectKey::new(&namespace, &name);
+        memory.written.insert(key.clone(), Vec::new());
+        if let Some(Service { name, ports, addresses }) = service {
+            memory.fronts.insert(key, Front { name, ports, addresses, problem: None });
+        }
+    }
+    memory
 }
 
 fn objects_of(store: &Store) -> Vec<AnyObject> {

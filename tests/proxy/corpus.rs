@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::harness::{Client, Endpoint, Gate, Stream, to};
+use crate::harness::{Answer, Client, Endpoint, Gate, Stream, to};
 use crate::strict;
 
 const FILES: &[(&str, &str)] = &[
@@ -139,10 +139,17 @@ async fn play(mut client: Client, shape: &Shape, bytewise: bool) -> String {
             told.push("keep".to_owned());
             return told.join(" ");
         }
-        told.push(answer.status.to_string());
+        told.push(if head_only || is_whole(&answer) { answer.status.to_string() } else { answer.text() });
     }
     told.push(if shape.alone { "alone" } else { "close" }.to_owned());
     told.join(" ")
+}
+
+/// Whether an answer, if it is a refusal, says what it refuses and whom to ask about it.
+fn is_whole(answer: &Answer) -> bool {
+    let said = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
+    let field = |name: &str| said.as_ref().and_then(|said| said[name].as_str()).filter(|text| !text.is_empty());
+    answer.status < 400 || field("message").is_some() && field("request_id") == answer.header("x-request-id")
 }
 
 struct Shape {

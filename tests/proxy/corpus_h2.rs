@@ -52,6 +52,8 @@ const CASES: &[Case] = &[
     ("te", &[("te", "trailers")], None, Some("GET / HTTP/1.1\nhost: a.example\nte: trailers")),
     ("forged words about the client", &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")], None,
         Some("GET / HTTP/1.1\nhost: a.example")),
+    ("forged words about the client in other letters", &[("x_forwarded_for", "6.6.6.6"), ("x-request_id", "1"), ("x_user", "me")], None,
+        Some("GET / HTTP/1.1\nhost: a.example\nx_user: me")),
     ("a wish to expect", &[(":method", "POST"), ("expect", "100-continue")], Some("abc"),
         Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| abc")),
 ];

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: a client that writes frames, also such as no library would.
+//! HTTP/2 by hand: clients and endpoints that write frames, also such as no library would.
 
 use std::net::SocketAddr;
 
@@ -95,6 +95,29 @@ impl Raw {
         raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
         raw.send(frame(SETTINGS, ACK, 0, &[])).await;
         raw
+    }
+
+    /// The other side: a connection that a client of HTTP/2 has made, whose settings are exchanged.
+    pub(crate) async fn accepted(mut socket: TcpStream) -> Raw {
+        let mut preface = [0; PREFACE.len()];
+        within("the preface", socket.read_exact(&mut preface)).await.unwrap();
+        assert_eq!(preface, PREFACE);
+        let mut raw = Raw { socket, buffer: Vec::new() };
+        raw.send(frame(SETTINGS, 0, 0, &[])).await;
+        raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
+        raw.send(frame(SETTINGS, ACK, 0, &[])).await;
+        raw
+    }
+
+    /// The endpoint's side of a connection, with room for all that a test sends.
+    pub(crate) async fn serving(mut socket: TcpStream) -> Option<Raw> {
+        let mut preface = [0; PREFACE.len()];
+        within("the preface", socket.read_exact(&mut preface)).await.ok().filter(|_| preface == PREFACE)?;
+        let mut raw = Raw { socket, buffer: Vec::new() };
+        let window = [&[0, 4][..], &1_000_000_u32.to_be_bytes()].concat();
+        raw.send([frame(SETTINGS, 0, 0, &window), frame(WINDOW_UPDATE, 0, 0, &8_000_000_u32.to_be_bytes())].concat())
+            .await;
+        Some(raw)
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

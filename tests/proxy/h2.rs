@@ -94,14 +94,17 @@ pub(crate) async fn read_body(body: &mut RecvStream) -> Result<(Vec<u8>, Option<
 
 /// Sends all of it as the window allows.
 pub(crate) async fn send_all(stream: &mut SendStream<Bytes>, bytes: &[u8]) -> Result<(), h2::Error> {
-    let mut rest = Bytes::copy_from_slice(bytes);
+    send_some(stream, Bytes::copy_from_slice(bytes), true).await
+}
+
+pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, mut rest: Bytes, end: bool) -> Result<(), h2::Error> {
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
         let room = within("room in the window", poll_fn(|cx| stream.poll_capacity(cx))).await;
         let room = room.ok_or(Reason::CANCEL)??;
         stream.send_data(rest.split_to(room.min(rest.len())), false)?;
     }
-    stream.send_data(Bytes::new(), true)
+    if end { stream.send_data(Bytes::new(), true) } else { Ok(()) }
 }
 
 #[tokio::test]

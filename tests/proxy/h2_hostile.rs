@@ -3,6 +3,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::books::scrape;
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, Raw,
     SETTINGS, WINDOW_UPDATE, block, field, frame, get,
@@ -68,6 +69,7 @@ async fn floods_of_frames_that_ask_for_nothing_are_shed() {
         let gate = Gate::open(to(endpoint.address)).await;
         let written = flood(&gate, open.clone(), |_| bytes.repeat(20), MOST / 20).await;
         assert!(written < MOST / 20, "{what}: all {written} were taken");
+        assert_eq!(scrape(&gate).get("portico_faults_total{reason=\"flood\"}"), Some(&1.0), "{what}");
     }
 }
 
@@ -318,6 +320,44 @@ fn status_of(block: &[u8]) -> u16 {
         // Huffman's code of 405 and 501, with or without a place in the table.
         [0x48 | 0x08, 0x83, 0x68, 0x0d, ..] => 405,
         other => panic!("an unexpected status in {:x?}", &other[..other.len().min(8)]),
+    }
+}
+
+/// The library answers or resets them by itself, and says nothing of it.
+#[tokio::test]
+async fn streams_that_never_become_requests_are_counted() {
+    let endpoint = Endpoint::ok().await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    let head = |stream, more: &[(&str, &str)]| {
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[&GET[..], more].concat()))
+    };
+    let large = [block(&GET), field("x", "y").repeat(2000)].concat();
+    let cases = [
+        ("in order", [get(1), get(3)].concat(), 3, 0),
+        (
+            "malformed",
+            [head(1, &[("connection", "x")]), get(3), head(5, &[("keep-alive", "y")]), get(7)].concat(),
+            7,
+            2,
+        ),
+        ("too large", [frame(HEADERS, END_HEADERS | END_STREAM, 1, &large), get(3)].concat(), 3, 1),
+    ];
+    let mut before = 0.0;
+    for (what, bytes, last, expected) in cases {
+        let mut raw = Raw::connect(gate.address).await;
+        raw.send(bytes).await;
+        raw.until(what, |frame| frame.stream == last && frame.kind == HEADERS).await;
+        drop(raw);
+        within("its end to be seen", async {
+            while gate.proxy.stats().connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let metrics = scrape(&gate);
+        let count = metrics.get("portico_faults_total{reason=\"refused_stream\"}").copied().unwrap_or_default();
+        assert_eq!(count - before, f64::from(expected), "{what}");
+        before = count;
     }
 }
 

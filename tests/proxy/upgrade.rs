@@ -172,6 +172,7 @@ async fn draining_cuts_tunnels_at_its_deadline() {
     assert_eq!(tokio::join!(draining, talking).0, 1);
     client.rest().await.unwrap_or_default();
     assert_eq!(scrape(&gate)["portico_tunnels"], 0.0);
+    assert_eq!(scrape(&gate)["portico_faults_total{reason=\"tunnel_cut\"}"], 1.0);
 }
 
 #[tokio::test]
@@ -187,6 +188,39 @@ async fn a_tunnel_outlives_its_listener_only_for_a_while() {
     gate.proxy.reconcile().await;
     client.rest().await.unwrap_or_default();
     endpoint.log.until("its end", |log| log.ended.load(SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_with_an_end_that_breaks_off_is_booked_so() {
+    let endpoint = Endpoint::scripted(|mut stream, number| async move {
+        stream.head().await;
+        stream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        if number == 0 {
+            stream.socket.set_zero_linger().unwrap();
+        } else {
+            stream.rest().await;
+        }
+    })
+    .await;
+    let gate = Gate::open(to(endpoint.address)).await;
+    for number in 1..=2 {
+        let mut client = gate.client().await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.answer(false).await.status, 101);
+        if number == 1 {
+            client.rest().await.unwrap_or_default();
+        } else {
+            client.socket.set_zero_linger().unwrap();
+        }
+        drop(client);
+        within("its end to be booked", async {
+            while gate.proxy.stats().connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(scrape(&gate)["portico_faults_total{reason=\"tunnel_broken\"}"], f64::from(number));
+    }
 }
 
 fn connect(protocol: &'static str) -> Request<()> {

@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod compare;
+pub mod floods;
 mod http1;
 mod http2;
 mod pace;
@@ -20,6 +21,7 @@ mod plan;
 mod process;
 mod report;
 mod run;
+mod server;
 mod tls;
 
 pub use http1::Answer;

@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
 use portico_load::compare::{self, compare, count_instructions};
+use portico_load::floods;
 use portico_load::{Plan, Protocol, Shape, Tls, run};
 
 #[derive(Parser)]
@@ -32,7 +33,9 @@ enum What {
     },
     /// Measure Portico, and nginx beside it.
     Compare(compare::Options),
-    /// Count Portico's instructions per request, with valgrind.
+    /// Flood Portico, and see what memory that takes and who is still served.
+    Floods(floods::Options),
+    /// Count instructions per request, with valgrind.
     Instructions(compare::Counting),
 }
 
@@ -60,6 +63,9 @@ struct Run {
     /// With TLS; every certificate will do.
     #[arg(long)]
     tls: bool,
+    /// Go on with earlier sessions of TLS.
+    #[arg(long, requires = "tls")]
+    resume: bool,
     /// HTTP/2, without TLS by prior knowledge.
     #[arg(long)]
     http2: bool,
@@ -77,6 +83,7 @@ async fn main() -> Result<ExitCode> {
             std::future::pending().await
         }
         What::Compare(options) => compare(&options).await?,
+        What::Floods(options) => floods::floods(&options).await?,
         What::Instructions(options) => count_instructions(&options).await?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -89,6 +96,7 @@ async fn send(arguments: Run) -> Result<bool> {
     }
     let protocol = if arguments.http2 { Protocol::Http2 } else { Protocol::Http1 };
     let tls = if arguments.tls { Some(Tls::to(&arguments.host, protocol)?) } else { None };
+    let tls = tls.map(|tls| if arguments.resume { tls.resuming() } else { tls });
     let duration = Duration::from_secs_f64(arguments.seconds);
     let report = run(Plan {
         rate: arguments.rate,

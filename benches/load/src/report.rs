@@ -16,6 +16,9 @@ pub struct Report {
     /// Bytes of good answers' bodies.
     pub bytes: u64,
     pub elapsed: Duration,
+    /// TLS handshakes of the connections, and those of them that went on with an earlier session.
+    pub handshakes: u64,
+    pub resumed: u64,
     /// Of good answers, from when the request was due to the last byte.
     latencies: Vec<Duration>,
     /// How often each kind of trouble was seen; the first few kinds.
@@ -37,6 +40,11 @@ impl Report {
     pub(crate) fn wrong(&mut self, what: String) {
         self.wrong += 1;
         self.note(what);
+    }
+
+    pub(crate) fn shook_hands(&mut self, resumed: bool) {
+        self.handshakes += 1;
+        self.resumed += u64::from(resumed);
     }
 
     fn note(&mut self, what: String) {
@@ -72,6 +80,8 @@ impl Report {
             "seconds": self.elapsed.as_secs_f64(),
             "per_second": self.per_second(),
             "body_bytes": self.bytes,
+            "tls_handshakes": self.handshakes,
+            "tls_resumed": self.resumed,
             "latency_us": { "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99), "p999": micros(0.999), "max": micros(1.0) },
             "troubles": self.troubles,
         })
@@ -99,6 +109,9 @@ impl fmt::Display for Report {
             ms(0.999),
             ms(1.0)
         )?;
+        if self.handshakes > 0 {
+            writeln!(f, "TLS       {:>10} handshakes, {} of them resumed", self.handshakes, self.resumed)?;
+        }
         for (trouble, times) in &self.troubles {
             writeln!(f, "{times:>8} × {trouble}")?;
         }

@@ -69,10 +69,10 @@ impl Shared {
 /// The connection of HTTP/2 that several places share.
 type Slot = Rc<Mutex<Option<http2::Connection>>>;
 
-async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
-    let plan = &shared.plan;
+async fn connection(all: Rc<Shared>, slot: Slot, kept: bool) {
+    let plan = &all.plan;
     let mut open: Option<Connection> = None;
-    while let Some((number, due)) = shared.next().await {
+    while let Some((number, due)) = all.next().await {
         let number_of_shapes = plan.shapes.len() as u64;
         let shape = &plan.shapes[(number % number_of_shapes) as usize];
         // Of the connections for one request, half are closed by the proxy and half by us.
@@ -82,7 +82,7 @@ async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
             if plan.protocol == Protocol::Http2 {
                 let mut shared = slot.lock().await;
                 if !kept || !shared.as_ref().is_some_and(http2::Connection::is_open) {
-                    let (stream, scheme) = connect(plan).await?;
+                    let (stream, scheme) = connect(plan, &all.report).await?;
                     *shared = Some(http2::Connection::new(stream, scheme).await?);
                 }
                 let mut connection = shared.clone().context("a connection was just made")?;
@@ -91,7 +91,7 @@ async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
             }
             let mut connection = match open.take() {
                 Some(connection) => connection,
-                None => Connection::new(connect(plan).await?.0),
+                None => Connection::new(connect(plan, &all.report).await?.0),
             };
             let answer = connection.exchange(shape, number, last).await?;
             ensure!(last || !answer.last, "the proxy closes a connection that was to be kept");
@@ -102,7 +102,7 @@ async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
         };
         let outcome = timeout(PATIENCE, exchange).await.context("no answer in time").flatten();
         let end = Instant::now();
-        let mut report = shared.report.borrow_mut();
+        let mut report = all.report.borrow_mut();
         match outcome {
             Err(error) => report.failed(format!("{} {}: {error:#}", shape.method, shape.path)),
             Ok(answer) => {
@@ -119,12 +119,13 @@ async fn connection(shared: Rc<Shared>, slot: Slot, kept: bool) {
 }
 
 /// What goes over it, and the scheme that it is for.
-pub(crate) async fn connect(plan: &Plan) -> Result<(Box<dyn Stream>, &'static str)> {
+pub(crate) async fn connect(plan: &Plan, report: &RefCell<Report>) -> Result<(Box<dyn Stream>, &'static str)> {
     let begin = Instant::now();
     let stream = TcpStream::connect(plan.target).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
     let Some(tls) = &plan.tls else { return Ok((Box::new(stream), "http")) };
-    let (stream, certificate) = tls.connect(stream).await?;
+    let (stream, certificate, resumed) = tls.connect(stream).await?;
+    report.borrow_mut().shook_hands(resumed);
     if let Some(inspect) = &plan.inspect {
         inspect(begin, Instant::now(), &certificate).map_err(|message| anyhow::anyhow!(message))?;
     }

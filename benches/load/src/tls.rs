@@ -1,13 +1,15 @@
 //! A TLS client that takes every certificate, and tells which one it was shown.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rustls::client::Resumption;
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -44,21 +46,67 @@ impl Tls {
 
     /// Goes on with an earlier session where it can.
     pub fn resuming(mut self) -> Tls {
-        Arc::make_mut(&mut self.config).resumption = Resumption::in_memory_sessions(16);
+        Arc::make_mut(&mut self.config).resumption = Resumption::store(Arc::new(Session::default()));
         self
     }
 
-    /// The connection and the certificate.
-    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Vec<u8>)> {
+    pub(crate) fn into_parts(self) -> (Arc<ClientConfig>, ServerName<'static>) {
+        (self.config, self.name)
+    }
+
+    /// The connection, the certificate, and whether an earlier session goes on.
+    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Vec<u8>, bool)> {
         let stream = TlsConnector::from(Arc::clone(&self.config))
             .connect(self.name.clone(), stream)
             .await
             .context("the handshake failed")?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = shown.context("no certificate")?.to_vec();
-        Ok((stream, certificate))
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok((stream, certificate, resumed))
     }
 }
+
+/// Tickets, each for one connection. rustls would keep eight of them, so that of many connections that begin at once a good
+/// part would not resume.
+#[derive(Debug, Default)]
+struct Session {
+    tickets: Mutex<VecDeque<Tls13ClientSessionValue>>,
+    group: Mutex<Option<NamedGroup>>,
+}
+
+impl ClientSessionStore for Session {
+    fn set_kx_hint(&self, _name: ServerName<'static>, group: NamedGroup) {
+        *self.group.lock() = Some(group);
+    }
+
+    fn kx_hint(&self, _name: &ServerName<'_>) -> Option<NamedGroup> {
+        *self.group.lock()
+    }
+
+    // What is measured speaks TLS 1.3.
+    fn set_tls12_session(&self, _name: ServerName<'static>, _session: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _name: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _name: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let mut tickets = self.tickets.lock();
+        tickets.push_back(ticket);
+        if tickets.len() > TICKETS {
+            tickets.pop_front();
+        }
+    }
+
+    fn take_tls13_ticket(&self, _name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.tickets.lock().pop_front()
+    }
+}
+
+const TICKETS: usize = 4096;
 
 /// Whoever has the key of the certificate it shows will do.
 #[derive(Debug)]

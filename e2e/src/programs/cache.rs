@@ -116,3 +116,40 @@ fn remove(folder: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_built() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache { root: root.path().to_owned() };
+        let expected = root.path().join(Product::Crds.key().unwrap());
+        fs::create_dir(&expected).unwrap();
+        let [found] = cache.ready([Product::Crds]).unwrap();
+        assert_eq!(found, expected);
+        assert!(!root.path().join("building").exists() && !root.path().join("lock").exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_before_building() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache { root: root.path().to_owned() };
+        cache.check_space(0).unwrap();
+        let error = cache.check_space(1 << 40).unwrap_err().to_string();
+        assert!(error.contains("needs 1099511627776 GB") && error.contains("XDG_CACHE_HOME"), "{error}");
+    }
+
+    #[test]
+    fn what_a_crash_left_half_built_goes_and_so_does_what_is_built_in() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("building");
+        fs::create_dir_all(folder.join("product")).unwrap();
+        let work = Work::make(folder.clone()).unwrap();
+        assert!(!folder.join("product").exists());
+        fs::write(folder.join("log"), "").unwrap();
+        drop(work);
+        assert!(!folder.exists());
+    }
+}

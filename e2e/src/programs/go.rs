@@ -101,7 +101,10 @@ impl Go {
     fn command(&self, recipe: &Recipe) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(recipe.folder());
-        for (name, value) in [("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", "local"), ("CGO_ENABLED", "0")] {
+        // An empty value would not do for GOFLAGS: what `go env -w` has set would come in its place.
+        for (name, value) in
+            [("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("GOTOOLCHAIN", "local"), ("CGO_ENABLED", "0")]
+        {
             command.env(name, value);
         }
         // It grows to several gigabytes, so it is one of our own that goes afterwards.
@@ -149,4 +152,36 @@ fn copy_manifests(from: &Path, into: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_command_said_is_shown() {
+        let work = tempfile::tempdir().unwrap();
+        let go = Go { program: PathBuf::from("go"), work: work.path().to_owned() };
+        let script = |text: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", text]);
+            command
+        };
+        go.run(script("exit 0"), "nothing").unwrap();
+        let error = go.run(script("echo no such module; exit 3"), "go build").unwrap_err().to_string();
+        assert!(error.starts_with("go build failed (exit status: 3)") && error.ends_with("no such module"), "{error}");
+    }
+
+    #[test]
+    fn manifests_are_copied_and_kustomizations_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, into) = (folder.path().join("from"), folder.path().join("into"));
+        fs::create_dir(&from).unwrap();
+        for name in ["a.yaml", "kustomization.yaml"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        copy_manifests(&from, &into).unwrap();
+        let copied: Vec<_> = fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(copied, ["a.yaml"]);
+    }
 }

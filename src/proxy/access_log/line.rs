@@ -1,13 +1,14 @@
 //! A record as a line of text or JSON. Whatever a client sent stays one field of one line.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Record;
 use crate::proxy::stats::Labels;
@@ -15,14 +16,14 @@ use crate::proxy::stats::Labels;
 pub(super) fn write_json(record: &Record, line: &mut String) {
     let labels = record.labels.as_deref();
     let text = |label: fn(&Labels) -> &Arc<str>| labels.map(label).filter(|text| !text.is_empty()).map(|text| &**text);
-    let text = serde_json::to_string(&Line {
-        time: time(record),
+    let fields = Line {
+        time: Shown(time(record)),
         client: record.client,
         method: record.method.as_ref().map(Method::as_str),
         tls: record.tls,
         sni: record.server_name.as_deref(),
         host: record.host.as_ref().map(lossy),
-        path: path(record),
+        path: path(record).map(Shown),
         protocol: protocol(record),
         status: record.status.as_u16(),
         bytes_in: record.bytes_in,
@@ -37,20 +38,23 @@ pub(super) fn write_json(record: &Record, line: &mut String) {
         request_id: record.id.as_ref().map(lossy),
         fault: record.fault,
         user_agent: record.agent.as_ref().map(lossy),
-    });
-    line.push_str(&text.expect("strings and numbers only"));
+    };
+    // Into the memory of the line before.
+    let mut bytes = std::mem::take(line).into_bytes();
+    serde_json::to_writer(&mut bytes, &fields).expect("strings and numbers only");
+    *line = String::from_utf8(bytes).expect("JSON is UTF-8");
 }
 
 /// The fields in the order they are written. Borrowed, since this is a good part of what a request costs.
 #[derive(Serialize)]
 struct Line<'r> {
-    time: String,
+    time: Shown<Time>,
     client: SocketAddr,
     method: Option<&'r str>,
     tls: Option<&'r str>,
     sni: Option<&'r str>,
     host: Option<Cow<'r, str>>,
-    path: Option<String>,
+    path: Option<Shown<Path<'r>>>,
     protocol: Option<&'r str>,
     status: u16,
     bytes_in: u64,
@@ -80,7 +84,7 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
         record.client,
         record.method.as_ref().map_or("-", Method::as_str),
         quoted(&record.host),
-        path(record).map_or("-".to_owned(), |path| escaped(&path)),
+        path(record).map_or("-".to_owned(), |path| escaped(&path.to_string())),
         protocol(record).unwrap_or("-"),
         record.status.as_u16(),
         record.bytes_in,
@@ -100,9 +104,25 @@ pub(super) fn write_text(record: &Record, line: &mut String) {
 }
 
 /// RFC 3339 with milliseconds.
-fn time(record: &Record) -> String {
-    let time = Timestamp::try_from(record.time).unwrap_or_default();
-    format!("{time:.3}")
+struct Time(Timestamp);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+fn time(record: &Record) -> Time {
+    Time(Timestamp::try_from(record.time).unwrap_or_default())
+}
+
+/// Written as it is shown, with no text of its own in between.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 fn protocol(record: &Record) -> Option<&'static str> {
@@ -114,11 +134,25 @@ fn protocol(record: &Record) -> Option<&'static str> {
 }
 
 /// As it was sent. HTTP/2 sends the host apart.
-fn path(record: &Record) -> Option<String> {
+enum Path<'r> {
+    Http1(&'r Uri),
+    Http2(&'r PathAndQuery),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Http1(target) => target.fmt(f),
+            Path::Http2(path) => path.fmt(f),
+        }
+    }
+}
+
+fn path(record: &Record) -> Option<Path<'_>> {
     let target = record.target.as_ref()?;
     Some(match target.path_and_query() {
-        Some(path) if record.version == Some(Version::HTTP_2) => path.to_string(),
-        _ => target.to_string(),
+        Some(path) if record.version == Some(Version::HTTP_2) => Path::Http2(path),
+        _ => Path::Http1(target),
     })
 }
 
@@ -145,7 +179,7 @@ fn escaped(text: &str) -> String {
 pub(super) mod testing {
     use std::time::{Duration, SystemTime};
 
-    use http::{StatusCode, Uri};
+    use http::StatusCode;
 
     use super::*;
 

@@ -1,20 +1,23 @@
-//! One line per request, written by a thread of its own: the workers hand over what they know and never wait.
+//! One line per request, written by a thread of its own: the workers hand over their lines and never wait.
 
 mod line;
+mod queue;
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
+use self::queue::{Lines, Queue};
 use super::stats::Labels;
 
 /// Where records go.
@@ -31,7 +34,7 @@ pub enum Format {
     Json,
 }
 
-/// What is written about one request. Nothing in it is formatted yet; that is the writer's work.
+/// What is written about one request.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// When the request began.
@@ -56,10 +59,11 @@ pub(crate) struct Record {
     pub(crate) agent: Option<HeaderValue>,
 }
 
-/// The running log. Records that do not fit into the queue are dropped and counted.
+/// The running log. Lines that do not fit into the queue are dropped and counted.
 #[derive(Debug)]
 pub struct AccessLog {
-    queue: Option<SyncSender<Record>>,
+    /// None if there is no log.
+    format: Option<Format>,
     shared: Arc<Shared>,
     /// Says that the writer is done, by hanging up.
     written: Mutex<Option<Receiver<()>>>,
@@ -71,7 +75,7 @@ struct Shared {
     asleep: AtomicBool,
     ending: AtomicBool,
     reopen: AtomicBool,
-    dropped: Arc<AtomicU64>,
+    queue: Queue,
 }
 
 impl AccessLog {
@@ -79,25 +83,24 @@ impl AccessLog {
         let shared = Arc::new(Shared::default());
         let mut sink = match destination {
             Destination::Off => {
-                return Ok(AccessLog { queue: None, shared, written: Mutex::new(None), thread: None });
+                return Ok(AccessLog { format: None, shared, written: Mutex::new(None), thread: None });
             }
-            Destination::Stdout => Sink::Stdout(BufWriter::new(io::stdout())),
+            Destination::Stdout => Sink::Stdout(io::stdout()),
             Destination::File(path) => {
-                let file = BufWriter::new(open(&path)?);
+                let file = open(&path)?;
                 Sink::File(path, file)
             }
         };
-        let (sender, receiver) = sync_channel(QUEUE);
         let (writing, written) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                write_all(&receiver, &mut sink, format, &shared);
+                write_all(&mut sink, &shared);
                 drop(writing);
             }
         })?;
         let thread = Some(writer.thread().clone());
-        Ok(AccessLog { queue: Some(sender), shared, written: Mutex::new(Some(written)), thread })
+        Ok(AccessLog { format: Some(format), shared, written: Mutex::new(Some(written)), thread })
     }
 
     /// Opens the file anew before the next record: its old one was moved away (SIGHUP).
@@ -120,23 +123,34 @@ impl AccessLog {
     }
 
     pub(crate) fn is_off(&self) -> bool {
-        self.queue.is_none()
+        self.format.is_none()
     }
 
     pub(crate) fn dropped(&self) -> &Arc<AtomicU64> {
-        &self.shared.dropped
+        self.shared.queue.dropped()
     }
 
-    pub(crate) fn write(&self, record: Record) {
-        let Some(queue) = &self.queue else { return };
-        match queue.try_send(record) {
-            // Sequentially consistent with the writer's store before its last look at the queue: one of the two sees the
-            // other, and a record does not lie there until the next one comes.
-            Ok(()) if self.shared.asleep.load(Ordering::SeqCst) => self.wake(),
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn write(&self, record: &Record) {
+        thread_local! {
+            /// The line that is being made; its memory goes from one to the next.
+            static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+        }
+        let Some(format) = self.format else { return };
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            // A long target makes a long line, once.
+            line.shrink_to(LINE_KEPT);
+            match format {
+                Format::Text => line::write_text(record, line),
+                Format::Json => line::write_json(record, line),
             }
+            line.push('\n');
+            self.shared.queue.add(line);
+        });
+        // The writer announces its sleep and then takes a last look into the queue, under its lock: either it sees the line,
+        // or we see that it sleeps.
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            self.wake();
         }
     }
 
@@ -155,17 +169,17 @@ impl Drop for AccessLog {
     }
 }
 
-/// Records that may wait. At 50,000 requests a second it is more than a second's delay of the disk.
-const QUEUE: usize = 65_536;
+/// What most lines have room in.
+const LINE_KEPT: usize = 4096;
 
 /// How long the end waits for the last records to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// How long the writer lets records gather. Waking it for each would cost more than writing them.
+/// How long the writer lets lines gather. Waking it for each would cost more than writing them.
 const GATHER: Duration = Duration::from_millis(20);
 
-fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: &Shared) {
-    let mut text = String::new();
+fn write_all(sink: &mut Sink, shared: &Shared) {
+    let mut lines = Lines::default();
     let mut idle_rounds = 0;
     loop {
         if shared.reopen.swap(false, Ordering::Relaxed) {
@@ -173,30 +187,12 @@ fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: 
         }
         // Before the last look at the queue, so that nothing handed over before the end is left in it.
         let ending = shared.ending.load(Ordering::SeqCst);
-        let mut wrote = false;
-        let ended = loop {
-            match queue.try_recv() {
-                Ok(record) => {
-                    text.clear();
-                    match format {
-                        Format::Text => line::write_text(&record, &mut text),
-                        Format::Json => line::write_json(&record, &mut text),
-                    }
-                    text.push('\n');
-                    if sink.write(text.as_bytes()).is_err() {
-                        shared.dropped.fetch_add(1, Ordering::Relaxed);
-                    }
-                    wrote = true;
-                }
-                Err(TryRecvError::Empty) => break ending,
-                Err(TryRecvError::Disconnected) => break true,
-            }
-        };
-        if wrote && sink.flush().is_err() {
-            // A full disk; the records are lost, and the next ones may find room.
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+        let wrote = shared.queue.take(&mut lines);
+        if wrote && sink.write(lines.text.as_bytes()).is_err() {
+            // A full disk; the next lines may find room.
+            shared.queue.lost(lines.count);
         }
-        if ended {
+        if ending {
             return;
         }
         idle_rounds = if wrote { 0 } else { idle_rounds + 1 };
@@ -209,33 +205,27 @@ fn write_all(queue: &Receiver<Record>, sink: &mut Sink, format: Format, shared: 
     }
 }
 
-/// Rounds without a record before the writer goes to sleep.
+/// Rounds without a line before the writer goes to sleep.
 const ROUNDS: u32 = 3;
 
 enum Sink {
-    Stdout(BufWriter<io::Stdout>),
-    File(PathBuf, BufWriter<File>),
+    Stdout(io::Stdout),
+    File(PathBuf, File),
 }
 
 impl Sink {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Many lines at once, so that nothing is gained by a buffer.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
-            Sink::Stdout(stdout) => stdout.write_all(line),
-            Sink::File(_, file) => file.write_all(line),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Sink::Stdout(stdout) => stdout.flush(),
-            Sink::File(_, file) => file.flush(),
+            Sink::Stdout(stdout) => stdout.write_all(lines).and_then(|()| stdout.flush()),
+            Sink::File(_, file) => file.write_all(lines),
         }
     }
 
     fn reopen(&mut self) {
         if let Sink::File(path, file) = self {
             match open(path) {
-                Ok(new) => *file = BufWriter::new(new),
+                Ok(new) => *file = new,
                 Err(error) => tracing::error!(
                     path = %path.display(), %error, "Cannot reopen the access log; going on with the file that is open"
                 ),
@@ -260,7 +250,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
-        log.write(record("/first"));
+        log.write(&record("/first"));
         // Nothing tells when a record is on disk but the end of the log, so the first log ends here.
         log.finish();
         let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
@@ -270,7 +260,7 @@ mod tests {
             std::thread::yield_now();
         }
         for _ in 0..100 {
-            log.write(record("/second"));
+            log.write(&record("/second"));
         }
         assert_eq!(log.dropped().load(Ordering::Relaxed), 0);
         drop(log);
@@ -288,7 +278,7 @@ mod tests {
         let log = AccessLog::start(Destination::File(path), Format::Text).unwrap();
         // Several times what a pipe holds.
         for _ in 0..5000 {
-            log.write(record("/unread"));
+            log.write(&record("/unread"));
         }
         log.finish();
     }

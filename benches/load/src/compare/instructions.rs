@@ -6,36 +6,64 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{server, wait_for};
+use super::wait_for;
 use crate::backend::Backend;
 use crate::plan::{Plan, Shape};
 use crate::run::run;
+use crate::server::{self, HOST};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Counting {
     /// The release binary of Portico.
     #[arg(long)]
     portico: PathBuf,
+    /// nginx, if it is to be counted too.
+    #[arg(long)]
+    nginx: Option<PathBuf>,
 }
 
-/// Runs it twice, for a shorter and a longer time, so that starting and stopping drop out of the difference.
+struct Case {
+    name: &'static str,
+    path: &'static str,
+    fresh: bool,
+}
+
+const CASES: [Case; 3] = [
+    Case { name: "HTTP/1.1, 64 bytes", path: "/", fresh: false },
+    Case { name: "HTTP/1.1, 100 kB", path: super::LONG, fresh: false },
+    Case { name: "HTTP/1.1, a connection for each request", path: "/", fresh: true },
+];
+
+/// Runs each twice, for a shorter and a longer time, so that starting and stopping drop out of the difference.
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
-    let (few, little) = once(options, Duration::from_secs(2)).await?;
-    let (many, much) = once(options, Duration::from_secs(8)).await?;
-    ensure!(many > few && much > little, "too few requests to tell: {few} and {many}");
-    println!("{:.0} instructions per request of HTTP/1.1, 64 bytes", (much - little) as f64 / (many - few) as f64);
+    for case in &CASES {
+        print!("  {:<42}", case.name);
+        for nginx in [None, options.nginx.as_ref()].into_iter().take(1 + usize::from(options.nginx.is_some())) {
+            let (few, little) = once(options, nginx, case, Duration::from_secs(1)).await?;
+            let (many, much) = once(options, nginx, case, Duration::from_secs(4)).await?;
+            ensure!(many > few && much > little, "too few requests to tell: {few} and {many}");
+            let name = if nginx.is_some() { "nginx" } else { "portico" };
+            print!(" {name} {:>8.0}", (much - little) as f64 / (many - few) as f64);
+        }
+        println!();
+    }
     Ok(true)
 }
 
 /// Requests and instructions.
-async fn once(options: &Counting, duration: Duration) -> Result<(u64, u64)> {
+async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration: Duration) -> Result<(u64, u64)> {
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
-    let key = server::write_certificate(folder.path(), "bench.example")?;
-    let server = server::counted(&options.portico, &counts, folder.path(), backend.address, &key)?;
+    let key = server::write_certificate(folder.path())?;
+    let server = match nginx {
+        None => server::counted_portico(&options.portico, &counts, folder.path(), backend.address, &key)?,
+        Some(nginx) => server::counted_nginx(nginx, &counts, folder.path(), backend.address, &key)?,
+    };
     let before = wait_for(&server).await?;
-    let report = run(Plan::new(server.address, vec![Shape::get("bench.example", "/")], duration, 1)).await;
+    let (kept, fresh) = if case.fresh { (0, 1) } else { (1, 0) };
+    let shapes = vec![Shape::get(HOST, case.path)];
+    let report = run(Plan { fresh, ..Plan::new(server.address, shapes, duration, kept) }).await;
     ensure!(report.is_clean(), "not every answer was right:\n{report}");
     let said = server.said();
     drop(server);

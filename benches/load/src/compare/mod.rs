@@ -1,9 +1,9 @@
 //! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
 
 mod instructions;
-mod server;
 mod summary;
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,14 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 pub use self::instructions::{Counting, count_instructions};
-use self::server::Server;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
 use crate::http1;
 use crate::plan::{Plan, Protocol, Shape};
 use crate::process::Process;
+use crate::report::Report;
 use crate::run::{connect, run};
+use crate::server::{self, HOST, Server};
 use crate::tls::Tls;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Of each measurement.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Only cases whose name contains this.
     #[arg(long)]
@@ -60,6 +61,12 @@ struct Case {
     protocol: Protocol,
     /// A connection for each request.
     fresh: bool,
+}
+
+impl Case {
+    fn shakes_hands(&self) -> bool {
+        self.fresh && !matches!(self.security, Security::None)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,9 +125,9 @@ pub async fn compare(options: &Options) -> Result<bool> {
     for server in &servers {
         wait_for(server).await?;
     }
-    let cases: Vec<&Case> =
+    let cases: Vec<&'static Case> =
         CASES.iter().filter(|case| options.case.as_ref().is_none_or(|word| case.name.contains(word))).collect();
-    let mut summary = Summary::new(&cases.iter().map(|case| case.name).collect::<Vec<_>>(), &servers);
+    let mut summary = Summary::new(&cases, &servers);
     for round in 0..options.rounds {
         for (at, case) in cases.iter().enumerate() {
             // Who comes first changes, so that neither always finds the caches of the other.
@@ -139,7 +146,7 @@ pub async fn compare(options: &Options) -> Result<bool> {
     if options.idle > 0 {
         println!("Memory of {} idle connections, KiB for each", options.idle);
         drop(servers);
-        for tls in [None, Some(Tls::to("bench.example", Protocol::Http1)?)] {
+        for tls in [None, Some(Tls::to(HOST, Protocol::Http1)?)] {
             // New ones each time: a server fills the memory of earlier connections first, and would seem to need none.
             let folder = tempfile::tempdir()?;
             for server in start_all(options, folder.path(), backend.address)? {
@@ -157,8 +164,8 @@ pub async fn compare(options: &Options) -> Result<bool> {
 }
 
 fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Vec<Server>> {
-    let key = server::write_certificate(folder, "bench.example")?;
-    let mut servers = vec![server::portico(&options.portico, options.core, folder, backend, &key)?];
+    let key = server::write_certificate(folder)?;
+    let mut servers = vec![server::portico(&options.portico, options.core, folder, backend, &key, &[])?];
     if let Some(nginx) = &options.nginx {
         servers.push(server::nginx(nginx, options.core, folder, backend, &key)?);
     }
@@ -167,11 +174,11 @@ fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Ve
 
 async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
     let process = server.process().serving();
-    let shapes = vec![Shape::get("bench.example", case.path)];
+    let shapes = vec![Shape::get(HOST, case.path)];
     let (target, tls) = match case.security {
         Security::None => (server.address, None),
-        Security::Full => (server.secure, Some(Tls::to("bench.example", case.protocol)?)),
-        Security::Resumed => (server.secure, Some(Tls::to("bench.example", case.protocol)?.resuming())),
+        Security::Full => (server.secure, Some(Tls::to(HOST, case.protocol)?)),
+        Security::Resumed => (server.secure, Some(Tls::to(HOST, case.protocol)?.resuming())),
     };
     let duration = Duration::from_secs_f64(options.seconds);
     let (kept, fresh) = if case.fresh { (0, CONNECTIONS) } else { (CONNECTIONS, 0) };
@@ -186,11 +193,13 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     run(Plan { duration: WARM, ..plan.clone() }).await;
     let before = process.cpu()?;
     let paced = run(plan.clone()).await;
-    let paced_cpu = process.cpu()? - before;
+    let paced_cpu = process.cpu()?.saturating_sub(before);
 
     let (before, own) = (process.cpu()?, Process(std::process::id()).cpu()?);
     let full = run(Plan { rate: None, ..plan }).await;
-    let (full_cpu, own) = (process.cpu()? - before, Process(std::process::id()).cpu()? - own);
+    let (full_cpu, own) =
+        (process.cpu()?.saturating_sub(before), Process(std::process::id()).cpu()?.saturating_sub(own));
+    check_handshakes(server, case, &[&paced, &full])?;
     ensure!(paced.good > 0 && full.good > 0, "{} did not answer:\n{paced}{full}", server.name);
     Ok(Figures {
         cpu: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
@@ -205,16 +214,30 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     })
 }
 
+/// A figure for resumed handshakes that were full ones, or the other way round, is worth nothing.
+fn check_handshakes(server: &Server, case: &Case, reports: &[&Report]) -> Result<()> {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
+    let (all, resumed) = (sum(|report| report.handshakes), sum(|report| report.resumed));
+    let expected = match (case.fresh, case.security) {
+        (true, Security::Full) => all > 0 && resumed == 0,
+        // Those that begin before the first ticket has come.
+        (true, Security::Resumed) => all > 0 && resumed * 100 >= all * 98,
+        (false, _) | (_, Security::None) => true,
+    };
+    ensure!(expected, "{}: {}: {resumed} of {all} handshakes were resumed", server.name, case.name);
+    Ok(())
+}
+
 /// KiB of resident memory that each connection takes which had one request.
 async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
     let process = server.process().serving();
     let target = if tls.is_some() { server.secure } else { server.address };
-    let shape = Shape::get("bench.example", "/");
+    let shape = Shape::get(HOST, "/");
     let plan = Plan { tls, ..Plan::new(target, vec![], Duration::ZERO, 0) };
     let before = process.resident()?;
     let mut connections = Vec::with_capacity(count);
     for number in 0..count {
-        let mut connection = http1::Connection::new(connect(&plan).await?.0);
+        let mut connection = http1::Connection::new(connect(&plan, &RefCell::default()).await?.0);
         connection.exchange(&shape, number as u64, false).await?;
         connections.push(connection);
     }
@@ -222,10 +245,10 @@ async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
 }
 
 /// Until it answers; says how many requests that took.
-async fn wait_for(server: &Server) -> Result<u64> {
+pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
-        let shapes = vec![Shape::get("bench.example", "/")];
+        let shapes = vec![Shape::get(HOST, "/")];
         let report = run(Plan::new(server.address, shapes, Duration::from_millis(20), 1)).await;
         if report.is_clean() {
             return Ok(report.good);

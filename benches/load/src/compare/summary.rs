@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::Case;
+use crate::server::Server;
 
 /// Of one case, one server and one round.
 #[derive(Clone, Copy, Debug)]
@@ -27,14 +28,14 @@ pub(crate) struct Figures {
 }
 
 pub(crate) struct Summary {
-    cases: Vec<(&'static str, Vec<Vec<Figures>>)>,
+    cases: Vec<(&'static Case, Vec<Vec<Figures>>)>,
     servers: Vec<&'static str>,
 }
 
 impl Summary {
-    pub(crate) fn new(cases: &[&'static str], servers: &[Server]) -> Self {
+    pub(crate) fn new(cases: &[&'static Case], servers: &[Server]) -> Self {
         Summary {
-            cases: cases.iter().map(|name| (*name, vec![Vec::new(); servers.len()])).collect(),
+            cases: cases.iter().map(|case| (*case, vec![Vec::new(); servers.len()])).collect(),
             servers: servers.iter().map(|server| server.name).collect(),
         }
     }
@@ -48,14 +49,14 @@ impl Summary {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let cases = self.cases.iter().map(|(name, servers)| {
+        let cases = self.cases.iter().map(|(case, servers)| {
             let servers: serde_json::Map<String, Value> = self
                 .servers
                 .iter()
                 .zip(servers)
                 .map(|(server, rounds)| ((*server).to_owned(), rounds.iter().copied().map(Figures::to_json).collect()))
                 .collect();
-            json!({ "case": name, "rounds": servers })
+            json!({ "case": case.name, "rounds": servers })
         });
         cases.collect()
     }
@@ -79,8 +80,8 @@ impl Figures {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, servers) in &self.cases {
-            writeln!(f, "\n{name}")?;
+        for (case, servers) in &self.cases {
+            writeln!(f, "\n{}", case.name)?;
             writeln!(
                 f,
                 "  {:<10} {:>20} {:>20} {:>22} {:>11} {:>9} {:>9} {:>8} {:>4}",
@@ -114,6 +115,17 @@ impl fmt::Display for Summary {
                     ratio(|figures| figures.cpu_full).show(2),
                     ratio(|figures| figures.per_second).show(2)
                 )?;
+            }
+            if case.shakes_hands() {
+                // Of whole connections with one request each, since that is what a handshake is good for.
+                let per_second = |rounds: &[Figures]| Spread::of(rounds.iter().map(|figures| 1e6 / figures.cpu_full));
+                for (server, rounds) in self.servers.iter().zip(servers) {
+                    writeln!(
+                        f,
+                        "  {server:<10} {:>20} handshakes per CPU second, at full speed",
+                        per_second(rounds).show(0)
+                    )?;
+                }
             }
         }
         writeln!(f, "\nMedian of the rounds, with the least and the most; the ratio is taken within each round.")

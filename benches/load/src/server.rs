@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::process::Process;
 
+/// The host of all requests.
+pub(crate) const HOST: &str = "bench.example";
+
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
@@ -41,41 +44,75 @@ impl Drop for Server {
     }
 }
 
-pub(crate) fn portico(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
-    start_portico(pinned(core, binary), folder, backend, key)
+/// `flags` are further ones.
+pub(crate) fn portico(
+    binary: &Path,
+    core: usize,
+    folder: &Path,
+    backend: SocketAddr,
+    key: &KeyPair,
+    flags: &[&str],
+) -> Result<Server> {
+    start_portico(pinned(core, binary), folder, backend, key, flags)
 }
 
 /// The same as what valgrind runs; it writes what it counted to `counts` at the end.
-pub(crate) fn counted(
+pub(crate) fn counted_portico(
     binary: &Path,
     counts: &Path,
     folder: &Path,
     backend: SocketAddr,
     key: &KeyPair,
 ) -> Result<Server> {
-    let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
-    start_portico(command, folder, backend, key)
+    start_portico(counted(counts, binary), folder, backend, key, &[])
 }
 
-fn start_portico(mut command: Command, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+fn counted(counts: &Path, binary: &Path) -> Command {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
+    command
+}
+
+fn start_portico(
+    mut command: Command,
+    folder: &Path,
+    backend: SocketAddr,
+    key: &KeyPair,
+    flags: &[&str],
+) -> Result<Server> {
     let (address, secure) = (free()?, free()?);
     let folder = folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
     fs::write(manifests.join("all.yaml"), manifest(address, secure, backend, key)?)?;
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
-    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log"));
+    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log")).args(flags);
     start("portico", (address, secure), command, folder.join("output"))
 }
 
 pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
+    start_nginx(pinned(core, binary), folder, backend, key)
+}
+
+/// In one process, since valgrind counts by process.
+pub(crate) fn counted_nginx(
+    binary: &Path,
+    counts: &Path,
+    folder: &Path,
+    backend: SocketAddr,
+    key: &KeyPair,
+) -> Result<Server> {
+    let mut command = counted(counts, binary);
+    command.args(["-g", "master_process off;"]);
+    start_nginx(command, folder, backend, key)
+}
+
+fn start_nginx(mut command: Command, folder: &Path, backend: SocketAddr, key: &KeyPair) -> Result<Server> {
     let (address, secure) = (free()?, free()?);
     let folder = folder.join("nginx");
     fs::create_dir_all(&folder)?;
     let configuration = folder.join("nginx.conf");
     fs::write(&configuration, nginx_conf(&folder, address, secure, backend, key))?;
-    let mut command = pinned(core, binary);
     command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(&configuration);
     start("nginx", (address, secure), command, folder.join("output"))
 }
@@ -108,8 +145,8 @@ pub(crate) struct KeyPair {
     key: PathBuf,
 }
 
-pub(crate) fn write_certificate(folder: &Path, name: &str) -> Result<KeyPair> {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+pub(crate) fn write_certificate(folder: &Path) -> Result<KeyPair> {
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
     let pair = KeyPair { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
     fs::write(&pair.certificate, made.cert.pem())?;
     fs::write(&pair.key, made.signing_key.serialize_pem())?;
@@ -152,7 +189,7 @@ metadata:
 spec:
   parentRefs:
     - name: bench
-  hostnames: [bench.example]
+  hostnames: [{HOST}]
   rules:
     - backendRefs:
         - name: backend
@@ -219,7 +256,7 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
-        server_name bench.example;
+        server_name {HOST};
         location / {{
             proxy_pass http://backend;
             proxy_http_version 1.1;

@@ -1,0 +1,261 @@
+//! Memory before, during and after floods, and whether others are still served beside them.
+
+mod frames;
+mod kinds;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use self::kinds::{Flood, Then};
+use crate::backend::Backend;
+use crate::compare::wait_for;
+use crate::plan::{Plan, Shape};
+use crate::report::Report;
+use crate::run::run;
+use crate::server::{self, HOST, Server};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The release binary of Portico.
+    #[arg(long)]
+    portico: PathBuf,
+    /// nginx, if it is to be flooded too.
+    #[arg(long)]
+    nginx: Option<PathBuf>,
+    /// The core that the server runs on; start this program on another.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// Of each flood.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// All floods again, to see what adds up.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Only floods whose name contains this.
+    #[arg(long)]
+    case: Option<String>,
+}
+
+/// Whether those beside the floods were served.
+pub async fn floods(options: &Options) -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let key = server::write_certificate(folder.path())?;
+    let backend = backend()?;
+    let (portico, core) = (&options.portico, options.core);
+    let mut clean = true;
+    // One server at a time, so that the other takes nothing from it.
+    for nginx in [None, options.nginx.as_ref()].into_iter().take(if options.nginx.is_some() { 2 } else { 1 }) {
+        let server = match nginx {
+            None => server::portico(portico, core, folder.path(), backend, &key, &PATIENCE)?,
+            Some(nginx) => server::nginx(nginx, core, folder.path(), backend, &key)?,
+        };
+        wait_for(&server).await?;
+        clean &= flood_all(options, &server).await?;
+    }
+    Ok(clean)
+}
+
+async fn flood_all(options: &Options, server: &Server) -> Result<bool> {
+    println!(
+        "\nFloods of {}, {} s each: MiB of memory, and the others beside them at {BESIDE} requests/s\n\
+         {:<54} {:>5} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7} {:>6}",
+        server.name, options.seconds, "", "conns", "before", "peak", "held", "after", "shed", "good", "bad", "p99 ms"
+    );
+    let mut clean = true;
+    let mut report = |name: &str, row: Row| {
+        let Row { connections, before, peak, held, after, shed, beside } = row;
+        let bad = beside.failed + beside.wrong;
+        let p99 = beside.percentile(0.99).as_secs_f64() * 1e3;
+        println!(
+            "{name:<54} {connections:>5} {before:>7.1} {peak:>7.1} {held:>7.1} {after:>7.1} {shed:>7} {:>6} {bad:>6} {p99:>6.1}",
+            beside.good
+        );
+        if bad > 0 {
+            print!("{beside}");
+        }
+        clean &= beside.is_clean();
+    };
+    for _ in 0..options.rounds {
+        for flood in kinds::all()? {
+            if options.case.as_ref().is_none_or(|word| flood.name.contains(word)) {
+                let name = flood.name;
+                report(name, one(options, server, flood).await.with_context(|| name.to_owned())?);
+            }
+        }
+    }
+    Ok(clean)
+}
+
+struct Row {
+    connections: usize,
+    before: f64,
+    peak: f64,
+    /// At the end of the flood, with its connections still open.
+    held: f64,
+    /// When all of them are closed and memory has come to rest.
+    after: f64,
+    /// Connections that the server closed.
+    shed: u64,
+    beside: Report,
+}
+
+async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
+    let process = server.process().serving();
+    let duration = Duration::from_secs_f64(options.seconds);
+    let target = if flood.secure { server.secure } else { server.address };
+    let before = process.resident()?;
+    let beside = beside(server.address, duration);
+    let end = Instant::now() + duration;
+    let connections = flood.connections;
+    let flood = Rc::new((flood, Cell::new(0_u64)));
+    let tasks = LocalSet::new();
+    for _ in 0..connections {
+        let flood = Rc::clone(&flood);
+        tasks.spawn_local(async move {
+            let (flood, shed) = &*flood;
+            // The connection that is open at the end stays so until all memory was looked at.
+            let mut last = None;
+            while timeout_at(end, attack(flood, target, &mut last)).await.is_ok() {
+                shed.set(shed.get() + u64::from(!matches!(flood.then, Then::Leave)));
+                // Whoever is not let in is not to keep the core busy with trying.
+                sleep_until((Instant::now() + RETRY).min(end)).await;
+            }
+            std::future::pending::<()>().await;
+            drop(last);
+        });
+    }
+    let mut peak = before;
+    let sample = async {
+        while Instant::now() < end {
+            peak = process.resident().unwrap_or_default().max(peak);
+            sleep(SAMPLE).await;
+        }
+    };
+    tasks.run_until(sample).await;
+    let held = process.resident()?;
+    drop(tasks);
+    let after = at_rest(|| process.resident()).await?;
+    let beside = beside.await.context("the client beside the flood panicked")?;
+    ensure!(beside.good > 0, "nobody was served beside it:\n{beside}{}", server.said());
+    Ok(Row { connections, before, peak: peak.max(held), held, after, shed: flood.1.get(), beside })
+}
+
+/// One connection, for as long as the server bears it.
+async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>) {
+    *open = None;
+    let Ok(socket) = TcpSocket::new_v4() else { return };
+    if !flood.reads {
+        // Else the system would take what we do not read.
+        socket.set_recv_buffer_size(4096).ok();
+    }
+    let Ok(stream) = socket.connect(target).await else { return };
+    let (mut reader, mut writer) = open.insert(stream).split();
+    let read = async {
+        let mut buffer = [0; 16 * 1024];
+        if !flood.reads {
+            return std::future::pending().await;
+        }
+        while let Ok(1..) = reader.read(&mut buffer).await {
+            if matches!(flood.then, Then::Leave) {
+                return;
+            }
+        }
+    };
+    let write = async {
+        if writer.write_all(&flood.opening).await.is_err() {
+            return;
+        }
+        let mut number = 0;
+        let mut bytes = Vec::new();
+        loop {
+            match flood.then {
+                Then::Nothing | Then::Leave => return std::future::pending().await,
+                Then::Drip(drop, pause) => {
+                    sleep(pause).await;
+                    bytes.clear();
+                    bytes.extend_from_slice(drop);
+                }
+                Then::Pour(more) => {
+                    bytes.clear();
+                    more(number, &mut bytes);
+                    number += 1;
+                }
+            }
+            if writer.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = write => {}
+    }
+}
+
+/// What a kind client gets meanwhile, on a thread of its own so that it does not wait for the flood's.
+fn beside(target: SocketAddr, duration: Duration) -> oneshot::Receiver<Report> {
+    let (sender, receiver) = oneshot::channel();
+    thread::spawn(move || {
+        let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
+        let shapes = vec![Shape::get(HOST, "/"), Shape::post(HOST, "/bytes/10000", 1000, false)];
+        let plan = Plan { rate: Some(BESIDE), fresh: 4, ..Plan::new(target, shapes, duration, 4) };
+        // If nobody waits for it, there is nothing to tell.
+        sender.send(runtime.block_on(run(plan))).ok();
+    });
+    receiver
+}
+
+/// The backend, on a thread of its own for the same reason. It lives as long as this program.
+fn backend() -> Result<SocketAddr> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async move {
+            let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await;
+            let started = backend.as_ref().map(|backend| backend.address).map_err(|error| format!("{error:#}"));
+            sender.send(started).ok();
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().context("the backend's thread ended")?.map_err(anyhow::Error::msg)
+}
+
+/// The least that is seen until it has not become less for a while.
+async fn at_rest(look: impl Fn() -> Result<f64>) -> Result<f64> {
+    let mut least = look()?;
+    let mut since = Instant::now();
+    let settled = async {
+        while since.elapsed() < REST {
+            sleep(SAMPLE).await;
+            let now = look()?;
+            if now < least - 0.1 {
+                (least, since) = (now, Instant::now());
+            }
+        }
+        anyhow::Ok(())
+    };
+    // If it still becomes less after that, that much is said.
+    timeout(LONGEST_REST, settled).await.unwrap_or(Ok(()))?;
+    Ok(least)
+}
+
+/// Shorter than by default, so that a flood of some seconds shows them.
+const PATIENCE: [&str; 2] = ["--client-header-timeout=2s", "--tls-handshake-timeout=2s"];
+/// Requests per second of those beside a flood.
+const BESIDE: u32 = 200;
+const SAMPLE: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(1500);
+const LONGEST_REST: Duration = Duration::from_secs(6);
