@@ -17,16 +17,19 @@ use std::thread;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use portico::proxy::access_log::Destination;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-use crate::harness::{Gate, to};
+use crate::harness::{Gate, Options, to};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const REQUESTS: usize = 1000;
+/// What a record may cost: nothing, since it becomes text in memory that is there.
+const LOGGING: usize = 0;
 const REQUEST: &[u8] = b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
@@ -43,6 +46,19 @@ fn a_plain_request_allocates_no_more_than_hyper_does() {
         "Portico allocates {} times per request and hyper alone {}: valgrind --tool=dhat says where",
         portico.0,
         bare.0
+    );
+
+    // The access log is on by default.
+    let folder = tempfile::tempdir().unwrap();
+    let log = Destination::File(folder.path().join("access.log"));
+    let gate = runtime.block_on(Gate::with(Options { log, ..Options::default() }, to(endpoint)));
+    let logged = per_request(gate.address);
+    println!("allocations per request with the access log: {logged:?}");
+    assert!(
+        logged.0 <= portico.0 + LOGGING,
+        "with the access log Portico allocates {} times per request, and {} times without",
+        logged.0,
+        portico.0
     );
 }
 

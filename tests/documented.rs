@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use portico::compile::verdict::{Bearer, Code};
+use portico::proxy::Limits;
 
 #[test]
 fn every_verdict_has_its_row_and_every_row_its_verdict() {
@@ -38,6 +40,92 @@ fn every_flag_that_a_document_mentions_exists() {
         }
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+/// Every limit of the proxy has its row, with its default.
+#[test]
+fn limits_are_what_their_page_says() {
+    let Limits {
+        header_timeout,
+        max_head,
+        max_fields,
+        handshake_timeout,
+        max_handshakes,
+        proxy_header_timeout,
+        keep_alive,
+        upload_timeout,
+        answer_timeout,
+        stall_timeout,
+        max_streams,
+        stream_window,
+        connection_window,
+        ping_interval,
+        ping_timeout,
+        tunnel_idle,
+        tunnel_leave,
+        listener_leave,
+        max_connections,
+        max_upstream_connections,
+        connect_timeout,
+        max_answer_head,
+        max_answer_fields,
+        idle_per_endpoint,
+        upstream_streams,
+        upstream_idle,
+        replay_body,
+        mirror_copies,
+        mirror_body,
+        mirror_timeout,
+    } = Limits::default();
+    assert_eq!(max_connections, max_upstream_connections, "as the page says");
+    let seconds = |time: Duration| format!("{} s", time.as_secs());
+    let size = |bytes: usize| match bytes >> 20 {
+        0 => format!("{} KiB", bytes >> 10),
+        mebibytes => format!("{mebibytes} MiB"),
+    };
+    let pings = format!("{}, {}", seconds(ping_interval), seconds(ping_timeout));
+    let expected = [
+        ("connections, over all ports", max_connections.to_string()),
+        ("time for a TLS handshake", seconds(handshake_timeout)),
+        ("TLS handshakes at the same time", max_handshakes.to_string()),
+        ("time for a PROXY header", seconds(proxy_header_timeout)),
+        ("time to send a request's header", seconds(header_timeout)),
+        ("size of a request's header", size(max_head)),
+        ("fields in a request's header", max_fields.to_string()),
+        ("time without a request on a connection", seconds(keep_alive)),
+        ("silence in the middle of a request's body", seconds(upload_timeout)),
+        ("silence on both sides of an upgraded", format!("{} min", tunnel_idle.as_secs() / 60)),
+        ("time an upgraded connection is kept", seconds(tunnel_leave)),
+        ("streams at a time on a connection", max_streams.to_string()),
+        (
+            "bytes a client may send ahead",
+            format!("{}, {}", size(stream_window as usize), size(connection_window as usize)),
+        ),
+        // Half of the connection's window.
+        ("small frames that a client may", size(connection_window as usize / 2)),
+        ("a client that answers no ping", pings.clone()),
+        ("time to connect", seconds(connect_timeout)),
+        ("an endpoint that neither answers", seconds(answer_timeout)),
+        ("silence in the middle of a response", seconds(stall_timeout)),
+        ("size of an answer's header", format!("{}, {max_answer_fields}", size(max_answer_head))),
+        ("requests at a time on a connection of HTTP/2", upstream_streams.to_string()),
+        ("an HTTP/2 endpoint with requests that answers no ping", pings),
+        ("idle connections kept", idle_per_endpoint.to_string()),
+        ("time an idle connection is kept", seconds(upstream_idle)),
+        ("body of a request that a rule with `retry`", size(replay_body)),
+        ("what had gone of a body", size(replay_body)),
+        ("copies for mirrors", mirror_copies.to_string()),
+        ("body of a request that is mirrored", size(mirror_body)),
+        ("time for a mirror", seconds(mirror_timeout)),
+        ("time for requests to finish", seconds(listener_leave)),
+    ];
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    for (what, default) in expected {
+        let row = page.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(what));
+        let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row for {what}"));
+        let rest = cell.strip_prefix(&default).unwrap_or_else(|| panic!("{what}: {cell:?} is not {default:?}"));
+        assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{what}: {cell:?} is not {default:?}");
+    }
 }
 
 /// Mentioned beside a command of their own.

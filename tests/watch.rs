@@ -219,6 +219,32 @@ async fn kinds_come_and_go_with_their_crds() {
 }
 
 #[tokio::test]
+async fn a_kind_that_a_server_forgets_for_a_moment_is_not_withdrawn() {
+    let api = Api::start().await;
+    api.serve(GATEWAY, "gateways", true);
+    api.serve(GATEWAY, "httproutes", true);
+    let crd = json!({"metadata": {"name": "httproutes.gateway.networking.k8s.io"}});
+    api.put("customresourcedefinitions", crd.clone());
+    api.put("httproutes", route("a", "one.example"));
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete && site.routes() == ["a one.example"]).await;
+
+    api.serve_no_more(GATEWAY, "httproutes");
+    let path = format!("/apis/{GATEWAY}");
+    let before = api.requests(&path).iter().filter(|seen| seen.path == path).count();
+    api.put("customresourcedefinitions", crd);
+    let looked = api.until_asked(&path, before + 3);
+    tokio::time::timeout(Duration::from_secs(60), looked).await.expect("it looks again and again");
+    api.serve(GATEWAY, "httproutes", true);
+    api.put("httproutes", route("b", "one.example"));
+    while site.routes().len() < 2 {
+        assert_eq!(site.routes(), ["a one.example"]);
+        site.next().await;
+    }
+    assert!(site.installed.versions.contains_key(&Kind::HttpRoute));
+}
+
+#[tokio::test]
 async fn secrets_are_fetched_only_while_something_refers_to_them() {
     let api = Api::start().await;
     api.serve(GATEWAY, "gateways", true);

@@ -47,7 +47,7 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.arg("--service-account-private-key-file").arg(&pki.service_account_key);
     let name = "kube-controller-manager";
     let mut process = Process::start(&site.state, name, &site.log(name), command)?;
-    process.until_ready(Duration::from_secs(60), async || pods_can_be_made(client).await).await?;
+    process.until_ready(Duration::from_secs(120), async || pods_can_be_made(client).await).await?;
     Ok(process)
 }
 

@@ -23,7 +23,7 @@ pub async fn start(site: &Site) -> Result<Process> {
     command.args(["--listen-peer-urls", PEERS, "--initial-advertise-peer-urls", PEERS]);
     command.args(["--initial-cluster", &format!("e2e={PEERS}")]);
     let mut process = Process::start(&site.state, "etcd", &site.log("etcd"), command)?;
-    process.until_ready(Duration::from_secs(60), answers).await?;
+    process.until_ready(Duration::from_secs(120), answers).await?;
     Ok(process)
 }
 

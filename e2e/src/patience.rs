@@ -26,7 +26,7 @@ pub async fn until<Answer>(
             Err(_) => anyhow!("no answer within {} s", ATTEMPT.as_secs()),
         };
         if Instant::now() >= deadline {
-            bail!("{what}: not after {} s: {reason:#}", patience.as_secs());
+            bail!("waited {} s in vain until {what}: {reason:#}", patience.as_secs());
         }
         sleep(PAUSE).await;
     }
@@ -54,8 +54,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_reason_is_told_when_time_is_up() {
         let never = until("the door opens", Duration::from_secs(2), async || -> Result<()> { bail!("it is locked") });
-        assert_eq!(never.await.unwrap_err().to_string(), "the door opens: not after 2 s: it is locked");
-        let silent = until("a word", Duration::from_secs(20), async || std::future::pending::<Result<()>>().await);
-        assert_eq!(silent.await.unwrap_err().to_string(), "a word: not after 20 s: no answer within 10 s");
+        assert_eq!(never.await.unwrap_err().to_string(), "waited 2 s in vain until the door opens: it is locked");
+        let silent = until("it speaks", Duration::from_secs(20), async || std::future::pending::<Result<()>>().await);
+        assert_eq!(silent.await.unwrap_err().to_string(), "waited 20 s in vain until it speaks: no answer within 10 s");
     }
 }

@@ -94,3 +94,57 @@ pub fn last_lines(path: &Path, number: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(number)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Claim;
+
+    /// A shell that runs this script, with a journal and a log in this folder.
+    fn shell(folder: &Path, script: &str) -> (State, Process) {
+        let Claim::Ours(state) = State::claim(&folder.join("journals"), "a").unwrap() else { panic!("it is new") };
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let process = Process::start(&state, "shell", &folder.join("log"), command).unwrap();
+        (state, process)
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_before_it_is_ready_is_told_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_state, mut process) = shell(folder.path(), "echo out; echo no such flag >&2; exit 7");
+        let never = process.until_ready(Duration::from_secs(60), async || bail!("it does not listen"));
+        let error = never.await.unwrap_err().to_string();
+        assert!(error.starts_with("shell ended before it was ready (exit status: 7)"), "{error}");
+        assert!(error.ends_with("ends with:\nout\nno such flag"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_ready_in_time_is_told_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_state, mut process) = shell(folder.path(), "exec sleep 1000");
+        let never = process.until_ready(Duration::ZERO, async || bail!("it does not listen"));
+        let error = never.await.unwrap_err().to_string();
+        assert!(error.starts_with("waited 0 s in vain until shell is ready: it does not listen. Its log "), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_end_when_asked_is_ended_and_so_is_what_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, process) = shell(folder.path(), "trap '' TERM; exec sleep 1000");
+        let identity = process.identity();
+        process.stop(Duration::from_millis(50)).unwrap();
+        assert!(!identity.is_alive());
+        let process = Process::start(&state, "sleep", &folder.path().join("log"), {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            command
+        });
+        let identity = process.as_ref().unwrap().identity();
+        assert!(identity.is_alive());
+        drop(process);
+        assert!(!identity.is_alive());
+        assert_eq!(state.entries().unwrap().len(), 3, "the owner and two processes");
+        state.end().unwrap();
+    }
+}

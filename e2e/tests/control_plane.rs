@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +36,26 @@ fn a_control_plane_serves_survives_a_restart_and_leaves_nothing() {
     });
     let entries = entries.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(processes(&entries).len(), 4, "etcd, controllers, two API servers: {entries:?}");
+    nothing_is_left(&options.name, &entries);
+}
+
+#[test]
+fn a_scenario_that_panics_leaves_nothing() {
+    if !scenario::wanted() {
+        return;
+    }
+    let options = Options { channel: None, ..Options::named(&scenario::name_here("panic")) };
+    let entries = Mutex::new(Vec::new());
+    let outcome = std::panic::catch_unwind(|| {
+        cluster::run(&options, async |cluster| -> Result<()> {
+            *entries.lock().expect("nobody panics with it") = cluster.state().entries()?;
+            panic!("as an assertion does");
+        })
+    });
+    let panic = outcome.expect_err("it panics");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"as an assertion does"));
+    let entries = entries.into_inner().expect("nobody panics with it");
+    assert_eq!(processes(&entries).len(), 3, "{entries:?}");
     nothing_is_left(&options.name, &entries);
 }
 

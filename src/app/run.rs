@@ -231,6 +231,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         keep_alive: flags.client_idle_timeout,
         max_streams: u32::try_from(flags.client_http2_streams.get()).unwrap_or(u32::MAX),
         tunnel_idle: flags.upgrade_idle_timeout,
+        listener_leave: options.drain.timeout,
         max_connections: connections,
         max_upstream_connections: connections,
         connect_timeout: flags.upstream_connect_timeout,

@@ -149,7 +149,7 @@ struct StoppingArgs {
     #[arg(value_parser = quantity::duration)]
     drain_delay: Option<Duration>,
 
-    /// How long requests may then take to finish; a second signal ends at once
+    /// How long requests may then take to finish, as also when their listener is removed; a second signal ends at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
     #[arg(value_parser = quantity::duration)]
     drain_timeout: Duration,

@@ -51,6 +51,8 @@ async fn resources(client: &Client, group: &str, version: &str) -> Result<Vec<St
 #[derive(Debug, Default)]
 pub(super) struct Crds {
     marks: BTreeMap<String, Marks>,
+    /// Nothing follows from what is not in `marks` before.
+    listed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,12 @@ pub(super) struct Marks {
 }
 
 impl Crds {
+    /// Whether a kind is one of CRDs and has none.
+    pub(super) fn lack(&self, kind: Kind) -> bool {
+        let ours = [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
+        ours && self.listed && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
+    }
+
     /// The release, if all CRDs agree on one.
     pub(super) fn bundle_version(&self) -> Option<String> {
         agreed(self.marks.values().map(|marks| &marks.bundle_version))
@@ -92,7 +100,7 @@ impl Sink<true> for CrdSink {
     }
 
     fn listed(&self, items: Vec<Self::Item>) {
-        self.0.send_modify(|crds| crds.marks = items.into_iter().collect());
+        self.0.send_modify(|crds| *crds = Crds { marks: items.into_iter().collect(), listed: true });
     }
 
     fn applied(&self, (name, marks): Self::Item) {
@@ -121,11 +129,15 @@ mod tests {
     fn the_release_is_what_all_crds_of_ours_agree_on() {
         let sink = CrdSink(tokio::sync::watch::Sender::default());
         let of = |version: &str| json!({"gateway.networking.k8s.io/bundle-version": version, "gateway.networking.k8s.io/channel": "standard"});
+        assert!(!sink.0.borrow().lack(Kind::Gateway), "nobody knows yet");
         assert!(sink.read(crd("crontabs.example.com", of("v1.7.0"))).is_none());
         let names = ["gateways.gateway.networking.k8s.io", "xmeshes.gateway.networking.x-k8s.io"];
         sink.listed(names.iter().filter_map(|name| sink.read(crd(name, of("v1.7.0")))).collect());
         let told = || (sink.0.borrow().bundle_version(), sink.0.borrow().channel());
         assert_eq!(told(), (Some("v1.7.0".to_owned()), Some("standard".to_owned())));
+        let lacking =
+            [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service].map(|kind| sink.0.borrow().lack(kind));
+        assert_eq!(lacking, [false, true, false, false]);
         sink.applied(sink.read(crd(names[1], of("v1.6.0"))).unwrap());
         assert_eq!(told(), (None, Some("standard".to_owned())));
         sink.deleted(ObjectKey::cluster(names[1]));

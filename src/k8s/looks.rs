@@ -29,12 +29,14 @@ impl Looks {
         self.soon();
     }
 
-    pub(super) fn went_well(&mut self, blind: bool) {
+    /// `unsure`: what was said is not believed yet. `blind`: CRDs cannot be watched.
+    pub(super) fn went_well(&mut self, unsure: bool, blind: bool) {
         let wait = match self.soon {
             [first, rest @ ..] => {
                 self.soon = rest;
                 Duration::from_millis(*first)
             }
+            [] if unsure => UNSURE,
             [] if blind => BLIND,
             [] => NOW_AND_THEN,
         };
@@ -44,6 +46,7 @@ impl Looks {
 
 /// Milliseconds between the looks that follow a change of CRDs.
 const AFTER_CRDS: &[u64] = &[100, 200, 400, 800, 1_600, 3_200, 6_400];
+const UNSURE: Duration = Duration::from_secs(3);
 const NOW_AND_THEN: Duration = Duration::from_secs(300);
 /// For those who may not watch CRDs.
 pub(super) const BLIND: Duration = Duration::from_secs(30);

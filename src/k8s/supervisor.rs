@@ -45,6 +45,8 @@ pub(super) struct Supervisor {
     watches: JoinSet<()>,
     running: BTreeMap<Watched, AbortHandle>,
     served: BTreeMap<Kind, &'static str>,
+    /// Kinds in `served` of which the server does not say so any more.
+    missing_since: BTreeMap<Kind, Instant>,
     outage: Option<Outage>,
     installed: Installed,
     complete: bool,
@@ -65,6 +67,7 @@ impl Supervisor {
             watches: JoinSet::new(),
             running: BTreeMap::new(),
             served: BTreeMap::new(),
+            missing_since: BTreeMap::new(),
             outage: None,
             installed: Installed::default(),
             complete: false,
@@ -85,8 +88,10 @@ impl Supervisor {
                         Ok(served) => {
                             self.answered();
                             backoff.reset();
-                            self.follow(served);
-                            looks.went_well(self.ends.board.crds_forbidden().is_some());
+                            let served = self.with_doubtful(served, &crds_changed.borrow());
+                            self.follow(served).await;
+                            let unsure = !self.missing_since.is_empty();
+                            looks.went_well(unsure, self.ends.board.crds_forbidden().is_some());
                         }
                         Err(trouble) => {
                             self.unanswered(trouble).await;
@@ -175,8 +180,26 @@ impl Supervisor {
         self.start(Watched::Crds, target, sink);
     }
 
+    /// Adds kinds that were served a moment ago. A server that starts, or one of several that is behind, may not know them
+    /// yet; to believe it would take back everything that is served. A CRD that is gone leaves no doubt.
+    fn with_doubtful(&mut self, mut served: BTreeMap<Kind, &'static str>, crds: &Crds) -> BTreeMap<Kind, &'static str> {
+        self.missing_since.retain(|kind, _| !served.contains_key(kind));
+        for (kind, version) in &self.served {
+            if served.contains_key(kind) {
+                continue;
+            }
+            let since = *self.missing_since.entry(*kind).or_insert_with(Instant::now);
+            if crds.lack(*kind) || since.elapsed() >= DOUBT {
+                self.missing_since.remove(kind);
+            } else {
+                served.insert(*kind, version);
+            }
+        }
+        served
+    }
+
     /// Watches what is served, in the version that is, and forgets what is not any more.
-    fn follow(&mut self, served: BTreeMap<Kind, &'static str>) {
+    async fn follow(&mut self, served: BTreeMap<Kind, &'static str>) {
         if served == self.served {
             return;
         }
@@ -185,7 +208,7 @@ impl Supervisor {
             if now == Some(&version) {
                 continue;
             }
-            self.stop(kind);
+            self.stop(kind).await;
             if now.is_none() {
                 info!(%kind, "Not served any more; its objects are forgotten");
                 self.ends.collector.forget(kind);
@@ -230,14 +253,16 @@ impl Supervisor {
         self.running.insert(watched, handle);
     }
 
-    fn stop(&mut self, kind: Kind) {
+    /// When this returns, nothing more comes of the kind.
+    async fn stop(&mut self, kind: Kind) {
         let of_kind = |watched: &Watched| matches!(watched, Watched::Objects(scope) if scope.kind == kind);
         let ended: Vec<_> = self.running.extract_if(.., |watched, _| of_kind(watched)).collect();
         for (watched, handle) in ended {
             handle.abort();
             self.ends.board.remove(&watched);
+            // Watches do not end otherwise.
+            self.watches.join_next().await;
         }
-        while self.watches.try_join_next().is_some() {}
     }
 
     /// Tells the control loop what is new about the cluster, and whoever waits what is missing.
@@ -318,6 +343,8 @@ fn crd() -> ApiResource {
     }
 }
 
+/// So long a kind that vanishes without its CRD is waited for.
+const DOUBT: Duration = Duration::from_secs(30);
 const LONGEST_ASKING: Duration = Duration::from_secs(10);
 /// In an outage this long, credentials are read anew before each further try.
 const RENEW_AFTER: Duration = Duration::from_secs(30);

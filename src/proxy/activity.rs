@@ -28,6 +28,17 @@ pub(crate) enum Phase {
     Tunnel,
 }
 
+/// Who is to move on with the body of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// It is over, or there is none.
+    Over,
+    /// The endpoint has not asked for more of it.
+    Unasked,
+    /// The client has not sent what the endpoint would take.
+    Awaited,
+}
+
 /// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
 /// and the bodies.
 #[derive(Debug)]
@@ -39,8 +50,7 @@ pub(crate) struct Activity {
     pub(crate) started: Cell<Instant>,
     pub(crate) requests: Cell<u64>,
     pub(crate) bytes_in: Cell<u64>,
-    /// The body of the request has not come to its end.
-    pub(crate) uploading: Cell<bool>,
+    pub(crate) upload: Cell<Upload>,
     /// The body of the request ended before its end, or is not one.
     pub(crate) broken: Cell<bool>,
     /// A body was left unread, so the client may still be writing when we close.
@@ -49,6 +59,8 @@ pub(crate) struct Activity {
     pub(crate) overdue: Cell<bool>,
     /// The rule says how long an answer may take, so that our own patience does not count.
     pub(crate) patient: Cell<bool>,
+    /// When the answer has to be over, if its rule says so.
+    pub(crate) cut_off: Cell<Option<Instant>>,
     /// What the guard has found.
     pub(crate) refusal: Cell<Option<Refusal>>,
     /// An end that the client could take for the end of a body must be a reset instead.
@@ -60,7 +72,7 @@ pub(crate) struct Activity {
     /// The answer is over, so that nobody is to wait for the rest of the request.
     abandoned: Cell<bool>,
     /// Who waits for it.
-    upload: RefCell<Option<Waker>>,
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Activity {
@@ -72,17 +84,18 @@ impl Activity {
             started: Cell::new(now),
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
-            uploading: Cell::new(false),
+            upload: Cell::new(Upload::Over),
             broken: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
+            cut_off: Cell::new(None),
             refusal: Cell::new(None),
             reset: Cell::new(false),
             settled: Cell::new(true),
             http2: Cell::new(false),
             abandoned: Cell::new(false),
-            upload: RefCell::default(),
+            reader: RefCell::default(),
         }
     }
 
@@ -119,6 +132,13 @@ impl Activity {
         }
     }
 
+    /// The endpoint would take more of the body, and there is none.
+    pub(crate) fn await_client(&self) {
+        if self.upload.replace(Upload::Awaited) != Upload::Awaited {
+            self.moved();
+        }
+    }
+
     /// hyper has no more bytes to write. It writes an answer in one go with the end of its body, so the answer that is over
     /// for us is over for it, too.
     pub(crate) fn flushed(&self) {
@@ -131,7 +151,7 @@ impl Activity {
     pub(crate) fn is_crowded(&self) -> bool {
         !self.settled.get()
             && matches!(self.phase.get(), Phase::Idle | Phase::Head)
-            && (self.uploading.get() || self.unread.get())
+            && (self.upload.get() != Upload::Over || self.unread.get())
             && !self.http2.get()
     }
 
@@ -146,11 +166,12 @@ impl Activity {
         self.started.set(if self.phase.get() == Phase::Head { self.since.get() } else { now });
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
-        self.uploading.set(false);
+        self.upload.set(Upload::Over);
         self.broken.set(false);
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);
+        self.cut_off.set(None);
         self.settled.set(false);
         self.enter(Phase::Waiting, now);
     }
@@ -158,7 +179,7 @@ impl Activity {
     /// Ends the body of the request, wherever it is being read.
     pub(crate) fn abandon(&self) {
         self.abandoned.set(true);
-        if let Some(waker) = self.upload.take() {
+        if let Some(waker) = self.reader.take() {
             waker.wake();
         }
     }
@@ -166,7 +187,7 @@ impl Activity {
     /// Whether the body of the request has no reader any more. If not, the reader is woken when it has none.
     pub(crate) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
         if !self.abandoned.get() {
-            let mut waiting = self.upload.borrow_mut();
+            let mut waiting = self.reader.borrow_mut();
             if waiting.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
                 *waiting = Some(cx.waker().clone());
             }
@@ -186,13 +207,18 @@ impl Activity {
         let patience = match self.phase.get() {
             Phase::Idle => idle,
             Phase::Head => limits.header_timeout,
-            Phase::Waiting if self.uploading.get() => limits.upload_timeout,
+            Phase::Waiting if self.upload.get() == Upload::Awaited => limits.upload_timeout,
             Phase::Waiting if self.patient.get() => ENDLESS,
             Phase::Waiting => limits.answer_timeout,
             Phase::Answering => limits.stall_timeout,
             Phase::Tunnel => limits.tunnel_idle,
         };
-        self.since.get() + patience
+        let end = self.since.get() + patience;
+        match self.cut_off.get() {
+            // Nobody looks at the body of an answer while the client does not read it.
+            Some(cut_off) if self.phase.get() == Phase::Answering => cut_off.min(end),
+            _ => end,
+        }
     }
 
     /// Ready when patience with the present phase has ended.
@@ -203,7 +229,19 @@ impl Activity {
         timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        poll_until(self.deadline(limits, idle), timer, cx)
+        let mut timer = timer;
+        loop {
+            let deadline = self.deadline(limits, idle);
+            let look = match self.upload.get() {
+                Upload::Over => deadline,
+                // The body is read by another task, which does not tell when it turns from one side to the other.
+                Upload::Unasked | Upload::Awaited => deadline.min(Instant::now() + limits.upload_timeout),
+            };
+            ready!(poll_until(look, timer.as_mut(), cx));
+            if look >= deadline {
+                return Poll::Ready(());
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::activity::Upload;
 use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::TRUNCATED;
@@ -23,6 +24,7 @@ use crate::upstream::Connection;
 /// The body of a request, as it goes to an endpoint.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
+    http2: bool,
     /// What few requests need, so that the others do not carry it.
     extra: Option<Box<Extra>>,
     peer: Rc<Peer>,
@@ -40,17 +42,18 @@ struct Extra {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, peer: &Rc<Peer>) -> Self {
+    /// `version` is that of the request.
+    pub(crate) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        peer.activity.uploading.set(incoming.is_some());
-        RequestBody { incoming, extra: None, peer: Rc::clone(peer) }
+        peer.activity.upload.set(if incoming.is_some() { Upload::Unasked } else { Upload::Over });
+        RequestBody { incoming, http2: version == Version::HTTP_2, extra: None, peer: Rc::clone(peer) }
     }
 
     /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
     pub(crate) fn again(&self) -> Self {
         let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());
         let extra = ahead.map(|ahead| Box::new(Extra { ahead, ..Extra::default() }));
-        RequestBody { incoming: None, extra, peer: Rc::clone(&self.peer) }
+        RequestBody { incoming: None, http2: self.http2, extra, peer: Rc::clone(&self.peer) }
     }
 
     /// The same body for a request that may be sent again if the endpoint says that it has not looked at it. Only one of the
@@ -59,13 +62,13 @@ impl RequestBody {
         let peer = || Rc::clone(&self.peer);
         let borrower = |lent, peer| {
             let extra = Extra { lent: Some(lent), ..Extra::default() };
-            RequestBody { incoming: None, extra: Some(Box::new(extra)), peer }
+            RequestBody { incoming: None, http2: false, extra: Some(Box::new(extra)), peer }
         };
         if let Some(lent) = self.lent() {
             return borrower(Rc::clone(lent), peer());
         }
         let other = peer();
-        let body = std::mem::replace(self, RequestBody { incoming: None, extra: None, peer: peer() });
+        let body = std::mem::replace(self, RequestBody { incoming: None, http2: false, extra: None, peer: peer() });
         let lent = Lent::new(body, most);
         *self = borrower(Rc::clone(&lent), Rc::clone(&other));
         borrower(lent, other)
@@ -135,7 +138,7 @@ impl RequestBody {
         {
             copies.send();
         }
-        self.peer.activity.uploading.set(false);
+        self.peer.activity.upload.set(Upload::Over);
         self.peer.activity.moved();
     }
 }
@@ -161,7 +164,11 @@ impl Body for RequestBody {
         if this.peer.activity.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BrokenUpload::Abandoned)));
         }
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            this.peer.activity.await_client();
+            return Poll::Pending;
+        };
+        this.peer.activity.upload.set(Upload::Unasked);
         // The guard has seen these bytes before hyper made something of them.
         if this.peer.activity.refused().is_some() {
             this.peer.activity.broken.set(true);
@@ -177,7 +184,8 @@ impl Body for RequestBody {
                     }
                 }
                 activity.moved();
-                if this.incoming.as_ref().is_none_or(Incoming::is_end_stream) {
+                // Trailers are the last there is, also where hyper does not say so.
+                if frame.is_trailers() || is_whole(this.incoming.as_ref()) {
                     this.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -185,6 +193,10 @@ impl Body for RequestBody {
             Some(Err(error)) => {
                 this.peer.activity.broken.set(true);
                 Poll::Ready(Some(Err(BrokenUpload::Cut(error))))
+            }
+            None if this.http2 && !is_whole(this.incoming.as_ref()) => {
+                this.peer.activity.broken.set(true);
+                Poll::Ready(Some(Err(BrokenUpload::Reset)))
             }
             None => {
                 this.end();
@@ -225,9 +237,15 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.incoming.is_some() {
             self.peer.activity.unread.set(true);
-            self.peer.activity.uploading.set(false);
+            self.peer.activity.upload.set(Upload::Over);
         }
     }
+}
+
+/// Whether a body of HTTP/2 that gives nothing more has come to its end. hyper takes a stream or connection that ends with
+/// NO_ERROR for the end of the body, too; only the flag of the last frame says that nothing is missing.
+fn is_whole(incoming: Option<&Incoming>) -> bool {
+    incoming.is_none_or(Incoming::is_end_stream)
 }
 
 /// Why the body of a request does not come to its end.
@@ -235,6 +253,8 @@ impl Drop for RequestBody {
 pub(crate) enum BrokenUpload {
     #[error("the body of the request is broken or cut short: {0}")]
     Cut(hyper::Error),
+    #[error("the client took the request back in the middle of its body")]
+    Reset,
     #[error("the body of the request can be read in two ways")]
     Refused,
     #[error("the endpoint has not looked at the request, so that its body goes elsewhere")]
@@ -276,14 +296,24 @@ impl ResponseBody {
     }
 
     fn end(&mut self) {
-        if let Source::Upstream { connection, .. } = &mut self.source
-            && let Some(connection) = connection.take()
-        {
+        // What comes after the end, such as a reset, is no business of this body.
+        let source = std::mem::replace(&mut self.source, Source::Ours(Bytes::new()));
+        if let Source::Upstream { connection: Some(connection), .. } = source {
             connection.keep();
         }
         if let Some(exchange) = &mut self.exchange {
             exchange.close();
         }
+    }
+
+    /// The time that the rule gives an endpoint goes on until its last byte, also if it never falls silent. The fault's word
+    /// if it is over.
+    fn cut_off(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if !matches!(self.source, Source::Upstream { .. }) {
+            return None;
+        }
+        let cut_off = self.exchange.as_mut()?.cut_off.as_mut()?;
+        cut_off.sleep.as_mut().poll(cx).is_ready().then(|| cut_off.fault.account().word)
     }
 
     /// The client is not to take what it has for the whole answer.
@@ -309,6 +339,8 @@ impl ResponseBody {
 pub(crate) enum Truncated {
     #[error("the body of the answer is incomplete: {0}")]
     Cut(hyper::Error),
+    #[error("the endpoint took the answer back in the middle of its body")]
+    Reset,
     #[error("the body of the answer took longer than the rule allows")]
     Late,
 }
@@ -319,6 +351,10 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         let this = self.get_mut();
+        if let Some(word) = this.cut_off(cx) {
+            this.break_off(word);
+            return Poll::Ready(Some(Err(Truncated::Late)));
+        }
         match &mut this.source {
             Source::Ours(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -327,18 +363,10 @@ impl Body for ResponseBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Source::Switched(..) => Poll::Ready(None),
-            Source::Upstream { incoming, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending => {
-                    // The time the rule gives an endpoint goes on until its last byte.
-                    let cut_off = this.exchange.as_mut().and_then(|exchange| exchange.cut_off.as_mut());
-                    let Some(cut_off) = cut_off else { return Poll::Pending };
-                    ready!(cut_off.sleep.as_mut().poll(cx));
-                    let word = cut_off.fault.account().word;
-                    this.break_off(word);
-                    Poll::Ready(Some(Err(Truncated::Late)))
-                }
+            Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
-                    let ended = incoming.is_end_stream();
+                    let ended = frame.is_trailers() || incoming.is_end_stream();
                     this.count(frame.data_ref().map_or(0, Bytes::len));
                     if ended {
                         this.end();
@@ -348,6 +376,12 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(error))) => {
                     this.break_off(TRUNCATED);
                     Poll::Ready(Some(Err(Truncated::Cut(error))))
+                }
+                Poll::Ready(None)
+                    if connection.as_ref().is_some_and(Connection::is_http2) && !incoming.is_end_stream() =>
+                {
+                    this.break_off(TRUNCATED);
+                    Poll::Ready(Some(Err(Truncated::Reset)))
                 }
                 Poll::Ready(None) => {
                     this.end();

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
-use super::fault::{CLIENT_GONE, Fault};
+use super::fault::{CLIENT_GONE, CLIENT_GONE_STATUS, Fault};
 use super::refusal::Glimpse;
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
@@ -100,8 +100,7 @@ impl Exchange {
         let now = Instant::now();
         activity.enter(Phase::Idle, now);
         let duration = now - activity.started.get();
-        // nginx's number for a client that left before there was an answer.
-        let status = self.status.or(StatusCode::from_u16(499).ok()).unwrap_or_default();
+        let status = self.status.or(StatusCode::from_u16(CLIENT_GONE_STATUS).ok()).unwrap_or_default();
         let series = self.series.get_or_insert_with(|| worker.unrouted());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
         if let Some(line) = self.line.take() {
@@ -169,7 +168,9 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.closed {
-            self.fault.get_or_insert(CLIENT_GONE);
+            let late = self.cut_off.as_ref().filter(|cut_off| cut_off.sleep.deadline() <= Instant::now());
+            let word = late.map_or(CLIENT_GONE, |cut_off| cut_off.fault.account().word);
+            self.fault.get_or_insert(word);
             self.close();
         }
     }

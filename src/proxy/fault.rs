@@ -1,9 +1,6 @@
-//! What goes wrong with a request: whose fault it is, and the answer it gets. The only place where a fault becomes a status.
+//! What goes wrong with a request, and whose fault it is. The only place where a fault becomes a status.
 
-use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use http::StatusCode;
 
 use crate::snapshot::rule::Failure;
 
@@ -120,10 +117,13 @@ impl Fault {
 pub(crate) const TRUNCATED: &str = "truncated";
 /// The client ended before the answer did.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
+/// nginx's number for it, if there was no answer.
+pub(crate) const CLIENT_GONE_STATUS: u16 = 499;
 /// A stream of HTTP/2 that never became a request.
 pub(crate) const REFUSED_STREAM: &str = "refused_stream";
 /// More frames of HTTP/2 that ask for nothing than anybody needs.
 pub(crate) const FLOOD: &str = "flood";
+pub(crate) const FLOOD_STATUS: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 /// An upgraded connection on which nothing moved for too long.
 pub(crate) const TUNNEL_IDLE: &str = "tunnel_idle";
 /// One end of an upgraded connection broke off.
@@ -138,201 +138,15 @@ const INVALID_ANSWER: &str = "An invalid response was received from the upstream
 const UNAVAILABLE: &str = "The upstream server is currently unavailable";
 const TIMING_OUT: &str = "The upstream server is timing out";
 
-/// What of a request decides the form of an error, kept aside because the headers go upstream.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Manners {
-    accept: Option<HeaderValue>,
-    grpc: bool,
-    head: bool,
-}
-
-impl Manners {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        Manners::new(Some(request.method()), request.headers())
-    }
-
-    pub(crate) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        Manners {
-            accept: headers.get(ACCEPT).cloned(),
-            grpc: content_type.starts_with(b"application/grpc"),
-            head: method == Some(&Method::HEAD),
-        }
-    }
-
-    /// The answer to a fault. `id` is the request's, for whoever reports it.
-    pub(crate) fn answer(&self, account: &Account, id: &HeaderValue) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
-        let headers = response.headers_mut();
-        if self.grpc {
-            // A gRPC client reads the outcome from these, and takes any other status for a broken proxy.
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(account.status)));
-            let message = utf8_percent_encode(account.message, GRPC_ESCAPED).to_string();
-            if let Ok(message) = HeaderValue::try_from(message) {
-                headers.insert(GRPC_MESSAGE, message);
-            }
-            return response;
-        }
-        let format =
-            self.accept.as_ref().and_then(|accept| accept.to_str().ok()).map_or(Format::Json, Format::negotiate);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        let text = format.write(account, &String::from_utf8_lossy(id.as_bytes()));
-        if self.head {
-            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        } else {
-            *response.body_mut() = text.into();
-        }
-        if account.status == StatusCode::METHOD_NOT_ALLOWED {
-            // RFC 9110, section 15.5.6: it must say which are.
-            response.headers_mut().insert(ALLOW, METHODS);
-        }
-        *response.status_mut() = account.status;
-        response
-    }
-}
-
-/// What we pass on, without regard to what backends do with it.
-pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-
-/// `kong-compat.md` §3.9.
-fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        200..=299 => 0,
-        401 => 16,
-        403 => 7,
-        404 => 5,
-        409 => 6,
-        429 => 8,
-        499 => 1,
-        501 => 12,
-        503 => 14,
-        504 => 4,
-        400 | 402 | 405..=408 | 410..=428 | 430..=498 => 3,
-        500 | 502 | 505..=599 => 13,
-        _ => 2,
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Json,
-    Html,
-    Xml,
-    Plain,
-}
-
-impl Format {
-    /// The best of what the client accepts: highest quality, then what it names first. JSON if it accepts none of ours.
-    fn negotiate(accept: &str) -> Self {
-        let mut best = (0, Format::Json);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "application/json" | "application/*" | "*/*" => Format::Json,
-                "text/html" | "text/*" => Format::Html,
-                "application/xml" | "text/xml" => Format::Xml,
-                "text/plain" => Format::Plain,
-                _ => continue,
-            };
-            let quality = parts
-                .find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")))
-                .map_or(1.0, |quality| quality.parse().unwrap_or(0.0_f32));
-            // In thousandths, as finely as the header can say it; a number cast from nonsense is 0.
-            let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
-            if quality > best.0 {
-                best = (quality, format);
-            }
-        }
-        best.1
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Format::Json => "application/json; charset=utf-8",
-            Format::Html => "text/html; charset=utf-8",
-            Format::Xml => "application/xml; charset=utf-8",
-            Format::Plain => "text/plain; charset=utf-8",
-        }
-    }
-
-    fn write(self, account: &Account, id: &str) -> String {
-        let message = account.message;
-        match self {
-            Format::Json => serde_json::json!({ "message": message, "request_id": id }).to_string(),
-            Format::Html => {
-                let (status, message, id) = (account.status, escaped(message), escaped(id));
-                format!(
-                    "<!doctype html>\n<html>\n<head><meta charset=\"utf-8\"><title>{status}</title></head>\n\
-                     <body>\n<h1>{status}</h1>\n<p>{message}</p>\n<p>request_id: {id}</p>\n</body>\n</html>\n"
-                )
-            }
-            Format::Xml => {
-                let (message, id) = (escaped(message), escaped(id));
-                format!(
-                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-                     <error>\n<message>{message}</message>\n<requestid>{id}</requestid>\n</error>\n"
-                )
-            }
-            Format::Plain => format!("{message}\nrequest_id: {id}\n"),
-        }
-    }
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use http::HeaderValue;
+    use http::header::ALLOW;
+
+    use super::super::manners::Manners;
     use super::*;
-
-    #[test]
-    fn the_form_of_an_error_follows_accept() {
-        let cases = [
-            ("", Format::Json),
-            ("*/*", Format::Json),
-            ("image/png", Format::Json),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Format::Html),
-            ("application/json;q=0.5, text/plain", Format::Plain),
-            ("text/plain;q=0.5, text/xml;q=0.7", Format::Xml),
-            ("TEXT/HTML", Format::Html),
-            ("text/html;q=0", Format::Json),
-            ("text/html;q=nonsense, text/plain;q=0.001", Format::Plain),
-        ];
-        for (accept, expected) in cases {
-            assert_eq!(Format::negotiate(accept), expected, "{accept}");
-        }
-    }
-
-    #[test]
-    fn a_request_id_from_elsewhere_cannot_break_out_of_the_body() {
-        let account = Fault::NoRoute.account();
-        let id = "\"<&'>";
-        assert_eq!(
-            Format::Json.write(&account, id),
-            r#"{"message":"no Route matched with those values","request_id":"\"<&'>"}"#
-        );
-        assert!(Format::Html.write(&account, id).contains("&quot;&lt;&amp;&#39;&gt;"));
-        assert!(Format::Xml.write(&account, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
-    }
 
     /// `docs/faults.md` tells operators what a reason means; it is to tell all of them, and no others.
     #[test]
@@ -341,10 +155,15 @@ mod tests {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
         let page = std::fs::read_to_string(page).unwrap();
         let documented: BTreeSet<String> =
-            page.lines().filter(|line| line.starts_with("| `")).map(|line| cells(line, 5)).collect();
+            page.lines().filter(|line| is_reason(line)).map(|line| cells(line, 5)).collect();
         let missing: Vec<_> = said.difference(&documented).collect();
         let stale: Vec<_> = documented.difference(&said).collect();
         assert!(missing.is_empty() && stale.is_empty(), "docs/faults.md lacks {missing:#?} and has in vain {stale:#?}");
+    }
+
+    /// What is counted under a name of its own has no reason.
+    fn is_reason(line: &str) -> bool {
+        line.starts_with("| `") && !line.starts_with("| `portico_")
     }
 
     /// Reason, status, message, whose it is, whether the request may be sent again.
@@ -362,16 +181,18 @@ mod tests {
     }
 
     fn unanswered() -> impl Iterator<Item = String> {
+        let (gone, flood) = (CLIENT_GONE_STATUS, FLOOD_STATUS.as_u16());
+        let (gone, flood) = (format!("{gone}, only in the books"), format!("{flood}, only in the books"));
         let rows = [
             (TRUNCATED, "that of the answer", "backend"),
-            (CLIENT_GONE, "499, only in the books", "client"),
+            (CLIENT_GONE, gone.as_str(), "client"),
             (REFUSED_STREAM, "431, or a reset", "client"),
-            (FLOOD, "429, only in the books", "client"),
+            (FLOOD, flood.as_str(), "client"),
             (TUNNEL_IDLE, "that of the answer", "none"),
             (TUNNEL_BROKEN, "that of the answer", "none"),
             (TUNNEL_CUT, "that of the answer", "none"),
         ];
-        rows.into_iter().map(|(word, status, whose)| format!("| `{word}` | {status} | none | {whose} | no |"))
+        rows.map(|(word, status, whose)| format!("| `{word}` | {status} | none | {whose} | no |")).into_iter()
     }
 
     /// The first cells of a row.
@@ -432,18 +253,6 @@ mod tests {
         for fault in every_fault() {
             let answer = Manners::default().answer(&fault.account(), &id);
             assert_eq!(answer.headers().contains_key(ALLOW), fault == Fault::Connect, "{fault:?}");
-        }
-    }
-
-    #[test]
-    fn grpc_clients_get_a_grpc_status() {
-        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").body(()).unwrap();
-        let manners = Manners::of(&request);
-        for (fault, expected) in [(Fault::NoRoute, "5"), (Fault::NoEndpoints, "14"), (Fault::AnswerTimeout, "4")] {
-            let answer = manners.answer(&fault.account(), &HeaderValue::from_static("id"));
-            assert_eq!(answer.status(), StatusCode::OK);
-            assert_eq!(answer.headers()["grpc-status"], expected);
-            assert_eq!(answer.headers()["grpc-message"], fault.account().message);
         }
     }
 }

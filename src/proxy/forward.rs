@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::Activity;
+use super::activity::{Activity, Upload};
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
 use super::exchange::Exchange;
@@ -155,10 +155,10 @@ pub(crate) async fn attempt(
             let connecting = pools.connect(upstream, address);
             let Some(end) = end else { return connecting.await };
             let began = Instant::now();
-            timeout_at(end, connecting).await.unwrap_or_else(|_| {
-                upstream.failed(address);
-                Err(ConnectFailure::TimedOut(address, began.elapsed()))
-            })
+            // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
+            timeout_at(end, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ConnectFailure::TimedOut(address, began.elapsed())))
         });
         let Some(connected) = patiently(&peer.activity, connect).await else {
             return Err(Lost::Unconnected(Fault::ConnectTimeout));
@@ -204,7 +204,7 @@ pub(crate) enum Lost {
     Unsent,
     /// The endpoint says that it has not looked at it. What is left to send again is a copy, if one was kept.
     Unprocessed,
-    /// The connection closed before the answer began.
+    /// The connection closed before a byte of the answer came.
     Unanswered,
     Fault(Fault),
 }
@@ -268,7 +268,7 @@ async fn send(
     };
     let outcome = patiently(activity, sending).await;
     let mut answer = match outcome {
-        None if activity.uploading.get() => return Err(Lost::Fault(Fault::UploadTimeout)),
+        None if activity.upload.get() == Upload::Awaited => return Err(Lost::Fault(Fault::UploadTimeout)),
         None => return Err(Lost::Fault(Fault::AnswerTimeout)),
         Some(Ok(answer)) => answer,
         Some(Err(mut error)) => {
@@ -281,7 +281,11 @@ async fn send(
             }
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
-            let lost = Lost::by(&error);
+            let lost = match Lost::by(&error) {
+                // Who has begun to answer has looked at it.
+                Lost::Unanswered if connection.has_begun_to_answer() => Lost::Fault(Fault::NoAnswer),
+                lost => lost,
+            };
             if let Copying::Lend = copying {
                 let unprocessed = request.take_if(|_| matches!(lost, Lost::Unprocessed));
                 *request = unprocessed.and_then(recall);
@@ -358,7 +362,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 
 /// A request that must not be sent twice takes only a connection that was used a moment ago: servers commonly close theirs
 /// after 5 seconds or more, and a request that crosses the close is lost.
-const FRESH: Duration = Duration::from_secs(3);
+pub(super) const FRESH: Duration = Duration::from_secs(3);
 
 /// Endpoints that one request may try to connect to, if its rule says nothing about it.
 pub(crate) const ENDPOINTS: usize = 3;

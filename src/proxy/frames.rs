@@ -1,6 +1,8 @@
 //! What a client of HTTP/2 sends, frame by frame: frames that cost us work and carry no request are counted, and whoever
 //! sends too many of them is shed.
 //!
+//! How long a header takes is seen here, too, since the library waits for its end as long as anybody likes.
+//!
 //! The library bounds what such frames can make us keep. It answers all of them, though, so that a client could keep a core
 //! busy with frames that ask for nothing. Heads are counted too, since it refuses some of them without a word to us. Only the nine bytes of each frame's header are looked at.
 
@@ -36,6 +38,8 @@ struct Frames {
     skip: usize,
     header: [u8; 9],
     have: usize,
+    /// Whether the preface, a header or trailers end with the bytes to be skipped. None in other frames.
+    ends: Option<bool>,
     /// The newest stream, whether its head is still to be ended, and whether the last part of it is being skipped.
     newest: u32,
     unfinished: bool,
@@ -91,6 +95,7 @@ impl Frames {
             skip: PREFACE.len(),
             header: [0; 9],
             have: 0,
+            ends: Some(true),
             newest: 0,
             unfinished: false,
             opening: false,
@@ -140,6 +145,8 @@ impl Frames {
 
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
+        const END_HEADERS: u8 = 0x4;
+        self.ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),
             DATA | HEADERS | CONTINUATION => true,
@@ -148,6 +155,11 @@ impl Frames {
             // SETTINGS, PING, PRIORITY, and kinds that nobody knows.
             _ => self.controls.take(),
         }
+    }
+
+    /// Whether something has begun that no request can do without, and not ended.
+    fn is_unfinished(&self) -> bool {
+        self.ends.is_some_and(|ends| !ends || self.skip > 0)
     }
 
     /// Whoever is sent much has a reason to open the window often.
@@ -169,6 +181,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
                 io::ErrorKind::InvalidData,
                 "too many frames that ask for nothing",
             )));
+        }
+        // The clock is looked at only for what does not come at once.
+        match (self.frames.is_unfinished(), self.streams.unfinished.get()) {
+            (true, None) => self.streams.unfinished.set(Some(Instant::now())),
+            (false, Some(_)) => self.streams.unfinished.set(None),
+            (true, Some(_)) | (false, None) => {}
         }
         Poll::Ready(Ok(()))
     }
@@ -297,6 +315,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_header_is_unfinished_until_its_last_byte() {
+        let mut frames = Frames::new(Instant::now());
+        assert!(frames.is_unfinished(), "the preface has not come");
+        assert!(frames.read(&PREFACE[..23]) && frames.is_unfinished());
+        assert!(frames.read(&PREFACE[23..]) && !frames.is_unfinished());
+        let cases: [(&str, Vec<u8>, bool); 6] = [
+            ("settings", frame(4, 0, 0), false),
+            ("a part of data", frame(DATA, 0, 100)[..50].to_vec(), false),
+            ("the rest of it", frame(DATA, 0, 100)[50..].to_vec(), false),
+            ("a header without end", frame(HEADERS, 0, 10), true),
+            ("a part of the end", frame(CONTINUATION, 4, 10)[..18].to_vec(), true),
+            ("the rest of it", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
+        ];
+        for (what, bytes, unfinished) in cases {
+            assert!(frames.read(&bytes));
+            assert_eq!(frames.is_unfinished(), unfinished, "{what}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_allowance_fills_up_with_time() {
         let mut allowance = Allowance::new(100, 10, Instant::now());
         let mut take = || (0..1000).take_while(|_| allowance.take()).count();
@@ -328,6 +366,7 @@ mod tests {
                 rest = behind;
             }
             prop_assert_eq!((frames.skip, frames.have, frames.resets.left), (0, 0, RESETS - 1));
+            prop_assert!(!frames.is_unfinished());
         }
     }
 }

@@ -270,4 +270,43 @@ mod tests {
             assert_eq!(text(&headers), after);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_of_this_hop_passes_whatever_is_named(
+            named in proptest::collection::vec("[ ,a-c]{0,5}|te|TE|upgrade|close|x-keep|host", 0..5),
+            te in "[ ,;=a-z.0]{0,12}|trailers|gzip, Trailers",
+        ) {
+            let mut all = HeaderMap::new();
+            for value in &named {
+                all.append("connection", HeaderValue::try_from(value).unwrap());
+            }
+            all.insert("te", HeaderValue::try_from(te).unwrap());
+            for name in ["upgrade", "keep-alive", "proxy-connection", "a", "b", "x-keep", "x-other"] {
+                all.insert(name, HeaderValue::from_static("1"));
+            }
+            strip_hop_by_hop(&mut all);
+            proptest::prop_assert!(all.contains_key("x-other"));
+            for gone in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
+                proptest::prop_assert!(!all.contains_key(gone), "{} of {:?}", gone, named);
+            }
+            proptest::prop_assert!(all.get("te").is_none_or(|te| te == "trailers"));
+            let tokens: Vec<_> = named.iter().flat_map(|value| value.split(',')).map(|token| token.trim().to_lowercase()).collect();
+            for name in ["a", "b", "x-keep"] {
+                proptest::prop_assert_eq!(all.contains_key(name), !tokens.iter().any(|token| token == name), "{:?}", named);
+            }
+        }
+
+        #[test]
+        fn no_crumb_of_a_cookie_is_lost(crumbs in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
+            let mut all = HeaderMap::new();
+            for crumb in &crumbs {
+                all.append(COOKIE, HeaderValue::try_from(crumb).unwrap());
+            }
+            join_cookies(&mut all);
+            let joined: Vec<_> = all.get_all(COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+            let expected: Vec<_> = (!crumbs.is_empty()).then(|| crumbs.join("; ")).into_iter().collect();
+            proptest::prop_assert_eq!(joined, expected);
+        }
+    }
 }

@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use h2::Reason;
-use http::StatusCode;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -21,10 +20,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::Phase;
+use super::activity::{Phase, poll_until};
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{FLOOD, Fault, REFUSED_STREAM};
+use super::fault::{FLOOD, FLOOD_STATUS, Fault, REFUSED_STREAM};
 use super::frames::FrameStream;
 use super::group::Membership;
 use super::limits::Limits;
@@ -40,6 +39,8 @@ pub(crate) struct Streams {
     /// The stream whose task is about to be started.
     next: RefCell<Option<Rc<Peer>>>,
     pub(crate) flooded: Cell<bool>,
+    /// Since when the preface or a header is on its way, if it is not there.
+    pub(crate) unfinished: Cell<Option<Instant>>,
     /// Heads that came, and requests that were made of them.
     pub(crate) opened: Cell<u64>,
     handed: Cell<u64>,
@@ -56,6 +57,7 @@ where
         open: Cell::new(0),
         next: RefCell::default(),
         flooded: Cell::new(false),
+        unfinished: Cell::new(Some(Instant::now())),
         opened: Cell::new(0),
         handed: Cell::new(0),
     });
@@ -85,7 +87,7 @@ where
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 let mistake = outcome.err().as_ref().and_then(their_mistake);
                 if streams.flooded.get() || mistake == Some(Reason::ENHANCE_YOUR_CALM) {
-                    exchange::unreadable(&peer, Glimpse::default(), StatusCode::TOO_MANY_REQUESTS, FLOOD, None, 0);
+                    exchange::unreadable(&peer, Glimpse::default(), FLOOD_STATUS, FLOOD, None, 0);
                 } else if mistake.is_some() {
                     let account = Fault::Unreadable.account();
                     exchange::unreadable(&peer, Glimpse::default(), account.status, account.word, None, 0);
@@ -99,7 +101,14 @@ where
                 continue;
             }
             let idle = if leaving { LEAVE } else { limits.keep_alive };
-            std::task::ready!(activity.poll_patience(limits, idle, timer.as_mut(), cx));
+            let idle = activity.deadline(limits, idle);
+            let header = streams.unfinished.get().map(|since| since + limits.header_timeout);
+            let deadline = header.map_or(idle, |header| header.min(idle));
+            std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
+            if header == Some(deadline) {
+                // As on HTTP/1. Nothing else of the connection could be read before its end.
+                return Poll::Ready(());
+            }
             if streams.open.get() > 0 {
                 // Each stream has its own timer.
                 activity.moved();

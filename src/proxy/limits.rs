@@ -19,15 +19,19 @@ pub struct Limits {
     pub proxy_header_timeout: Duration,
     /// How long a connection without a request stays open.
     pub keep_alive: Duration,
-    /// Silence of a client in the middle of a request body, before an answer. Then 408.
+    /// Silence of a client whose request body an endpoint would take, before an answer. Then 408.
     pub upload_timeout: Duration,
-    /// Silence of an endpoint that has the whole request and has not begun to answer. Then 504.
+    /// An endpoint that neither answers nor takes more of the request. Then 504.
     pub answer_timeout: Duration,
     /// A response of which nothing moves, because the endpoint is silent or the client does not read. Then it is cut.
     pub stall_timeout: Duration,
     /// Streams of a client's HTTP/2 connection that are open at a time. More are refused.
     pub max_streams: u32,
     /// What a client may send ahead of us on one stream of HTTP/2, and on all streams of a connection.
+    ///
+    /// The library also charges every frame that waits to be read what it is smaller than 256 bytes, and ends the connection
+    /// when that is more than half of the connection's window. So the window has to be much larger than a stream's: the
+    /// small messages of a few gRPC streams whose backends pause must fit.
     pub stream_window: u32,
     pub connection_window: u32,
     /// How often a connection of HTTP/2 is asked whether it is still there, and how long the answer may take.
@@ -37,6 +41,8 @@ pub struct Limits {
     pub tunnel_idle: Duration,
     /// What such a connection still gets when its listener is gone.
     pub tunnel_leave: Duration,
+    /// What the requests of a connection still get to finish when its listener is gone. Then it is cut.
+    pub listener_leave: Duration,
     /// Client connections of the whole process. When it is reached, new ones wait in the queue of the system.
     pub max_connections: usize,
     /// Connections to endpoints of the whole process. When it is reached, who needs one waits for as long as connecting may
@@ -79,11 +85,12 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(300),
             max_streams: 128,
             stream_window: 128 * 1024,
-            connection_window: 1024 * 1024,
+            connection_window: 16 * 1024 * 1024,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             tunnel_idle: Duration::from_secs(300),
             tunnel_leave: Duration::from_secs(60),
+            listener_leave: Duration::from_secs(60),
             max_connections: 65_536,
             max_upstream_connections: 65_536,
             connect_timeout: Duration::from_secs(5),

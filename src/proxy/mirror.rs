@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::forward::put_into_http2;
+use super::forward::{FRESH, put_into_http2};
 use super::limits::Limits;
 use super::stats::{Mirrored, Mirroring};
 use crate::snapshot::rule::Mirror;
@@ -198,7 +198,5 @@ impl Copies {
     }
 }
 
-/// Servers commonly close idle connections after 5 seconds or more, and a copy that crosses the close is lost.
-const FRESH: Duration = Duration::from_secs(3);
 /// What is read of an answer, so that its connection can be used again. A longer one costs it its connection.
 const MOST_OF_AN_ANSWER: usize = 1024 * 1024;

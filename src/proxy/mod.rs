@@ -24,6 +24,7 @@ mod headers;
 mod http2;
 mod lent;
 mod limits;
+mod manners;
 mod mirror;
 mod preface;
 mod proxy_header;

@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use super::client_stream::ClientStream;
 use super::connection::{LEAVE, Peer};
 use super::exchange;
-use super::fault::{Fault, Manners};
+use super::fault::Fault;
 use super::group::Membership;
 use super::limits::Limits;
+use super::manners::Manners;
 use super::request_id::X_REQUEST_ID;
 
 /// Answers what was read instead of a request, and closes.

@@ -16,10 +16,11 @@ use super::body::{RequestBody, ResponseBody, Source};
 use super::connection::Peer;
 use super::cross_origin;
 use super::exchange::Exchange;
-use super::fault::{Fault, METHODS, Manners};
+use super::fault::Fault;
 use super::forward;
 use super::framing;
 use super::headers::{join_cookies, strip_request};
+use super::manners::{METHODS, Manners};
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
@@ -39,7 +40,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let version = request.version();
     let manners = Manners::of(&request);
     let mut exchange = Exchange::open(&peer, &request);
-    let mut request = request.map(|incoming| RequestBody::new(incoming, &peer));
+    let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
     let outcome = match decide(&view, &mut request, &mut exchange) {
         Ok(Decision::Answer(answer)) => Ok(answer),
@@ -50,8 +51,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
                 Some(tries) => Box::pin(tries::forward(upstream, request, upgrade, &mut exchange, tries)).await,
             };
             answer.map(|mut answer| {
-                edit_answer(&mut answer, &backend.filters);
-                edit_answer(&mut answer, &rule.filters);
+                finish(&mut answer, &exchange.id, &[&backend.filters, &rule.filters]);
                 answer
             })
         }
@@ -63,18 +63,20 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
         exchange.fault = Some(account.word);
         // Whoever wrote that and whoever passed it on may not agree where the next request begins.
         close |= account.status == StatusCode::BAD_REQUEST;
-        manners.answer(&account, &exchange.id).map(Source::Ours)
+        let mut answer = manners.answer(&account, &exchange.id).map(Source::Ours);
+        finish(&mut answer, &exchange.id, &[]);
+        answer
     });
     if let Some(grant) = exchange.grant.take() {
         grant.apply(answer.headers_mut());
     }
     exchange.status = Some(answer.status());
-    answer.headers_mut().insert(X_REQUEST_ID, exchange.id.clone());
     // HTTP/2 has no such field; its connections are told to end as a whole.
     if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     peer.activity.enter(Phase::Answering, Instant::now());
+    peer.activity.cut_off.set(exchange.cut_off.as_ref().map(|cut_off| cut_off.sleep.deadline()));
     if matches!(answer.body(), Source::Switched(..)) {
         return Ok(switch(answer, exchange));
     }
@@ -83,6 +85,8 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 
 /// The answer behind which the connection, or the stream, belongs to another protocol.
 fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
+    // What comes now is no answer whose end somebody waits for.
+    exchange.cut_off = None;
     let (head, source) = answer.into_parts();
     let mut answer = Response::from_parts(head, ResponseBody::none());
     if let Source::Switched(upgrade, endpoint) = source {
@@ -123,7 +127,7 @@ fn decide<'v>(
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri)?;
     let host = Host::of(request.version(), &uri, request.headers(), peer.group.address)?;
-    let Some(path) = path else { return Ok(Decision::Answer(about_the_server())) };
+    let Some(path) = path else { return Ok(Decision::Answer(about_the_server(&exchange.id))) };
     let name = host.name();
 
     // Listeners are apart: the most specific one for the host decides, and no other is asked.
@@ -148,7 +152,7 @@ fn decide<'v>(
             if let Some(cors) = &rule.filters.cors
                 && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
             {
-                edit_answer(&mut answer, &rule.filters);
+                finish(&mut answer, &exchange.id, &[&rule.filters]);
                 return Ok(Decision::Answer(answer));
             }
             let host = host.written.to_str().unwrap_or_default();
@@ -157,7 +161,7 @@ fn decide<'v>(
             *answer.status_mut() = redirect.status;
             let location = HeaderValue::try_from(location).map_err(|_| Fault::Rewrite)?;
             answer.headers_mut().insert(LOCATION, location);
-            edit_answer(&mut answer, &rule.filters);
+            finish(&mut answer, &exchange.id, &[&rule.filters]);
             return Ok(Decision::Answer(answer));
         }
         Action::Fail(failure) => {
@@ -171,8 +175,7 @@ fn decide<'v>(
     if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref())
         && let Some(mut answer) = cross_origin::admit(cors, request, exchange)
     {
-        edit_answer(&mut answer, &backend.filters);
-        edit_answer(&mut answer, &rule.filters);
+        finish(&mut answer, &exchange.id, &[&backend.filters, &rule.filters]);
         return Ok(Decision::Answer(answer));
     }
     let upstream = match &backend.target {
@@ -249,16 +252,20 @@ fn rewrite<B>(request: &mut Request<B>, path: &Path<'_>, filters: &[&Filters]) -
     Ok(())
 }
 
-fn edit_answer(answer: &mut Response<Source>, filters: &Filters) {
-    if let Some(edits) = &filters.response_headers {
-        edits.apply(answer.headers_mut());
+/// The request's id, unless the endpoint has given one, and then the filters, which may change that, too.
+fn finish(answer: &mut Response<Source>, id: &HeaderValue, filters: &[&Filters]) {
+    let headers = answer.headers_mut();
+    headers.entry(X_REQUEST_ID).or_insert_with(|| id.clone());
+    for edits in filters.iter().filter_map(|filters| filters.response_headers.as_ref()) {
+        edits.apply(headers);
     }
 }
 
 /// `OPTIONS *` asks what the server can do, and the server is us.
-fn about_the_server() -> Response<Source> {
+fn about_the_server(id: &HeaderValue) -> Response<Source> {
     let mut answer = Response::new(Source::Ours(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer.headers_mut().insert(ALLOW, METHODS);
+    finish(&mut answer, id, &[]);
     answer
 }

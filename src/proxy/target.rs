@@ -255,6 +255,16 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// A rule is compared with requests, so both are decoded alike.
+        #[test]
+        fn rules_and_requests_are_decoded_alike(path in "/([a/%.]|%[0-7][0-9a-fA-F])*") {
+            if let Ok(decoded) = decode_unreserved(&path) {
+                proptest::prop_assert_eq!(decoded, crate::snapshot::escape::decode_unreserved(&path));
+            }
+        }
+    }
+
+    proptest::proptest! {
         #[test]
         fn what_is_sent_is_matched_alike_when_read_again(path in "(/|\\.|%2e|%2F|%61|a|%25){0,12}") {
             let path = format!("/{path}");

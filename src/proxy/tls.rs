@@ -264,6 +264,11 @@ mod tests {
         let handshakes: Vec<_> = ["full", "resumed"].into_iter().chain(Failure::ALL.map(Failure::word)).collect();
         assert_eq!(section("\n## How handshakes end\n"), handshakes);
         assert_eq!(section("\n## Behind a balancer\n"), HeaderOutcome::ALL.map(|(_, word)| word));
+        let faults = include_str!("../../docs/faults.md").lines();
+        let failed: Vec<_> = faults
+            .filter_map(|line| line.strip_prefix("| `portico_tls_handshakes_total` | `")?.split('`').next())
+            .collect();
+        assert_eq!(failed, Failure::ALL.map(Failure::word));
     }
 
     #[test]

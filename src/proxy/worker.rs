@@ -30,7 +30,7 @@ use super::stats::{Labels, Ledger, Series, Stats};
 use super::tls::Terminator;
 use super::view::View;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Dial, Keep, Pools};
+use crate::upstream::{BUFFER, Dial, HYPER_FIELDS, Keep, Pools};
 
 /// What all workers are given.
 #[derive(Clone)]
@@ -254,7 +254,10 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
             }
             Some(Command::Unbind(address, done)) => {
                 if let Some(bound) = bound.remove(&address) {
-                    leaving.push(bound.close().await);
+                    let group = bound.close().await;
+                    leaving.push(Rc::clone(&group));
+                    // Ends with its last connection.
+                    tokio::task::spawn_local(drain(vec![group], Instant::now() + worker.limits.listener_leave));
                 }
                 done.send(()).ok();
             }
@@ -297,6 +300,9 @@ async fn accept(
         let accepted = async {
             if waiting.is_none() {
                 waiting = Some(listener.accept().await?);
+                if permits.available_permits() == 0 {
+                    worker.ledger.delayed.add(1);
+                }
             }
             Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
         };
@@ -369,10 +375,6 @@ fn belongs_to_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// Asking hyper for exactly its own default makes it keep the fields of every request on the heap.
-const HYPER_FIELDS: usize = 100;
-/// What may be read ahead of the reader of a body.
-const BUFFER: usize = 64 * 1024;
 /// How often idle connections to endpoints are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// Decodes escapes that need none (`%7E` is `~`), as is done with the path of every request before it is matched: a
 /// rule that is spelled with them would never be met otherwise. All other escapes stay as they are.
-pub(super) fn decode_unreserved(path: &str) -> Cow<'_, str> {
+pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     let mut pieces = path.split('%');
     let Some(first) = pieces.next().filter(|first| first.len() < path.len()) else { return Cow::Borrowed(path) };
     let mut decoded = first.to_owned();

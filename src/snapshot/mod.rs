@@ -12,7 +12,7 @@
 pub mod certs;
 pub mod cors;
 pub mod dump;
-mod escape;
+pub(crate) mod escape;
 pub mod host;
 pub mod path_edit;
 pub mod redirect;

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Traffic;
-use super::socket::Socket;
+use super::socket::{Heard, Socket};
 
 /// How connections to endpoints are made.
 #[derive(Clone, Debug)]
@@ -98,12 +98,13 @@ impl Dial {
         &self,
         address: SocketAddr,
         traffic: &Arc<Traffic>,
-    ) -> Result<SendRequest<B>, ConnectFailure>
+    ) -> Result<(SendRequest<B>, Heard), ConnectFailure>
     where
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let stream = self.open(address, traffic).await?;
+        let heard = stream.heard();
         let mut http = Builder::new();
         http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(BUFFER));
         if self.max_fields != HYPER_FIELDS {
@@ -121,12 +122,12 @@ impl Dial {
             drop(connection.with_upgrades().await);
             traffic.closed.add(1);
         });
-        Ok(sender)
+        Ok((sender, heard))
     }
 }
 
-/// Asking hyper for exactly its own default makes it keep the fields of every answer on the heap.
-const HYPER_FIELDS: usize = 100;
+/// Asking hyper for exactly its own default makes it keep the fields of every message on the heap.
+pub const HYPER_FIELDS: usize = 100;
 
 /// What may be read ahead of the reader of a body.
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;

@@ -126,10 +126,7 @@ where
     let mut http = Builder::new(tasks.clone());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        // As much as all streams together: one client that does not read its answer must not hold up the others.
-        .initial_connection_window_size(
-            u32::try_from(dial.streams).unwrap_or(1).saturating_mul(STREAM_WINDOW).min(MAX_WINDOW),
-        )
+        .initial_connection_window_size(connection_window(dial.streams))
         // Nothing is sent before the endpoint has said how much it takes, so that nothing waits behind what it does not.
         .initial_max_send_streams(0)
         .max_header_list_size(u32::try_from(dial.max_head).unwrap_or(u32::MAX))
@@ -171,6 +168,16 @@ where
         Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
         Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
     }
+}
+
+/// More than all streams together: one client that does not read its answer must not hold up the others.
+///
+/// Much more, since the library charges every frame that waits to be read what it is smaller than 256 bytes, and ends the
+/// connection, with everybody's requests, when that is more than half of this window. A stream's window full of messages of
+/// 16 bytes is charged 15 times its size. What is kept in memory is bounded by the windows of the streams all the same.
+fn connection_window(streams: usize) -> u32 {
+    let all = u32::try_from(streams).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
+    all.saturating_mul(2 * 16).min(MAX_WINDOW)
 }
 
 impl<B> Lease<B> {

@@ -18,7 +18,7 @@ mod registry;
 mod socket;
 mod traffic;
 
-pub use connect::{ConnectFailure, Dial};
+pub use connect::{BUFFER, ConnectFailure, Dial, HYPER_FIELDS};
 pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Upstream, UpstreamKey};
 pub use health::Load;
 pub use pool::{Connection, Keep, Pools};

@@ -17,6 +17,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use super::http2::{Lease, Lines};
+use super::socket::Heard;
 use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
@@ -48,6 +49,7 @@ struct Pool<B> {
 
 struct Idle<B> {
     sender: SendRequest<B>,
+    heard: Heard,
     since: Instant,
 }
 
@@ -55,15 +57,13 @@ struct Idle<B> {
 pub struct Connection<B> {
     sender: Sender<B>,
     pub address: SocketAddr,
-    /// It served a request before, so its peer may have closed it meanwhile.
-    pub reused: bool,
     /// What it counts for while it has a request.
     _load: Option<Load>,
     pool: Rc<Pool<B>>,
 }
 
 enum Sender<B> {
-    Http1(SendRequest<B>),
+    Http1(SendRequest<B>, Heard),
     Http2(Lease<B>),
 }
 
@@ -94,7 +94,7 @@ where
             let lease = pool.lines.borrow().get(&address)?.lease()?;
             self.traffic.reused.add(1);
             let sender = Sender::Http2(lease);
-            return Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool });
+            return Some(Connection { sender, address, _load: upstream.load(address), pool });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
@@ -105,8 +105,8 @@ where
         let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
         drop(endpoints);
         self.traffic.reused.add(1);
-        let sender = Sender::Http1(newest.sender);
-        Some(Connection { sender, address, reused: true, _load: upstream.load(address), pool })
+        let sender = Sender::Http1(newest.sender, newest.heard);
+        Some(Connection { sender, address, _load: upstream.load(address), pool })
     }
 
     pub async fn connect(
@@ -121,7 +121,9 @@ where
             self.shed();
         }
         let connected = match upstream.key.protocol {
-            Protocol::Http1 => self.dial.connect(address, &self.traffic).await.map(Sender::Http1),
+            Protocol::Http1 => {
+                self.dial.connect(address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
+            }
             Protocol::Http2 => {
                 let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
                 lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
@@ -133,7 +135,7 @@ where
             Err(ConnectFailure::NoRoom(..)) => {}
             Err(_) => upstream.failed(address),
         }
-        Ok(Connection { sender: connected?, address, reused: false, _load: load, pool })
+        Ok(Connection { sender: connected?, address, _load: load, pool })
     }
 
     /// Counts a request that is sent again.
@@ -200,28 +202,41 @@ impl<B: Body + 'static> Connection<B> {
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         match &mut self.sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http1(sender, heard) => {
+                heard.ask();
+                Either::Left(sender.try_send_request(request))
+            }
             Sender::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
         }
+    }
+
+    /// Whether a byte of the answer has come. Only told of connections that are not shared.
+    pub fn has_begun_to_answer(&self) -> bool {
+        matches!(&self.sender, Sender::Http1(_, heard) if heard.has_begun())
+    }
+
+    /// Whether other requests share it.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
     }
 
     /// Gives the connection back for the next request, if it can take one.
     pub fn keep(self) {
         let Connection { sender, address, pool, .. } = self;
         // A place on a shared connection is given back by dropping it.
-        let Sender::Http1(mut sender) = sender else { return };
+        let Sender::Http1(mut sender, heard) = sender else { return };
         if sender.is_closed() {
             return;
         }
         if sender.is_ready() {
-            pool.store(address, sender);
+            pool.store(address, sender, heard);
             return;
         }
         // The answer is complete but the request is still being written. The task lives no longer than the connection,
         // and that no longer than the peer and the body of the request let it.
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
-                pool.store(address, sender);
+                pool.store(address, sender, heard);
             }
         });
     }
@@ -229,11 +244,11 @@ impl<B: Body + 'static> Connection<B> {
 
 impl<B> Pool<B> {
     /// If the pool was swept away meanwhile, the connection ends with it here.
-    fn store(&self, address: SocketAddr, sender: SendRequest<B>) {
+    fn store(&self, address: SocketAddr, sender: SendRequest<B>, heard: Heard) {
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
         if idle.len() < self.per_endpoint {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, heard, since: Instant::now() });
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Answers of our own: who gets them, and in which form.
 
-use http::header::HeaderName;
-use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::rule::Filters;
-use portico::snapshot::{Bind, Snapshot};
 use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::redirect::Redirect;
+use portico::snapshot::rule::{Action, Filters, HeaderEdits};
+use portico::snapshot::{Bind, Snapshot};
 
 use crate::harness::{Endpoint, Gate, Options, Route, forward, listener, reserve, route, to, upstream};
 
@@ -72,6 +75,56 @@ async fn filters_do_not_touch_our_errors() {
             answer.header("x-request-id").unwrap()
         )
     );
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[tokio::test]
+async fn the_id_of_a_request_is_in_its_answer_unless_somebody_knows_better() {
+    let edits = |set: &[&'static str], remove: &[&'static str]| Filters {
+        response_headers: Some(HeaderEdits {
+            set: set.iter().map(|value| (X_REQUEST_ID, HeaderValue::from_static(value))).collect(),
+            remove: remove.iter().map(|name| HeaderName::from_static(name)).collect(),
+            ..HeaderEdits::default()
+        }),
+        ..Filters::default()
+    };
+    let plain = Endpoint::ok().await;
+    let own = Endpoint::answering("HTTP/1.1 200 OK\r\nx-request-id: theirs\r\ncontent-length: 0\r\n\r\n").await;
+    let web = |endpoint: &Endpoint| forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let redirect =
+        || Action::Redirect(Redirect { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND });
+    let cases = [
+        ("forwarded", web(&plain), Filters::default(), Some("ours")),
+        ("the backend's own", web(&own), Filters::default(), Some("theirs")),
+        ("redirected", redirect(), Filters::default(), Some("ours")),
+        ("set", web(&own), edits(&["set"], &[]), Some("set")),
+        ("removed", web(&plain), edits(&[], &["x-request-id"]), None),
+        ("removed from a redirect", redirect(), edits(&[], &["x-request-id"]), None),
+    ];
+    for (what, action, filters, expected) in cases {
+        let gate = Gate::with(
+            Options { trusted: vec!["127.0.0.1/32"], ..Options::default() },
+            vec![Route { filters, ..route(action) }],
+        )
+        .await;
+        let answer = gate.ask("GET / HTTP/1.1\r\nhost: a.example\r\nx-request-id: ours\r\n\r\n").await;
+        assert_eq!(answer.header("x-request-id"), expected, "{what}");
+    }
+}
+
+/// RFC 9112, section 3.3: the address that was asked is the host then.
+#[tokio::test]
+async fn who_names_no_host_is_redirected_within_the_address_it_asked() {
+    let redirect = Redirect { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND };
+    let gate = Gate::open(vec![route(Action::Redirect(redirect))]).await;
+    for (request, location) in [
+        ("GET //evil.example/x HTTP/1.0\r\n\r\n", "http://127.0.0.1//evil.example/x"),
+        ("GET /x HTTP/1.0\r\nhost: a.example\r\n\r\n", "http://a.example/x"),
+    ] {
+        let answer = gate.ask(request).await;
+        assert_eq!((answer.status, answer.header("location")), (302, Some(location)), "{request:?}");
+    }
 }
 
 #[tokio::test]

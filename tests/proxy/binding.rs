@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::proxy::BindState;
+use portico::proxy::{BindState, Limits};
 use portico::snapshot::Snapshot;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -120,6 +120,19 @@ async fn a_listener_that_goes_lets_its_requests_finish() {
     assert_eq!(gate.proxy.reconcile().await, [(gate.address, BindState::Bound)].into());
     go.notify_one();
     assert_eq!(gate.client().await.get("/").await.text(), "halfhalf");
+}
+
+#[tokio::test]
+async fn a_listener_that_goes_does_not_keep_its_connections_for_ever() {
+    let (endpoint, _go) = halting().await;
+    let limits = Limits { listener_leave: Duration::from_millis(100), ..Limits::default() };
+    let gate = Gate::with(Options { limits, ..Options::default() }, to(endpoint.address)).await;
+    let mut busy = gate.client().await;
+    ask(&mut busy).await;
+    endpoint.log.until("the request", |log| log.requests().len() == 1).await;
+    gate.snapshot.store(Arc::new(Snapshot::default()));
+    gate.proxy.reconcile().await;
+    assert_eq!(busy.try_answer(false).await, None);
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use portico::proxy::Limits;
 use portico::snapshot::rule::{Action, Backend, Failure, Filters, Split, Target};
+use portico::snapshot::tries::{Limit, Tries};
 
 use crate::books::scrape;
-use crate::harness::{Endpoint, Gate, Options, Route, forward, reserve, route, to, upstream};
+use crate::harness::{Endpoint, Gate, Options, Route, forward, reserve, route, to, trying, upstream};
 
 #[tokio::test]
 async fn connections_are_kept_and_used_again() {
@@ -198,6 +199,27 @@ async fn who_does_not_answer_a_connect_is_passed_over() {
     let limits = Limits { answer_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
     let gate = Gate::with(Options { limits, ..Options::default() }, to(deaf)).await;
     assert_eq!(gate.client().await.get("/").await.status, 504);
+}
+
+#[tokio::test]
+async fn the_patience_of_one_rule_takes_no_endpoint_from_the_others() {
+    let endpoint = Endpoint::ok().await;
+    let (deaf, _queue, _listener) = deaf().await;
+    let both = upstream("web", &[deaf, endpoint.address]);
+    let after = Limit::After(std::time::Duration::from_millis(100));
+    for (tries, expected) in [
+        // Nothing was sent, so the other one may be tried.
+        (Tries { backend_request: after, ..Tries::default() }, 200),
+        (Tries { request: after, ..Tries::default() }, 504),
+    ] {
+        let gate = Gate::open(vec![route(trying(forward(vec![(1, both.clone())]), tries))]).await;
+        let mut client = gate.client().await;
+        // In turn, so that one of two goes to the deaf one.
+        let statuses = [client.get("/").await.status, client.get("/").await.status];
+        assert!(statuses.contains(&expected) && statuses.contains(&200), "{statuses:?}");
+    }
+    let drawn: std::collections::BTreeSet<_> = (0..4).filter_map(|turn| both.next(turn, &[])).collect();
+    assert_eq!(drawn, [deaf, endpoint.address].into());
 }
 
 #[tokio::test]

@@ -97,6 +97,18 @@ impl Raw {
         raw
     }
 
+    /// The other side: a connection that a client of HTTP/2 has made, whose settings are exchanged.
+    pub(crate) async fn accepted(mut socket: TcpStream) -> Raw {
+        let mut preface = [0; PREFACE.len()];
+        within("the preface", socket.read_exact(&mut preface)).await.unwrap();
+        assert_eq!(preface, PREFACE);
+        let mut raw = Raw { socket, buffer: Vec::new() };
+        raw.send(frame(SETTINGS, 0, 0, &[])).await;
+        raw.until("settings", |frame| frame.kind == SETTINGS && frame.flags == 0).await;
+        raw.send(frame(SETTINGS, ACK, 0, &[])).await;
+        raw
+    }
+
     /// The endpoint's side of a connection, with room for all that a test sends.
     pub(crate) async fn serving(mut socket: TcpStream) -> Option<Raw> {
         let mut preface = [0; PREFACE.len()];

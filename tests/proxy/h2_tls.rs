@@ -1,7 +1,10 @@
 //! HTTP/2 and WebSocket over TLS: agreed on by ALPN, and the same from there on.
 
+use std::time::Duration;
+
 use h2::client;
 use http::Request;
+use portico::proxy::Limits;
 
 use crate::h2::read;
 use crate::harness::{Endpoint, Gate, Options, to, within};
@@ -12,13 +15,17 @@ fn caller(protocols: &[&[u8]]) -> Caller {
 }
 
 async fn gate(endpoint: &Endpoint) -> Gate {
+    with(Options::default(), endpoint).await
+}
+
+async fn with(options: Options, endpoint: &Endpoint) -> Gate {
     let secure = |hostname, names: &[&str]| Secure {
         hostname,
         certificates: vec![certificate(names)],
         routes: to(endpoint.address),
     };
     let both = ["a.example", "b.example"];
-    open(Options::default(), vec![secure("a.example", &both), secure("b.example", &both)]).await
+    open(options, vec![secure("a.example", &both), secure("b.example", &both)]).await
 }
 
 #[tokio::test]
@@ -47,6 +54,14 @@ async fn who_does_not_ask_for_http2_does_not_get_it() {
         let mut client = caller(protocols).connect(&gate, "a.example").await.unwrap();
         assert_eq!(client.get("/").await.text(), "ok");
     }
+}
+
+#[tokio::test]
+async fn who_agrees_on_http2_and_says_nothing_does_not_stay() {
+    let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+    let gate = with(Options { limits, ..Options::default() }, &Endpoint::ok().await).await;
+    let mut stream = caller(&[b"h2"]).connect(&gate, "a.example").await.unwrap();
+    stream.rest().await.unwrap_or_default();
 }
 
 #[tokio::test]

@@ -259,6 +259,11 @@ impl Endpoint {
 }
 
 impl Log {
+    pub(crate) fn note(&self, request: &str) {
+        self.requests.lock().unwrap().push(request.to_owned());
+        self.changed.notify_waiters();
+    }
+
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -306,8 +311,12 @@ impl Stream {
     }
 
     pub(crate) fn note(&self, request: &str) {
-        self.log.requests.lock().unwrap().push(request.to_owned());
-        self.log.changed.notify_waiters();
+        self.log.note(request);
+    }
+
+    /// For scripts that take the connection apart.
+    pub(crate) fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
     }
 
     /// Some bytes as they come; None at the end of the connection.

@@ -272,9 +272,32 @@ async fn a_connection_that_takes_too_long_leaves_the_time_of_the_try_to_another(
     let (deaf, _queue, _listener) = crate::endpoints::deaf().await;
     let both = upstream("web", &[deaf, endpoint.address]);
     let gate = Gate::open(vec![route(trying(forward(vec![(1, both)]), within_each(SHORT, retry(1, &[]))))]).await;
-    // Nothing was sent to the first, so the method does not matter. The second does not have to find out again.
+    // Nothing was sent to the first, so the method does not matter.
     for _ in 0..4 {
         assert_eq!(gate.ask(POST).await.text(), "ok");
     }
-    assert_eq!(scrape(&gate)["portico_upstream_retries_total"], 1.0);
+    // In turn: that a rule has little time says nothing about the endpoint, which is passed over by nobody.
+    assert_eq!(scrape(&gate)["portico_upstream_retries_total"], 2.0);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_has_begun_to_answer_is_not_sent_again() {
+    for (begun, status, requests) in
+        [("", 200, 3), ("H", 502, 2), ("HTTP/1.1 20", 502, 2), ("HTTP/1.1 100 Continue\r\n\r\n", 502, 2)]
+    {
+        let endpoint = Endpoint::scripted(move |mut stream, number| async move {
+            while stream.request().await.is_some() {
+                if number == 0 && stream.log().requests().len() == 2 {
+                    return stream.send(begun).await;
+                }
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        })
+        .await;
+        let gate = Gate::open(vec![route(forward(vec![(1, upstream("web", &[endpoint.address]))]))]).await;
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        assert_eq!(client.get("/").await.status, status, "{begun:?}");
+        assert_eq!(endpoint.log.requests().len(), requests, "{begun:?}");
+    }
 }

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use portico::proxy::Limits;
 use portico::snapshot::tries::{Limit, Tries};
+use portico::upstream::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::books::scrape;
-use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream};
+use crate::frames::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Raw, block, frame};
+use crate::harness::{Endpoint, Gate, Options, forward, route, to, trying, upstream, upstream_of, within};
+use crate::{h2, h2_upstream};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -36,6 +40,37 @@ async fn a_slow_head_ends_the_connection() {
     client.send("GET / HTTP/1.1\r\nhost").await;
     assert_eq!(client.rest().await.unwrap(), b"");
     assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_head_ends_the_connection_of_http2_too() {
+    let endpoint = Endpoint::ok().await;
+    let gate = gate(Limits { header_timeout: SHORT, ..Limits::default() }, &endpoint).await;
+    let head = block(&frames::GET);
+    let begun = [
+        frames::get(1)[..20].to_vec(),
+        frame(HEADERS, END_STREAM, 1, &head),
+        [frame(HEADERS, END_STREAM, 1, &head), frame(CONTINUATION, END_HEADERS, 1, &head)[..12].to_vec()].concat(),
+    ];
+    for bytes in begun {
+        for used in [false, true] {
+            let mut raw = Raw::connect(gate.address).await;
+            let mut bytes = bytes.clone();
+            if used {
+                raw.send(frames::get(1)).await;
+                raw.until("an answer", |frame| frame.kind == DATA && frame.payload == b"ok").await;
+                // The stream's number is the last byte of the frame's header.
+                bytes[8] = 3;
+            }
+            raw.send(bytes).await;
+            raw.rest().await;
+        }
+    }
+    // A preface that has begun, and one that ALPN has promised, are waited for as long.
+    let mut raw = Raw::silent(gate.address).await;
+    raw.send(&PREFACE[..20]).await;
+    assert_eq!(raw.rest().await, []);
+    assert_eq!(endpoint.log.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -75,6 +110,41 @@ async fn a_client_that_does_not_send_its_body_gets_408() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_does_not_take_the_body_costs_504() {
+    const BODY: u64 = 1 << 40;
+    let old = Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await;
+        stream.note("there");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let new = h2_upstream::endpoint(::h2::server::Builder::new(), |call| async move {
+        let _unread = call;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    for (protocol, address) in [(Protocol::Http1, old.address), (Protocol::Http2, new.address)] {
+        let routes = || vec![route(forward(vec![(1, upstream_of(protocol, "web", &[address]))]))];
+        // Long enough to connect, and shorter than the patience with clients.
+        let limits = Limits { answer_timeout: SHORT * 10, ..Limits::default() };
+        let gate = Gate::with(Options { limits, ..Options::default() }, routes()).await;
+        let client = gate.client().await;
+        let (mut reader, mut writer) = client.socket.into_split();
+        let upload = tokio::spawn(async move {
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY}\r\n\r\n");
+            drop(writer.write_all(head.as_bytes()).await);
+            while writer.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+        });
+        let mut answer = [0; 12];
+        within("an answer", reader.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(answer, *b"HTTP/1.1 504", "{protocol:?}");
+        let faults: Vec<_> = scrape(&gate).into_keys().filter(|name| name.starts_with("portico_faults")).collect();
+        assert_eq!(faults, ["portico_faults_total{reason=\"answer_timeout\"}"], "{protocol:?}");
+        upload.abort();
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_stalls_is_cut() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
@@ -101,6 +171,7 @@ async fn clients_beyond_the_limit_wait_for_their_turn() {
     assert_eq!(endpoint.log.requests().len(), 3);
     drop(first);
     assert_eq!(third.answer(false).await.status, 200);
+    assert_eq!(scrape(&gate)["portico_connections_delayed_total"], 1.0);
 }
 
 /// Which worker gets a client is the system's choice, so each must be able to take it.
@@ -189,5 +260,53 @@ async fn the_time_of_the_rule_goes_on_until_the_last_byte() {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert_eq!(client.try_answer(false).await, None, "it must not pass for a whole answer");
         assert_eq!(scrape(&gate)[&format!("portico_faults_total{{reason=\"{word}\"}}")], 1.0);
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_the_rule_ends_for_whom_it_never_waits_for() {
+    let endless = || async {
+        Endpoint::scripted(|mut stream, _| async move {
+            stream.request().await;
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n").await;
+            let block = vec![b'x'; 64 * 1024];
+            while stream.socket.write_all(&block).await.is_ok() {}
+        })
+        .await
+    };
+    for reads in [true, false] {
+        for (tries, word) in [
+            (Tries { request: Limit::After(SHORT), ..Tries::default() }, "request_timeout"),
+            (Tries { backend_request: Limit::After(SHORT), ..Tries::default() }, "backend_timeout"),
+        ] {
+            let gate = gate_of_rule(Limits::default(), &endless().await, tries).await;
+            let reason = format!("portico_faults_total{{reason=\"{word}\"}}");
+            let over = || scrape(&gate).get(&reason) == Some(&1.0);
+            let mut client = gate.client().await;
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            let mut multiplexed = None;
+            if reads {
+                let mut sink = vec![0; 64 * 1024];
+                within("the end", async { while let Ok(1..) = client.socket.read(&mut sink).await {} }).await;
+            } else {
+                // The end may not be seen by whoever does not read, but it is in the books.
+                within("the end of the first", async {
+                    while !over() {
+                        tokio::task::yield_now().await
+                    }
+                })
+                .await;
+                let other = h2::Client::connect(gate.address).await;
+                let (answer, _) = other.start(h2::get("/"), true).await;
+                multiplexed = Some((other, answer));
+            }
+            let times = if multiplexed.is_some() { 2.0 } else { 1.0 };
+            within("the books", async {
+                while scrape(&gate).get(&reason) != Some(&times) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Api {
     state: Arc<Mutex<State>>,
     /// Changed with every change of `state`, so that watches look again.
     moved: watch::Sender<u64>,
+    /// Changed with every request.
+    asked: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Api {
     pub(crate) async fn start() -> Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let api = Api { address, state: Arc::default(), moved: watch::Sender::new(0) };
+        let api = Api { address, state: Arc::default(), moved: watch::Sender::new(0), asked: watch::Sender::new(0) };
         for (plural, namespaced) in [("services", true), ("secrets", true), ("configmaps", true), ("namespaces", false)]
         {
             api.serve("v1", plural, namespaced);
@@ -183,6 +185,15 @@ impl Api {
         self.state.lock().requests.iter().filter(|seen| seen.path.starts_with(path)).cloned().collect()
     }
 
+    /// Waits until there were so many requests for exactly this path.
+    pub(crate) async fn until_asked(&self, path: &str, times: usize) {
+        let mut asked = self.asked.subscribe();
+        let exactly = || self.requests(path).iter().filter(|seen| seen.path == path).count();
+        while exactly() < times {
+            asked.changed().await.unwrap();
+        }
+    }
+
     /// Sends every watch of a kind a bookmark, and then breaks it off.
     pub(crate) fn bookmark_and_cut(&self, plural: &str, version: u64) {
         let bookmark = json!({"type": "BOOKMARK", "object": bookmark(version)});
@@ -206,6 +217,7 @@ impl Api {
         };
         let mut state = self.state.lock();
         state.requests.push(seen.clone());
+        self.asked.send_modify(|asked| *asked += 1);
         if state.token.as_ref().is_some_and(|token| text(header::AUTHORIZATION) != format!("Bearer {token}")) {
             return status(401, "Unauthorized");
         }

@@ -16,7 +16,7 @@ use crate::proxy::stats::Labels;
 pub(super) fn write_json(record: &Record, line: &mut String) {
     let labels = record.labels.as_deref();
     let text = |label: fn(&Labels) -> &Arc<str>| labels.map(label).filter(|text| !text.is_empty()).map(|text| &**text);
-    let text = serde_json::to_string(&Line {
+    let fields = Line {
         time: Shown(time(record)),
         client: record.client,
         method: record.method.as_ref().map(Method::as_str),
@@ -38,8 +38,11 @@ pub(super) fn write_json(record: &Record, line: &mut String) {
         request_id: record.id.as_ref().map(lossy),
         fault: record.fault,
         user_agent: record.agent.as_ref().map(lossy),
-    });
-    line.push_str(&text.expect("strings and numbers only"));
+    };
+    // Into the memory of the line before.
+    let mut bytes = std::mem::take(line).into_bytes();
+    serde_json::to_writer(&mut bytes, &fields).expect("strings and numbers only");
+    *line = String::from_utf8(bytes).expect("JSON is UTF-8");
 }
 
 /// The fields in the order they are written. Borrowed, since this is a good part of what a request costs.

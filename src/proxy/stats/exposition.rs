@@ -140,6 +140,11 @@ impl Collector for Stats {
                 self.sum(|ledger| ledger.accept_errors.value()),
             ),
             (
+                "portico_connections_delayed",
+                "Connections of clients that had to wait because of --max-connections; others wait unseen behind them",
+                self.sum(|ledger| ledger.delayed.value()),
+            ),
+            (
                 "portico_access_log_dropped",
                 "Access log records dropped because writing did not keep up",
                 self.log_dropped.load(Relaxed),

@@ -117,6 +117,8 @@ pub(crate) struct Ledger {
     pub(crate) accepted: Count,
     pub(crate) closed: Count,
     pub(crate) accept_errors: Count,
+    /// Connections that had to wait for another to close.
+    pub(crate) delayed: Count,
     /// Connections of clients that speak HTTP/2.
     pub(crate) http2: Level,
     /// Connections and streams that were upgraded.

@@ -218,3 +218,34 @@ fn text(headers: &HeaderMap) -> String {
     lines.sort();
     lines.join("\n")
 }
+
+proptest::proptest! {
+    /// Put together of what could pass for something else.
+    #[test]
+    fn only_what_is_allowed_is_granted(
+        scheme in "https|HTTPS|http|ftp|",
+        label in "[a-z.@]{0,4}",
+        end in "\\.a\\.example|\\.A\\.EXAMPLE|a\\.example|\\.a\\.example\\.evil",
+        port in "|:443|:80|:|:x",
+        rest in "|/|\\?|#|@b",
+    ) {
+        let origin = format!("{scheme}://{label}{end}{port}{rest}");
+        let allowed = scheme.eq_ignore_ascii_case("https")
+            && !label.is_empty()
+            && !label.contains('@')
+            && format!("{label}{end}").to_lowercase().ends_with(".a.example")
+            && format!("{label}{end}").len() > ".a.example".len()
+            && matches!(port.as_str(), "" | ":443")
+            && rest.is_empty();
+        let headers = [(ORIGIN, HeaderValue::from_str(&origin).unwrap())].into_iter().collect();
+        let granted = cors("https://*.a.example").actual(&headers);
+        proptest::prop_assert_eq!(!granted.fields.is_empty(), allowed, "{}", origin);
+    }
+
+    #[test]
+    fn any_origin_may_come(origin in proptest::collection::vec(32..255_u8, 0..30)) {
+        let Ok(origin) = HeaderValue::from_bytes(&origin) else { return Ok(()) };
+        let headers = [(ORIGIN, origin)].into_iter().collect();
+        proptest::prop_assert!(cors("https://a.example").actual(&headers).fields.is_empty());
+    }
+}
