@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use kube::Client;
 use parking_lot::Mutex;
@@ -137,7 +137,8 @@ impl Played {
 
     async fn answer(&self, request: Request<kube::client::Body>) -> Answer {
         let (head, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        #[expect(clippy::disallowed_methods, reason = "limited, and it is our own")]
+        let body = Limited::new(body, 1 << 20).collect().await.unwrap().to_bytes();
         let uri = head.uri.path().to_owned();
         let mut words: Vec<&str> = uri.trim_start_matches('/').split('/').collect();
         // `api/v1` or `apis/GROUP/VERSION`.
