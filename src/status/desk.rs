@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::board::{Board, Finder, Tell};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
-use crate::compile::verdict::{ListenerVerdict, Verdict};
+use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
 use crate::k8s::{Installed, Observed, Refused};
 
 use pace::Pace;
@@ -428,7 +428,7 @@ impl Entry {
     /// next is on its way.
     fn comparable(&self) -> Option<(&Seen, &Arc<Verdict>)> {
         let (seen, verdict) = self.seen.as_ref().zip(self.verdict.as_ref())?;
-        (verdict.generation >= seen.generation).then_some((seen, verdict))
+        (verdict.generation >= seen.generation && is_whole(verdict)).then_some((seen, verdict))
     }
 
     fn is_comparable(&self) -> bool {
@@ -456,6 +456,14 @@ impl From<Observed> for Seen {
             status: observed.status.to_string().into(),
         }
     }
+}
+
+/// The verdict on a class waits until it is known which release is installed: what its status said of that before must not
+/// vanish for a moment whenever we start.
+fn is_whole(verdict: &Verdict) -> bool {
+    let says = |codes: [Code; 2]| verdict.conditions.iter().any(|condition| codes.contains(&condition.code));
+    !says([Code::ClassAccepted, Code::ClassInvalidParameters])
+        || says([Code::ClassSupportedVersion, Code::ClassUnsupportedVersion])
 }
 
 /// Whether routes that attach or detach are all that is different.

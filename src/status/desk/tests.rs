@@ -5,7 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::{Code, Condition};
+use crate::compile::verdict::Condition;
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
@@ -327,6 +327,20 @@ fn back_off_doubles_to_its_limit_and_varies() {
     {
         assert_eq!(backoff(failures, chance), Duration::from_millis(expected), "{failures}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_waits_until_the_release_is_known() {
+    let class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
+    let desk = leading();
+    desk.observe(class.clone(), Some(observed(1, 1)));
+    let mut verdict =
+        Verdict { generation: 1, conditions: vec![Condition::plain(Code::ClassAccepted)], ..Verdict::default() };
+    desk.want(class.clone(), Some(Arc::new(verdict.clone())));
+    assert!(matches!(desk.next(100), Next::Nothing));
+    verdict.conditions.push(Condition::plain(Code::ClassSupportedVersion));
+    desk.want(class, Some(Arc::new(verdict)));
+    assert!(desk.job().is_some());
 }
 
 /// An older CRD drops fields: then what is there never equals what was sent.
