@@ -26,12 +26,27 @@ check: setup ## Format, lints, documentation, house rules and dependencies: what
 	@bash scripts/test.sh check
 
 .PHONY: test
-test: setup ## Everything: check, then every test; ends with a table and "N passed, N failed"
+test: ## Everything: check, then every test; ends with a table and "N passed, N failed"
+	@bash scripts/setup.sh $(if $(filter off,$(E2E)),,e2e)
 	@bash scripts/test.sh all
 
 .PHONY: audit
 audit: setup ## Compare the dependencies with the advisory database (needs the network)
 	@bash scripts/audit.sh
+
+##@ Cluster
+
+# The Gateway API CRDs of `make e2e-up`: standard or experimental.
+CHANNEL ?= standard
+
+.PHONY: e2e-up
+e2e-up: ## Start a Kubernetes control plane without containers, for hand use, and print its KUBECONFIG (as root)
+	@bash scripts/setup.sh e2e
+	@cargo run --locked --quiet --package portico-e2e -- up --channel $(CHANNEL)
+
+.PHONY: e2e-down
+e2e-down: ## End it and remove every trace, also of what crashed
+	@cargo run --locked --quiet --package portico-e2e -- down
 
 ##@ Measure
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks to build and test Portico. Does nothing, quickly, where nothing is missing.
+#
+#   scripts/setup.sh        what building takes
+#   scripts/setup.sh e2e    that, and what a control plane of our own takes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 main() {
-    install_packages
+    install_packages "$@"
     require_rust
 }
 
@@ -17,11 +20,23 @@ missing_packages() {
     command -v git >/dev/null || echo git
     command -v curl >/dev/null || echo curl
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    [ "${1:-}" = e2e ] || return 0
+    # Network namespaces, the balancer of LoadBalancer Services, and the Python environment that Go comes in.
+    installed ip || echo iproute2
+    installed nft || echo nftables
+    # What a Pod's program may do.
+    installed capsh || echo libcap2-bin
+    python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
+}
+
+# A program, also where users other than root do not look.
+installed() {
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null
 }
 
 install_packages() {
     local missing
-    missing=$(missing_packages | tr '\n' ' ')
+    missing=$(missing_packages "$@" | tr '\n' ' ')
     missing=${missing% }
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null; then
@@ -70,4 +85,4 @@ fail() {
     exit 1
 }
 
-main
+main "$@"

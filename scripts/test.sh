@@ -5,7 +5,8 @@
 #   scripts/test.sh check    what a change must pass first
 #   scripts/test.sh all      that, and every test
 #
-# E2E=off leaves out what needs a network namespace, where neither root nor user namespaces can be had.
+# E2E=off leaves out what needs a network namespace, where neither root nor user namespaces can be had, and what needs
+# a control plane, which takes root.
 # GATEWAY_CRDS=off leaves out what needs the CRDs of the Gateway API release, where they cannot be fetched.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -66,8 +67,23 @@ test_suites() {
             *) suite "$name" cargo test --locked --test "$name" ;;
         esac
     done
+    cluster_suites
     suite doctests cargo test --locked --workspace --doc
     suite check-examples check_examples
+}
+
+# What needs a control plane. Its programs come first, so that nobody takes building them for a test that hangs.
+cluster_suites() {
+    local file name
+    if [ "${E2E:-on}" = off ]; then
+        rows+=("e2e|0|0|0|not run: E2E=off")
+        return
+    fi
+    suite e2e-programs cargo run --locked --quiet --package portico-e2e -- build
+    for file in e2e/tests/*.rs; do
+        name=$(basename "$file" .rs)
+        suite "e2e-$name" cargo test --locked --package portico-e2e --test "$name"
+    done
 }
 
 # Our reading of the Gateway API against the CRDs of its release, which are fetched and not kept in the tree.
@@ -125,14 +141,14 @@ suite() {
 
 summary() {
     local row name good bad seconds note
-    printf '\n%-16s %8s %8s %8s\n' suite passed failed time
-    printf -- '-------------------------------------------\n'
+    printf '\n%-20s %8s %8s %8s\n' suite passed failed time
+    printf -- '-----------------------------------------------\n'
     for row in "${rows[@]}"; do
         IFS='|' read -r name good bad seconds note <<<"$row"
-        printf '%-16s %8d %8d %7ds  %s\n' "$name" "$good" "$bad" "$seconds" "$note"
+        printf '%-20s %8d %8d %7ds  %s\n' "$name" "$good" "$bad" "$seconds" "$note"
     done
-    printf -- '-------------------------------------------\n'
-    printf '%-16s %8d %8d %7ds\n\n' total "$passed" "$failed" "$1"
+    printf -- '-----------------------------------------------\n'
+    printf '%-20s %8d %8d %7ds\n\n' total "$passed" "$failed" "$1"
     echo "$passed passed, $failed failed"
 }
 

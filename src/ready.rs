@@ -61,6 +61,15 @@ impl Ready {
     }
 }
 
+impl ReadyGuard {
+    /// Says from now on that this is being waited for.
+    pub fn rename(&self, name: impl Into<String>) {
+        self.held.send_modify(|held| {
+            held.names.insert(self.id, name.into());
+        });
+    }
+}
+
 impl Drop for ReadyGuard {
     fn drop(&mut self) {
         self.held.send_modify(|held| {
@@ -84,6 +93,8 @@ mod tests {
         assert_eq!(ready.waiting_for(), ["listeners", "first snapshot", "listeners"]);
         assert!(ready.wait().now_or_never().is_none());
         drop(listeners);
+        snapshot.rename("second snapshot");
+        assert_eq!(ready.waiting_for(), ["second snapshot", "listeners"]);
         drop(snapshot);
         assert_eq!(ready.waiting_for(), ["listeners"]);
         assert!(!ready.is_ready());

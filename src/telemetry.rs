@@ -11,7 +11,7 @@ use tracing::field::Field;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -83,6 +83,9 @@ impl FromStr for LogFilter {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let mut targets = Targets::new().with_default(level(parts.next().unwrap_or_default())?);
+        for target in REPEATED {
+            targets = targets.with_target(*target, LevelFilter::OFF);
+        }
         for part in parts {
             let (target, name) = part.split_once('=').filter(|(target, _)| is_module(target)).ok_or_else(|| {
                 format!("`{part}` is not a module and its level; write for example info,portico::proxy=debug")
@@ -92,6 +95,9 @@ impl FromStr for LogFilter {
         Ok(LogFilter(targets))
     }
 }
+
+/// Libraries that log each failure of a request, although we say once what follows from it. Whoever names them hears them.
+const REPEATED: &[&str] = &["kube_client", "kube_runtime"];
 
 fn is_module(text: &str) -> bool {
     let name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');

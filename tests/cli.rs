@@ -84,7 +84,11 @@ fn usage_errors_say_what_would_be_right_and_end_with_2() {
         ("serve", "unrecognized subcommand 'serve'"),
         ("run", "there is nothing to read objects from; give --manifests PATH"),
         ("run --manifest x", "a similar argument exists: '--manifests'"),
-        ("run --kubernetes", "unexpected argument '--kubernetes'"),
+        (
+            "run --kubernetes",
+            "--kubernetes does not say which cluster, and this is not a Pod of one; give --kubeconfig",
+        ),
+        ("run --kubeconfig /nowhere/config", "--kubeconfig /nowhere/config: /nowhere/config cannot be read"),
         ("run --manifests x --client-header-bytes 64kb", "'--client-header-bytes <SIZE>': not a size; write bytes or"),
         (
             "run --manifests x --client-header-timeout 0s",

@@ -6,6 +6,8 @@
 //!
 //! - `# Rules: NAME, …` names the rules of `tests/compile/rules.md` that the case shows;
 //! - `# Pool: CIDR, …` gives an explicit address pool;
+//! - `# Services: yes` puts a Service in front of each Gateway; a document `kind: Memory` says what these say;
+//! - `# Installed: RELEASE, CHANNEL` says which CRDs of Gateway API an API server has;
 //! - `# Newer: yes` marks objects that this version's schema refuses, as an API server of a newer release would not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::compile::addresses::{Addresses, Pool};
+use portico::compile::addresses::{Addresses, Memory, Pool, Provider};
 use portico::compile::verdict::{Condition, Verdict};
 use portico::compile::{Compiler, Inputs, addressed};
 use portico::manifests::Manifests;
@@ -78,7 +78,7 @@ fn serve(folder: &Path) -> Served {
     store.apply(update.batch);
     let controllers = [GATEWAY_CONTROLLER.to_owned()];
     let mut addresses = Addresses::default();
-    addresses.assign(&Pool::loopback(Vec::new()), addressed(&store, &controllers));
+    addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
     let upstreams = Registry::default();
     let inputs = Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams };
     let mut compiler = Compiler::default();

@@ -32,14 +32,14 @@ const IMPORTS: &[Row] = &[
     ("manifests", &["api", "schema", "store"]),
     ("compile", &["api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
-    ("status", &["api", "compile::verdict", "k8s"]),
+    ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["upstream"]),
     ("proxy", &["snapshot", "upstream"]),
     // Edges of the process.
-    ("args", &["api::names", "quantity", "schema", "telemetry", "version"]),
+    ("args", &["api::core::ServiceType", "api::names", "quantity", "schema", "telemetry", "version"]),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),

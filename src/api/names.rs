@@ -16,5 +16,19 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// Label that every Namespace carries, set by the API server and by us where there is none.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// Labels on what is made for a Gateway: its name and its class, shortened if they are longer than a value may be.
+pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+pub const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
+
+/// Annotation on what is made for a Gateway: the controller in whose name, so that two of them do not clear away each
+/// other's.
+pub const CONTROLLER_ANNOTATION: &str = "portico.dev/gateway-controller";
+
+/// Label on whatever we make, with [`MANAGED_BY`] as its value.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// Who we are, in labels and as the owner of fields.
+pub const MANAGED_BY: &str = "portico";
+
 /// Prefixes of the annotations that we read; all others are dropped when an object arrives.
 pub const ANNOTATION_PREFIXES: &[&str] = &["portico.dev/"];

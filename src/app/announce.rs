@@ -15,17 +15,26 @@ use crate::manifests::{Manifests, Refusal, Severity, Update};
 use crate::report::{self, Counts, Diagnostic, RouteRow};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, Row};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry;
 
 /// Writes to stderr, so that the access log has stdout for itself.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    format: LogFormat,
+    form: Form,
     color: bool,
     /// Refusals that were told, so that an edit elsewhere does not repeat them.
     told: Vec<Refusal>,
     /// Objects that were told to be of no use to us.
     ignored: BTreeMap<String, usize>,
+}
+
+/// How it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Tables and carets, for somebody who edits files at a terminal.
+    Tables,
+    /// One event each, for programs and for whoever reads the log of a Pod.
+    Events,
 }
 
 /// More routes than fit on a few screens are counted, not listed.
@@ -36,22 +45,25 @@ const MOST_PROBLEMS: usize = 20;
 const MOST_CURL_LINES: usize = 8;
 
 impl Announcer {
-    pub(super) fn new(format: LogFormat, color: bool) -> Self {
-        Announcer { format, color, told: Vec::new(), ignored: BTreeMap::new() }
+    pub(super) fn new(form: Form, color: bool) -> Self {
+        Announcer { form, color, told: Vec::new(), ignored: BTreeMap::new() }
     }
 
     /// Everything there is, once at the start.
-    pub(super) fn start(&mut self, control: &mut Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
-        control.take_news();
+    pub(super) fn start(&mut self, control: &Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
         let verdicts = control.verdicts();
         let diagnostics = diagnostics(update.refusals.iter(), verdicts.iter(), manifests);
         let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
         let summary = report::summary(counts, &diagnostics);
         self.told = update.refusals.clone();
         self.ignored = update.ignored.clone();
-        if self.format == LogFormat::Json {
+        if self.form == Form::Events {
             log(&diagnostics);
-            info!(summary = summary.trim_end(), "Serving");
+            let objects = control.store.everything().len();
+            match update.files {
+                0 => info!(objects, problems = diagnostics.len(), "Serving"),
+                _ => info!(summary = summary.trim_end(), "Serving"),
+            }
             return;
         }
         let mut text = String::new();
@@ -80,12 +92,19 @@ impl Announcer {
     }
 
     /// What an edit changed: objects, conditions that flipped, problems that are new, and that old ones are gone.
-    pub(super) fn edit(&mut self, control: &mut Control, manifests: &Manifests, update: &Update, took: Duration) {
-        let News { before, after } = control.take_news();
-        let changes = report::changes(&before, &after);
+    pub(super) fn edit(
+        &mut self,
+        news: &News,
+        control: &Control,
+        manifests: &Manifests,
+        update: &Update,
+        took: Duration,
+    ) {
+        let News { before, after } = news;
+        let changes = report::changes(before, after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
         let mended =
-            self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(&before, &after);
+            self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(before, after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
         if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
@@ -93,7 +112,7 @@ impl Announcer {
         }
         self.told = update.refusals.clone();
         self.ignored = update.ignored.clone();
-        if self.format == LogFormat::Json {
+        if self.form == Form::Events {
             log(&diagnostics);
             changes.lines().for_each(|change| info!(change, "Changed"));
             if mended > 0 {
@@ -117,19 +136,19 @@ impl Announcer {
     }
 
     /// Verdicts that changed without an edit: a port became free, or was taken.
-    pub(super) fn verdicts(&mut self, control: &mut Control, manifests: &Manifests) {
-        let News { before, after } = control.take_news();
-        let changes = report::changes(&before, &after);
+    pub(super) fn verdicts(&mut self, news: &News, control: &Control, manifests: &Manifests) {
+        let News { before, after } = news;
+        let changes = report::changes(before, after);
         if changes.is_empty() {
             return;
         }
         let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
-        if self.format == LogFormat::Json {
+        if self.form == Form::Events {
             log(&diagnostics);
             changes.lines().for_each(|change| info!(change, "Changed"));
             return;
         }
-        let mended = mended(&before, &after);
+        let mended = mended(before, after);
         let relief =
             if diagnostics.is_empty() && mended > 0 { relief(mended, self.left(control)) } else { String::new() };
         write(&format!("\nChanged\n{}{}{relief}", first_rows(&changes), problems(&diagnostics, self.color)));

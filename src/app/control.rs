@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::host_addresses::host_addresses;
+use super::addressing::Addressing;
 use crate::api::{Kind, ObjectId};
 use crate::args::GatewayOptions;
-use crate::compile::addresses::{Addresses, Pool};
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs, addressed};
+use crate::compile::{Compiler, Inputs};
+use crate::k8s::Installed;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
 use crate::store::{Batch, Changes, Store};
@@ -21,16 +21,19 @@ use crate::upstream::Registry;
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) store: Store,
+    /// Changed in the store and not compiled yet.
+    uncompiled: Changes,
     compiler: Compiler,
-    addresses: Addresses,
-    pool: Pool,
+    pub(super) addressing: Addressing,
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
-    /// The verdicts of the compiler, joined with `binds`.
+    /// The verdicts of the compiler, joined with `binds` and with what is installed.
     verdicts: Verdicts,
+    /// What a cluster has of our kinds; None without one.
+    installed: Option<Arc<Installed>>,
     /// What was thought of objects before their verdict changed, since the last `take_news`.
     before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
@@ -53,31 +56,44 @@ pub(super) struct Applied {
 
 impl Control {
     pub(super) fn new(gateways: GatewayOptions, upstreams: Arc<Registry>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
-        let pool = if gateways.pool.explicit {
-            Pool::explicit(gateways.pool.networks, host_addresses())
-        } else {
-            Pool::loopback(host_addresses())
-        };
         Control {
             store: Store::default(),
+            uncompiled: Changes::new(),
             compiler: Compiler::default(),
-            addresses: Addresses::default(),
-            pool,
+            addressing: Addressing::new(&gateways),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
+            installed: None,
             before: BTreeMap::new(),
         }
     }
 
     /// Takes a batch all the way to the snapshot that is served from now on.
     pub(super) fn apply(&mut self, batch: Batch) -> Applied {
-        let mut changes = self.store.apply(batch);
+        self.put(batch);
+        self.compile()
+    }
+
+    /// Takes a batch over without drawing any conclusion from it.
+    pub(super) fn put(&mut self, batch: Batch) {
+        self.uncompiled.extend(self.store.apply(batch));
+    }
+
+    /// Whether `compile` has anything to do.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.uncompiled.is_empty() || self.addressing.is_stale()
+    }
+
+    /// Takes what was put all the way to the snapshot that is served from now on.
+    pub(super) fn compile(&mut self) -> Applied {
+        let mut changes = std::mem::take(&mut self.uncompiled);
         let count = changes.len();
-        self.assign_addresses(&mut changes);
-        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        self.addressing.assign(&self.store, &self.controllers, &mut changes);
+        let addresses = self.addressing.addresses();
+        let inputs = Inputs { controllers: &self.controllers, addresses, upstreams: &self.upstreams };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -110,6 +126,21 @@ impl Control {
         }
     }
 
+    /// The objects that something mentions and that are only fetched if so.
+    pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
+        let refs = self.store.refs();
+        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
+    }
+
+    /// Takes over what is installed in the cluster.
+    pub(super) fn installed(&mut self, installed: Arc<Installed>) {
+        self.installed = Some(installed);
+        let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
+        for id in classes {
+            self.join(id);
+        }
+    }
+
     /// Every verdict as of now.
     pub(super) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
@@ -136,23 +167,16 @@ impl Control {
     fn join(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
             let bind = |address: SocketAddr| self.binds.get(&address).cloned();
-            status::join(verdict, &bind).map_or_else(|| verdict.clone(), Arc::new)
+            let joined = match (id.kind, &self.installed) {
+                (Kind::GatewayClass, Some(installed)) => status::with_installed(verdict, installed),
+                _ => status::join(verdict, &bind),
+            };
+            joined.map_or_else(|| verdict.clone(), Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
             None => self.verdicts.remove(&id),
         };
         self.before.entry(id).or_insert(before);
-    }
-
-    /// Gives Gateways their addresses; if that changed anything, all of them have to be looked at again.
-    fn assign_addresses(&mut self, changes: &mut Changes) {
-        let concerned: BTreeSet<Kind> = changes.iter().map(|id| id.kind).collect();
-        if !concerned.contains(&Kind::Gateway) && !concerned.contains(&Kind::GatewayClass) {
-            return;
-        }
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
-            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
     }
 }

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //!   manifests ─▶ control.rs: store ─▶ compile ─▶ swap ─▶ proxy binds ─▶ status joins ─▶ announce.rs
-//!                                                  └▶ views.rs: status and admin listeners
+//!   cluster.rs ─┘                                  └▶ views.rs: status and admin listeners
 //! ```
 
+mod addressing;
 mod announce;
 mod certificates;
 mod check;
+mod cluster;
 mod control;
+mod control_loop;
 mod descriptors;
+mod fronts;
 mod host_addresses;
 mod meters;
+mod overlap;
 mod run;
+mod tell;
 mod views;
+mod watch_meters;
 
 pub use check::check;
 pub use run::run;

@@ -1,37 +1,41 @@
-//! `portico run`: starts the parts, then carries every change from the files to the proxy until told to stop.
+//! `portico run`: starts the parts, then carries every change from files and cluster to the proxy until told to stop.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Form};
 use super::certificates::CertificateExpiry;
+use super::cluster::Cluster;
 use super::control::Control;
+use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
+use super::fronts::Fronts;
 use super::meters::Meters;
-use super::views::{Inside, Outside, Question};
+use super::overlap::Overlap;
+use super::tell::Telling;
+use super::views::{Inside, Outside};
+use super::watch_meters::WatchMeters;
 use crate::admin;
 use crate::args::{self, Exit, RunOptions};
 use crate::drain::{self, Drain, Hangups, Phase, StopSignals};
 use crate::echo;
-use crate::manifests::{Changed, Manifests, Update, Watcher};
+use crate::manifests::Watcher;
 use crate::metrics::Metrics;
 use crate::proxy::access_log::{self, AccessLog};
-use crate::proxy::{self, BindState, Binds, Proxy, Stats};
-use crate::ready::{Ready, ReadyGuard};
+use crate::proxy::{self, Proxy, Stats};
+use crate::ready::Ready;
 use crate::snapshot::Snapshot;
-use crate::status::Bind;
+use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::Registry;
 use crate::upstream::dns::Dns;
@@ -67,7 +71,20 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         .context("cannot start the workers")?;
     let proxy = Arc::new(proxy);
 
+    let mut cluster = match &options.cluster {
+        Some(cluster) => Some(Cluster::start(cluster, &ready).await?),
+        None => None,
+    };
     let mut metrics = Metrics::new(started);
+    let telling = cluster.as_mut().zip(options.cluster.as_ref()).map(|(cluster, flags)| {
+        let writes = Writes::register(metrics.registry());
+        let telling = Telling::start(cluster, flags, &options.gateways, writes, drain.clone());
+        cluster.desk = Some(telling.desk());
+        telling
+    });
+    if let Some(cluster) = &cluster {
+        metrics.registry().register_collector(Box::new(WatchMeters(cluster.counters())));
+    }
     metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
     metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
     let meters = Meters::register(metrics.registry());
@@ -103,18 +120,44 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
             }
         })
     };
-    let manifests = Manifests::new(options.manifests.clone(), options.channel);
     let control = Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone());
-    let announcer = Announcer::new(options.log.format, options.log.color);
-    let control_loop = ControlLoop { manifests, control, announcer, watcher, dns, upstreams, snapshots, meters };
+    let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
+        (Some(cluster), Some(flags), Some(telling)) => {
+            let leading = telling.leading.clone();
+            let (fronts, goodbye) = Fronts::start(cluster, flags, &options.gateways, &control, leading, &drain)?;
+            (Some(fronts), Some(goodbye))
+        }
+        _ => (None, None),
+    };
+    let control_loop = ControlLoop {
+        files: Files::new(options.manifests.clone(), options.channel, watcher),
+        overlap: (cluster.is_some() && !options.manifests.is_empty()).then(Overlap::default),
+        control,
+        announcer: Announcer::new(form(&options), options.log.color),
+        proxy: Arc::clone(&proxy),
+        retry: Retry::default(),
+        first: Some(first_snapshot),
+        cluster,
+        fronts,
+        dns,
+        upstreams,
+        snapshots,
+        meters,
+    };
     // A task of its own: reading files may take as long as it wants, and signals are heard meanwhile.
-    let mut controlling = tokio::spawn(control_loop.run(Arc::clone(&proxy), ticks, questions, first_snapshot));
+    let mut controlling = tokio::spawn(control_loop.run(ticks, questions));
     let until = tokio::select! {
         ended = &mut controlling => return ended.context("the control loop has failed").map(|()| Exit::Fine),
         until = drain.draining() => until,
     };
     controlling.abort();
+    if let Some(goodbye) = goodbye {
+        goodbye.say().await;
+    }
     drain_until(&proxy, until, &drain).await;
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     conducting.abort();
     // The last requests are often the ones that somebody will ask about.
     tokio::task::block_in_place(|| access_log.finish());
@@ -148,127 +191,11 @@ fn tell_drained(cut: usize) {
     }
 }
 
-/// What the control loop owns, and nobody else writes.
-struct ControlLoop {
-    manifests: Manifests,
-    control: Control,
-    announcer: Announcer,
-    watcher: Watcher,
-    dns: Dns,
-    upstreams: Arc<Registry>,
-    snapshots: Arc<ArcSwap<Snapshot>>,
-    meters: Meters,
-}
-
-impl ControlLoop {
-    /// Never returns by itself.
-    async fn run(
-        mut self,
-        proxy: Arc<Proxy>,
-        mut ticks: mpsc::Receiver<()>,
-        mut questions: mpsc::Receiver<Question>,
-        first_snapshot: ReadyGuard,
-    ) {
-        let (update, _) = self.reload(Changed::Anything);
-        let mut retry = Retry::default();
-        self.reconcile(&proxy, &mut retry).await;
-        let snapshot = self.snapshots.load_full();
-        // Before anything is printed: nobody who does not read it may keep us from being ready.
-        drop(first_snapshot);
-        self.announcer.start(&mut self.control, &self.manifests, &update, &snapshot);
-        loop {
-            tokio::select! {
-                Some(()) = ticks.recv() => {
-                    let begin = Instant::now();
-                    let (update, swapped) = self.reload(self.watcher.changed());
-                    let took = begin.elapsed();
-                    if swapped {
-                        self.meters.propagated(took);
-                        self.reconcile(&proxy, &mut retry).await;
-                    }
-                    self.announcer.edit(&mut self.control, &self.manifests, &update, took);
-                }
-                () = retry.due() => {
-                    self.reconcile(&proxy, &mut retry).await;
-                    self.announcer.verdicts(&mut self.control, &self.manifests);
-                }
-                Some(question) = questions.recv() => question.answer(&self.control),
-            }
-        }
-    }
-
-    /// Reads what changed and takes it to the snapshot that is served from then on; says whether that is another one.
-    fn reload(&mut self, changed: Changed) -> (Update, bool) {
-        let (update, applied) = tokio::task::block_in_place(|| {
-            let mut update = self.manifests.read_changed(&changed);
-            let begin = Instant::now();
-            let applied = self.control.apply(std::mem::take(&mut update.batch));
-            if applied.changes > 0 {
-                self.meters.compiled(begin.elapsed(), applied.routers_built, applied.swapped);
-            }
-            (update, applied)
-        });
-        self.watcher.follow(self.manifests.folders());
-        self.follow_names();
-        (update, applied.swapped)
-    }
-
-    /// Asks DNS about the names that endpoints have now. A name that is known already is told to whoever is new to it.
-    fn follow_names(&mut self) {
-        let upstreams = self.upstreams.all();
-        let names: BTreeSet<Arc<str>> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
-        self.dns.follow(&names);
-        for upstream in upstreams {
-            for name in upstream.names() {
-                if let Some(addresses) = self.dns.addresses(&name) {
-                    upstream.set_resolved(&name, addresses);
-                }
-            }
-        }
-    }
-
-    async fn reconcile(&mut self, proxy: &Proxy, retry: &mut Retry) {
-        let binds = proxy.reconcile().await;
-        retry.after(&binds);
-        self.control.bound(binds.into_iter().map(|(address, state)| (address, bind(state))).collect());
-    }
-}
-
-/// When to try again what could not be bound: it comes alive without an edit.
-#[derive(Debug, Default)]
-struct Retry {
-    at: Option<Instant>,
-    wait: Duration,
-}
-
-impl Retry {
-    const FIRST: Duration = Duration::from_millis(500);
-    const LONGEST: Duration = Duration::from_secs(15);
-
-    async fn due(&self) {
-        match self.at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn after(&mut self, binds: &Binds) {
-        if binds.values().all(|state| *state == BindState::Bound) {
-            *self = Retry::default();
-        } else {
-            self.wait = (self.wait * 2).clamp(Self::FIRST, Self::LONGEST);
-            self.at = Some(Instant::now() + self.wait);
-        }
-    }
-}
-
-fn bind(state: BindState) -> Bind {
-    match state {
-        BindState::Bound => Bind::Bound,
-        BindState::InUse => Bind::InUse,
-        BindState::NotPermitted => Bind::NotPermitted,
-        BindState::NotOurs => Bind::NotOurs,
-        BindState::Failed(what) => Bind::Failed(what),
+/// Whoever edits files sees tables. What a cluster says is in its status, and here in the log.
+fn form(options: &RunOptions) -> Form {
+    match options.log.format {
+        LogFormat::Text if options.cluster.is_none() => Form::Tables,
+        LogFormat::Text | LogFormat::Json => Form::Events,
     }
 }
 

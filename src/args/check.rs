@@ -55,7 +55,7 @@ impl CheckArgs {
             output: self.output,
             warnings_as_errors: self.warnings_as_errors,
             channel: self.channel.into(),
-            gateways: self.gateways.resolve(),
+            gateways: self.gateways.resolve(None, false, false)?,
             color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
             color_stderr: color.resolve(surroundings.stderr_is_terminal, surroundings),
         })

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::network;
+use super::{UsageError, network};
+use crate::api::core::ServiceType;
 use crate::api::names::GATEWAY_CONTROLLER;
 
 #[derive(Debug, Args)]
@@ -18,10 +19,30 @@ pub(super) struct GatewayArgs {
     gateway_controller_name: Vec<String>,
 
     /// Addresses that Gateways may have: addresses or CIDRs (repeatable); 0.0.0.0 or :: binds all interfaces. Without it
-    /// Gateways get 127.0.0.1, 127.0.0.2, …
+    /// each Gateway gets a Service in a Pod, and elsewhere 127.0.0.1, 127.0.0.2, …
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_GATEWAY_ADDRESS_POOL")]
     #[arg(value_parser = pool_member)]
     gateway_address_pool: Vec<IpNet>,
+}
+
+/// What matters only where Gateways are served.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gateways")]
+pub(super) struct GatewayServiceArgs {
+    /// Type of the Service that each Gateway gets when there is no address pool; in a Pod LoadBalancer unless said otherwise
+    #[arg(long, value_enum, value_name = "TYPE", env = "PORTICO_GATEWAY_SERVICE_TYPE")]
+    gateway_service_type: Option<ServiceKind>,
+}
+
+/// As `spec.type` of a Service spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServiceKind {
+    #[value(name = "LoadBalancer")]
+    LoadBalancer,
+    #[value(name = "NodePort")]
+    NodePort,
+    #[value(name = "ClusterIP")]
+    ClusterIp,
 }
 
 /// Which Gateways are ours, and which addresses they may have.
@@ -29,7 +50,15 @@ pub(super) struct GatewayArgs {
 pub struct GatewayOptions {
     /// Controller names whose GatewayClasses we serve; ours is always among them.
     pub controller_names: BTreeSet<String>,
-    pub pool: AddressPool,
+    pub addresses: AddressSource,
+}
+
+/// Where Gateways get their addresses from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    Pool(AddressPool),
+    /// A Service of this type for each Gateway.
+    Services(ServiceType),
 }
 
 /// The addresses that Gateways may have, in order of preference.
@@ -41,7 +70,13 @@ pub struct AddressPool {
 }
 
 impl GatewayArgs {
-    pub(super) fn resolve(self) -> GatewayOptions {
+    /// `cluster`: there is one; `in_cluster`: and we run in it.
+    pub(super) fn resolve(
+        self,
+        service: Option<GatewayServiceArgs>,
+        cluster: bool,
+        in_cluster: bool,
+    ) -> Result<GatewayOptions, UsageError> {
         let mut controller_names: BTreeSet<String> = self.gateway_controller_name.into_iter().collect();
         controller_names.insert(GATEWAY_CONTROLLER.to_owned());
         let explicit = !self.gateway_address_pool.is_empty();
@@ -51,10 +86,29 @@ impl GatewayArgs {
                 networks.push(network);
             }
         }
-        if !explicit {
-            networks.push(LOOPBACK.parse().expect("a constant that a test parses"));
+        let addresses = match service.and_then(|service| service.gateway_service_type) {
+            Some(_) if explicit => return Err(UsageError::PoolAndService),
+            Some(_) if !cluster => return Err(UsageError::NeedsKubernetes { flag: "--gateway-service-type" }),
+            Some(kind) => AddressSource::Services(kind.into()),
+            None if in_cluster && !explicit => AddressSource::Services(ServiceType::LoadBalancer),
+            None => {
+                if !explicit {
+                    networks.push(LOOPBACK.parse().expect("a constant that a test parses"));
+                }
+                AddressSource::Pool(AddressPool { networks, explicit })
+            }
+        };
+        Ok(GatewayOptions { controller_names, addresses })
+    }
+}
+
+impl From<ServiceKind> for ServiceType {
+    fn from(kind: ServiceKind) -> Self {
+        match kind {
+            ServiceKind::LoadBalancer => ServiceType::LoadBalancer,
+            ServiceKind::NodePort => ServiceType::NodePort,
+            ServiceKind::ClusterIp => ServiceType::ClusterIp,
         }
-        GatewayOptions { controller_names, pool: AddressPool { networks, explicit } }
     }
 }
 
@@ -97,21 +151,49 @@ const LOOPBACK: &str = "127.0.0.0/8";
 mod tests {
     use super::*;
 
+    fn args(pool: &[IpNet]) -> GatewayArgs {
+        GatewayArgs { gateway_controller_name: vec!["a.b/c".to_owned()], gateway_address_pool: pool.to_vec() }
+    }
+
     #[test]
-    fn ours_is_always_served_and_the_default_pool_is_loopback() {
-        let options = GatewayArgs { gateway_controller_name: vec![], gateway_address_pool: vec![] }.resolve();
-        assert_eq!(options.controller_names, BTreeSet::from(["portico.dev/gateway-controller".to_owned()]));
-        assert_eq!(options.pool, AddressPool { networks: vec!["127.0.0.0/8".parse().unwrap()], explicit: false });
+    fn ours_is_always_served() {
+        let options = args(&[]).resolve(None, false, false).unwrap();
+        let names = ["a.b/c", "portico.dev/gateway-controller"].map(str::to_owned);
+        assert_eq!(options.controller_names, BTreeSet::from(names));
+    }
+
+    #[test]
+    fn addresses_come_from_where_we_run_unless_told() {
+        let pool: IpNet = "10.0.0.9/32".parse().unwrap();
+        let loopback = AddressPool { networks: vec!["127.0.0.0/8".parse().unwrap()], explicit: false };
+        let explicit = AddressPool { networks: vec![pool], explicit: true };
+        let resolve = |pool: &[IpNet], service, cluster, in_cluster| {
+            let service = Some(GatewayServiceArgs { gateway_service_type: service });
+            args(pool)
+                .resolve(service, cluster, in_cluster)
+                .map(|options| options.addresses)
+                .map_err(|error| error.to_string())
+        };
+        let node_port = Some(ServiceKind::NodePort);
+        assert_eq!(resolve(&[], None, false, false), Ok(AddressSource::Pool(loopback.clone())));
+        assert_eq!(
+            resolve(&[], None, true, false),
+            Ok(AddressSource::Pool(loopback)),
+            "nobody in there could reach us"
+        );
+        assert_eq!(resolve(&[], None, true, true), Ok(AddressSource::Services(ServiceType::LoadBalancer)));
+        assert_eq!(resolve(&[], node_port, true, false), Ok(AddressSource::Services(ServiceType::NodePort)));
+        assert_eq!(resolve(&[pool], None, true, true), Ok(AddressSource::Pool(explicit)));
+        assert!(resolve(&[pool], node_port, true, true).unwrap_err().contains("--gateway-address-pool"));
+        assert!(resolve(&[], node_port, false, false).unwrap_err().contains("--kubernetes"));
     }
 
     #[test]
     fn an_explicit_pool_keeps_its_order_and_loses_duplicates() {
         let given: Vec<IpNet> = ["10.0.0.9", "10.0.0.0/30", "10.0.0.9"].map(|text| pool_member(text).unwrap()).into();
-        let args =
-            GatewayArgs { gateway_controller_name: vec!["a.b/c".to_owned()], gateway_address_pool: given.clone() };
-        let options = args.resolve();
-        assert_eq!(options.pool, AddressPool { networks: given[..2].to_vec(), explicit: true });
-        assert_eq!(options.controller_names.len(), 2);
+        let options = args(&given).resolve(None, false, false).unwrap();
+        let pool = AddressPool { networks: given[..2].to_vec(), explicit: true };
+        assert_eq!(options.addresses, AddressSource::Pool(pool));
     }
 
     #[test]

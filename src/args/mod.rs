@@ -8,6 +8,7 @@
 //! happens in `resolve`.
 
 mod check;
+mod cluster;
 mod gateways;
 mod network;
 mod run;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -24,7 +26,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 pub use check::{CheckArgs, CheckOptions};
-pub use gateways::{AddressPool, GatewayOptions};
+pub use cluster::{ClusterAccess, ClusterOptions};
+pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersion};
 
@@ -129,6 +132,8 @@ pub struct Surroundings {
     /// `NO_COLOR` is set and not empty.
     pub no_color: bool,
     pub cores: NonZeroUsize,
+    /// This process runs in a Pod, with a service account.
+    pub in_cluster: bool,
 }
 
 impl Surroundings {
@@ -138,9 +143,13 @@ impl Surroundings {
             stderr_is_terminal: std::io::stderr().is_terminal(),
             no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|value| !value.is_empty())
+                && Path::new(SERVICE_ACCOUNT_TOKEN).exists(),
         }
     }
 }
+
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +175,23 @@ impl From<Exit> for ExitCode {
 /// Flags that contradict each other, or lack one another.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
-    #[error("there is nothing to read objects from; give --manifests PATH (a file, a folder, or - for standard input)")]
+    #[error(
+        "there is nothing to read objects from; give --manifests PATH (a file, a folder, or - for standard input), or \
+         --kubernetes with --kubeconfig FILE or --context NAME"
+    )]
     NoSource,
+    #[error(
+        "--kubernetes does not say which cluster, and this is not a Pod of one; give --kubeconfig FILE or --context NAME, \
+         so that a kubeconfig is not used by accident"
+    )]
+    WhichCluster,
+    #[error("{flag} is given without --kubernetes, and --manifests alone never contacts a cluster; add --kubernetes")]
+    NeedsKubernetes { flag: &'static str },
+    #[error(
+        "--gateway-address-pool and --gateway-service-type are both given, and a Gateway gets its address from one of them; \
+         leave one out"
+    )]
+    PoolAndService,
     #[error("{flag} names standard input (-) twice, and it can be read only once; give - once")]
     StandardInputTwice { flag: &'static str },
     #[error("{first} and {second} both want {address}, and only one can have it; give one of them another port")]

@@ -1,6 +1,6 @@
 //! `portico run`: its flags, and what they come to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
-use super::gateways::GatewayArgs;
+use super::cluster::{ClusterArgs, ClusterOptions};
+use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::network::{self, Listen};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
@@ -17,7 +18,7 @@ use crate::quantity;
 use crate::schema;
 use crate::telemetry::{LogFormat, LogOptions};
 
-/// Serve the Gateways and routes of some manifests, and follow their changes
+/// Serve the Gateways and routes of a cluster, of some manifests or of both, and follow their changes
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
@@ -25,6 +26,8 @@ pub struct RunArgs {
     sources: SourceArgs,
     #[command(flatten)]
     gateways: GatewayArgs,
+    #[command(flatten)]
+    gateway_service: GatewayServiceArgs,
     #[command(flatten)]
     listening: ListeningArgs,
     #[command(flatten)]
@@ -42,9 +45,13 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sources")]
 struct SourceArgs {
-    /// Files and folders of YAML to serve and watch, or - for standard input (repeatable); no cluster is contacted
+    /// Files and folders of YAML to serve and watch, or - for standard input (repeatable); no cluster is contacted unless
+    /// --kubernetes is given too
     #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
     manifests: Vec<PathBuf>,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
 
     /// Release channel of the Gateway API that decides which kinds and fields exist
     #[arg(long, value_enum, default_value_t = Channel::Experimental, value_name = "CHANNEL", env = "PORTICO_CHANNEL")]
@@ -54,9 +61,9 @@ struct SourceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 struct ListeningArgs {
-    /// Address for /healthz, /readyz and /metrics, or off
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8100", env = "PORTICO_STATUS_LISTEN")]
-    status_listen: Listen,
+    /// Address for /healthz, /readyz and /metrics, or off; without it 127.0.0.1:8100, and 0.0.0.0:8100 in a cluster
+    #[arg(long, value_name = "ADDR", env = "PORTICO_STATUS_LISTEN")]
+    status_listen: Option<Listen>,
 
     /// Address for the read-only views under /debug, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
@@ -137,10 +144,10 @@ struct LimitArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stopping")]
 struct StoppingArgs {
-    /// How long to go on serving after SIGTERM while /readyz already says no
-    #[arg(long, value_name = "DURATION", default_value = "0s", env = "PORTICO_DRAIN_DELAY")]
+    /// How long to go on serving after SIGTERM while /readyz already says no; without it 0s, and 5s in a cluster
+    #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_DELAY")]
     #[arg(value_parser = quantity::duration)]
-    drain_delay: Duration,
+    drain_delay: Option<Duration>,
 
     /// How long requests may then take to finish, as also when their listener is removed; a second signal ends at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "PORTICO_DRAIN_TIMEOUT")]
@@ -164,8 +171,10 @@ struct RecordArgs {
 /// `portico run`, resolved.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// At least one; `-` is standard input and there at most once.
+    /// `-` is standard input and there at most once. None only if there is a cluster.
     pub manifests: Vec<PathBuf>,
+    /// The cluster that is a source of objects, too or alone.
+    pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
     pub gateways: GatewayOptions,
     /// `None` is off, for the three of them.
@@ -223,18 +232,24 @@ pub enum AccessLog {
 impl RunArgs {
     pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Surroundings) -> Result<RunOptions, UsageError> {
         let manifests = self.sources.manifests;
-        if manifests.is_empty() {
-            return Err(UsageError::NoSource);
-        }
         standard_input_once("--manifests", &manifests)?;
+        let cluster = self.sources.cluster.resolve(!manifests.is_empty(), surroundings.in_cluster)?;
+        let in_cluster = cluster.is_some() && surroundings.in_cluster;
+        let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
-        let status_listen = listening.status_listen.address();
+        let status_listen = match listening.status_listen {
+            Some(listen) => listen.address(),
+            None if in_cluster => Some(STATUS_IN_CLUSTER),
+            None => Some(STATUS),
+        };
+        let usual_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
         let admin_listen = listening.admin_listen.address();
         distinct(&[("--status-listen", status_listen), ("--admin-listen", admin_listen), ("--echo", listening.echo)])?;
         Ok(RunOptions {
             manifests,
+            cluster,
             channel: self.sources.channel.into(),
-            gateways: self.gateways.resolve(),
+            gateways,
             status_listen,
             admin_listen,
             echo: listening.echo,
@@ -244,7 +259,10 @@ impl RunArgs {
             tls: self.tls.resolve()?,
             workers: listening.workers.unwrap_or(surroundings.cores),
             limits: self.limits.resolve(),
-            drain: DrainOptions { delay: self.stopping.drain_delay, timeout: self.stopping.drain_timeout },
+            drain: DrainOptions {
+                delay: self.stopping.drain_delay.unwrap_or(usual_delay),
+                timeout: self.stopping.drain_timeout,
+            },
             access_log: access_log(self.record.access_log, self.log.log_format, surroundings),
             metrics_max_series: self.record.metrics_max_series,
             log: self.log.resolve(color, surroundings),
@@ -304,6 +322,12 @@ fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| format!("not in range; write a whole number from 1 to {MOST}"))
 }
 
+const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
+/// The kubelet and Prometheus come from outside of the Pod.
+const STATUS_IN_CLUSTER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8100);
+/// So long a cluster may take to tell everybody that a Pod is leaving.
+const DRAIN_DELAY_IN_CLUSTER: Duration = Duration::from_secs(5);
+
 const EXAMPLES: &str = "\
 Every flag can be given as an environment variable too: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
 Lists are separated by commas there; PORTICO_MANIFESTS is a single path.
@@ -315,6 +339,9 @@ Examples:
 
   # Try a route without any backend of your own
   portico run --manifests gateway.yaml route.yaml --echo 127.0.0.1:9000
+
+  # Serve what a cluster says; in a Pod without any flag
+  portico run --kubernetes --context my-cluster
 
   # On a server of its own: listen on all interfaces, log requests to a file
   portico run --manifests /etc/portico --gateway-address-pool 0.0.0.0 \\

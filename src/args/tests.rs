@@ -6,16 +6,29 @@ use std::time::Duration;
 
 use super::*;
 
-const DULL: Surroundings =
-    Surroundings { stdout_is_terminal: false, stderr_is_terminal: false, no_color: false, cores: NonZeroUsize::MIN };
+const DULL: Surroundings = Surroundings {
+    stdout_is_terminal: false,
+    stderr_is_terminal: false,
+    no_color: false,
+    cores: NonZeroUsize::MIN,
+    in_cluster: false,
+};
 
 fn request(line: &str) -> Result<Request, String> {
+    request_in(line, &DULL)
+}
+
+fn request_in(line: &str, surroundings: &Surroundings) -> Result<Request, String> {
     let argv = std::iter::once("portico").chain(line.split_whitespace()).map(OsString::from);
-    try_parse(argv, &DULL).map_err(|error| error.to_string())
+    try_parse(argv, surroundings).map_err(|error| error.to_string())
 }
 
 fn run(line: &str) -> RunOptions {
-    match request(&format!("run {line}")) {
+    run_in(line, &DULL)
+}
+
+fn run_in(line: &str, surroundings: &Surroundings) -> RunOptions {
+    match request_in(&format!("run {line}"), surroundings) {
         Ok(Request::Run(options)) => options,
         other => panic!("{other:?}"),
     }
@@ -25,6 +38,7 @@ fn run(line: &str) -> RunOptions {
 fn defaults_of_run() {
     let options = run("--manifests a b --manifests c");
     assert_eq!(options.manifests, ["a", "b", "c"].map(PathBuf::from));
+    assert_eq!(options.cluster, None);
     assert_eq!(options.channel, schema::Channel::Experimental);
     assert_eq!(options.status_listen, Some("127.0.0.1:8100".parse().unwrap()));
     assert_eq!(options.admin_listen, Some("127.0.0.1:8101".parse().unwrap()));
@@ -61,7 +75,7 @@ fn lists_are_separated_by_commas_or_repeated() {
                        --gateway-address-pool 10.1.0.0/30,10.2.0.1");
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
-    assert_eq!(options.gateways.pool.networks.len(), 2);
+    assert!(matches!(&options.gateways.addresses, AddressSource::Pool(pool) if pool.networks.len() == 2));
 }
 
 #[test]
@@ -121,9 +135,12 @@ fn contradictions_name_the_flags_and_what_would_be_right() {
             "--tls-min-version 1.3 leaves none of --tls-ciphers",
         ),
         ("run --manifests a --drain-timeout 10", "'--drain-timeout <DURATION>': has no unit; write 10s or 10ms"),
-        ("run --manifests a --kubernetes", "unexpected argument '--kubernetes'"),
-        ("run --manifests a --kubeconfig x", "unexpected argument '--kubeconfig'"),
-        ("run --manifests a --context x", "unexpected argument '--context'"),
+        ("run --manifests a --kubernetes", "--kubernetes does not say which cluster, and this is not a Pod of one"),
+        ("run --watch-namespaces a", "there is nothing to read objects from"),
+        ("run --manifests a --kubeconfig x", "--kubeconfig is given without --kubernetes"),
+        ("run --manifests a --context x", "--context is given without --kubernetes"),
+        ("run --manifests a --watch-namespaces x", "--watch-namespaces is given without --kubernetes"),
+        ("run --context x --watch-namespaces a,B", "'--watch-namespaces <NAME>': not the name of a namespace"),
         ("check", "required arguments were not provided"),
     ];
     for (line, expected) in cases {
@@ -131,6 +148,41 @@ fn contradictions_name_the_flags_and_what_would_be_right() {
         assert!(message.contains(expected), "portico {line}\n{message}");
         assert!(message.contains("try '--help'"), "portico {line}\n{message}");
     }
+}
+
+#[test]
+fn a_cluster_is_contacted_only_when_asked_for_or_inside_of_it() {
+    let pod = Surroundings { in_cluster: true, ..DULL };
+    let file = |file: Option<&str>, context: Option<&str>| {
+        let (file, context) = (file.map(PathBuf::from), context.map(str::to_owned));
+        Some(ClusterAccess::Kubeconfig { file, context })
+    };
+    let cases = [
+        (&DULL, "--manifests a", None),
+        (&DULL, "--kubeconfig x", file(Some("x"), None)),
+        (&DULL, "--kubernetes --context y --manifests a", file(None, Some("y"))),
+        (&DULL, "--kubernetes --context y --kubeconfig x", file(Some("x"), Some("y"))),
+        (&pod, "", Some(ClusterAccess::Pod)),
+        (&pod, "--kubernetes --manifests a", Some(ClusterAccess::Pod)),
+        (&pod, "--manifests a", None),
+        (&pod, "--kubeconfig x", file(Some("x"), None)),
+    ];
+    for (surroundings, line, expected) in cases {
+        let options = run_in(line, surroundings);
+        assert_eq!(options.cluster.map(|cluster| cluster.access), expected, "run {line}");
+    }
+    let namespaces = run_in("--watch-namespaces a,b --watch-namespaces a", &pod).cluster.unwrap().namespaces;
+    assert_eq!(namespaces, ["a", "b"]);
+}
+
+#[test]
+fn defaults_differ_in_a_cluster() {
+    let pod = Surroundings { in_cluster: true, ..DULL };
+    let told = |options: RunOptions| (options.status_listen.unwrap().to_string(), options.drain.delay.as_secs());
+    assert_eq!(told(run_in("", &pod)), ("0.0.0.0:8100".to_owned(), 5));
+    assert_eq!(told(run_in("--manifests a", &pod)), ("127.0.0.1:8100".to_owned(), 0));
+    assert_eq!(told(run("--context x")), ("127.0.0.1:8100".to_owned(), 0));
+    assert_eq!(told(run_in("--drain-delay 1s --status-listen 127.0.0.1:1", &pod)), ("127.0.0.1:1".to_owned(), 1));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! A Gateway: is it ours, what are its addresses, and which of its listeners can be served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::Inputs;
 use super::certificates::Secrets;
 use super::listener::{self, ListenerPlan};
 use super::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
+use super::{Fronted, Inputs};
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::snapshot::certs::Certificates;
@@ -25,7 +25,8 @@ pub(super) struct GatewayPlan {
     pub certificates: Vec<Arc<Certificates>>,
     /// Addresses to listen on.
     pub bind: Vec<IpAddr>,
-    reported: Vec<IpAddr>,
+    /// Addresses to tell the world.
+    reported: Vec<String>,
     conditions: Vec<Condition>,
 }
 
@@ -109,6 +110,16 @@ pub(super) fn by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Ar
     gateways
 }
 
+/// What is to be in front of a Gateway of ours.
+pub(super) fn fronted<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<Fronted<'a>> {
+    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
+    let accepted = if class.spec.parameters_ref.is_some() { Class::Refused } else { Class::Accepted };
+    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener));
+    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
+    let refused = refusal(gateway, accepted, &[]).is_some();
+    Some(Fronted { gateway, controller: &class.spec.controller_name, ports, refused })
+}
+
 /// Hands every (address, port) that some Gateway listens on to the first that wants it and can be served.
 pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
     let mut owners = PortOwners::new();
@@ -119,7 +130,8 @@ pub(super) fn port_owners(store: &Store, inputs: &Inputs<'_>) -> PortOwners {
             continue;
         }
         for listener in gateway.spec.listeners.iter().filter(|listener| listener::wants_port(listener)) {
-            let Ok(port) = u16::try_from(listener.port) else { continue };
+            let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.of(port));
+            let Some(port) = port else { continue };
             for address in &assigned.bind {
                 if owner(&owners, *address, port, &gateway.meta.key).is_none() {
                     owners.entry((*address, port)).or_insert_with(|| gateway.meta.key.clone());
@@ -160,16 +172,24 @@ pub(super) fn plan(
     let refused = refusal.is_some();
     let usable = !refused && !assigned.bind.is_empty();
     let (mut listeners, certificates) = listener::plan_all(store, secrets, gateway, &|port| {
+        let port = assigned.ports.of(port)?;
         let taken = |address: &IpAddr| owner(owners, *address, port, &gateway.meta.key);
         assigned.bind.iter().filter(|_| !refused).find_map(|address| Some((*address, taken(address)?.clone())))
     });
-    if !usable {
-        for listener in &mut listeners {
-            listener.not_served(Problem::new("", "its Gateway is not served", "see the conditions of the Gateway"));
+    for listener in &mut listeners {
+        listener.bound = assigned.ports.of(listener.port);
+        if !usable {
+            let problem = Problem::new("", "its Gateway is not served", "see the conditions of the Gateway");
+            listener.not_served(Code::ListenerNotProgrammed, problem);
+        } else if listener.bound.is_none() && listener.opens_port() {
+            let message = format!("the Gateway's Service does not have port {} yet", listener.port);
+            let remedy = "the replica that leads adds it; if it does not, see the conditions of the Gateway";
+            listener.not_served(Code::ListenerPending, Problem::new("", message, remedy));
         }
     }
 
-    let remarks = remarks(gateway);
+    let mut remarks = remarks(gateway);
+    remarks.extend(assigned.remarks.iter().cloned());
     let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
     let listed = |code: Code, more: Vec<Problem>| {
         let mut problems: Vec<_> = listeners
@@ -191,8 +211,8 @@ pub(super) fn plan(
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
-    } else if !assigned.exhausted.is_empty() {
-        Condition::new(Code::GatewayAddressNotAssigned, assigned.exhausted.clone())
+    } else if !assigned.unassigned.is_empty() {
+        Condition::new(Code::GatewayAddressNotAssigned, assigned.unassigned.clone())
     } else if listeners.iter().any(|listener| listener.served) {
         Condition::plain(Code::GatewayProgrammed)
     } else {
@@ -222,9 +242,17 @@ impl GatewayPlan {
 
     /// Every address under which a listener can be reached.
     pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let addresses = self.bind.iter().chain(&self.reported);
-        let open = self.listeners.iter().filter(|listener| listener.opens_port());
-        open.flat_map(move |listener| addresses.clone().map(|address| SocketAddr::new(*address, listener.port)))
+        let reported: Vec<IpAddr> = self.reported.iter().filter_map(|address| address.parse().ok()).collect();
+        self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
+            let bound = self.bound(listener);
+            bound.into_iter().chain(reported.clone().into_iter().map(|address| SocketAddr::new(address, listener.port)))
+        })
+    }
+
+    /// Where a listener listens.
+    fn bound(&self, listener: &ListenerPlan) -> Vec<SocketAddr> {
+        let port = listener.bound.into_iter();
+        port.flat_map(|port| self.bind.iter().map(move |address| SocketAddr::new(*address, port))).collect()
     }
 
     /// The verdict, now that it is known how many routes each listener has.
@@ -232,7 +260,7 @@ impl GatewayPlan {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
-            addresses: self.reported.iter().map(IpAddr::to_string).collect(),
+            addresses: self.reported.clone(),
             listeners: self
                 .listeners
                 .iter()
@@ -240,11 +268,7 @@ impl GatewayPlan {
                     name: listener.name.to_string(),
                     attached_routes: attached(&listener.name),
                     supported_kinds: listener.supported_kinds.clone(),
-                    sockets: if listener.opens_port() {
-                        self.bind.iter().map(|address| SocketAddr::new(*address, listener.port)).collect()
-                    } else {
-                        Vec::new()
-                    },
+                    sockets: if listener.opens_port() { self.bound(listener) } else { Vec::new() },
                     conditions: listener.conditions.clone(),
                 })
                 .collect(),

@@ -21,7 +21,10 @@ pub(super) struct ListenerPlan {
     pub name: Arc<str>,
     index: usize,
     pub hostname: HostPattern,
+    /// The port that clients see.
     pub port: u16,
+    /// The port that we listen on; None if none was given to it yet.
+    pub bound: Option<u16>,
     /// Kinds of route that may attach; empty if the protocol has none.
     pub supported_kinds: Vec<RouteGroupKind>,
     pub namespaces: Namespaces,
@@ -108,12 +111,12 @@ impl ListenerPlan {
     }
 
     /// Takes the listener out of service for a reason that lies outside of it.
-    pub(super) fn not_served(&mut self, problem: Problem) {
+    pub(super) fn not_served(&mut self, code: Code, problem: Problem) {
         self.served = false;
         self.secure = false;
         for condition in &mut self.conditions {
             if condition.code == Code::ListenerProgrammed {
-                *condition = Condition::new(Code::ListenerNotProgrammed, vec![problem.clone()]);
+                *condition = Condition::new(code, vec![problem.clone()]);
             }
         }
     }
@@ -215,6 +218,7 @@ fn plan(
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
         port,
+        bound: None,
         supported_kinds,
         namespaces: namespaces(listener),
         served,

@@ -36,8 +36,8 @@ mod tries;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::gateway::GatewaySpec;
-use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::api::gateway::{Gateway, GatewaySpec};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
 use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
@@ -334,6 +334,23 @@ fn touched(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, Behi
 
 fn keys(ids: &Changes, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
     ids.iter().filter(move |id| id.kind == kind).map(|id| &id.key)
+}
+
+/// A Gateway of ours that may have something in front of it.
+#[derive(Clone, Debug)]
+pub struct Fronted<'a> {
+    pub gateway: &'a Object<Gateway>,
+    /// Of its class.
+    pub controller: &'a str,
+    /// The ports of the listeners that we serve.
+    pub ports: BTreeSet<u16>,
+    /// Nothing of it can be accepted, whatever its addresses are.
+    pub refused: bool,
+}
+
+/// What is to be in front of the Gateways of our classes.
+pub fn fronted<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = Fronted<'a>> {
+    gateway::by_age(store, controllers).into_iter().filter_map(|gateway| gateway::fronted(store, gateway))
 }
 
 /// The Gateways that get addresses, oldest first: those of our classes.

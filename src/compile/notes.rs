@@ -3,7 +3,7 @@
 use super::endpoints;
 use super::own_sockets::OwnSockets;
 use super::verdict::{Problem, Verdict};
-use crate::api::names::SERVICE_NAME_LABEL;
+use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Store;
 
@@ -11,6 +11,8 @@ use crate::store::Store;
 pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
     let notes = match id.kind {
+        // Those in front of Gateways are our own; what is wrong with one is said of its Gateway.
+        Kind::Service | Kind::EndpointSlice if is_ours(store, id) => None,
         Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service, own_sockets)),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
         Kind::BackendTlsPolicy => Some(vec![Problem::new(
@@ -26,6 +28,10 @@ pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) ->
         _ => None,
     };
     Some(Verdict { generation, notes: notes.unwrap_or_default(), ..Verdict::default() })
+}
+
+fn is_ours(store: &Store, id: &ObjectId) -> bool {
+    store.meta(id).is_some_and(|meta| meta.labels.get(MANAGED_BY_LABEL).is_some_and(|by| **by == *MANAGED_BY))
 }
 
 fn slice(store: &Store, key: &ObjectKey) -> Vec<Problem> {

@@ -116,10 +116,12 @@ impl Routers {
         }
         for key in dirty {
             let Some(plan) = gateways.get(&key) else { continue };
+            // By the port that we listen on.
             let mut ports: BTreeMap<u16, Port> = BTreeMap::new();
             let gateway: Arc<str> = Arc::from(key.to_string());
             let listeners = plan.listeners.iter().zip(&plan.certificates);
             for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
+                let Some(bound) = listener.bound else { continue };
                 let Some(attached) = self.listeners.get_mut(&(key.clone(), listener.name.clone())) else { continue };
                 let (hosts, new) = attached.build(&listener.hostname, routes);
                 built += new;
@@ -129,7 +131,7 @@ impl Routers {
                     port: listener.port,
                     hosts: HostMap::new(hosts),
                 };
-                let port = ports.entry(listener.port).or_default();
+                let port = ports.entry(bound).or_default();
                 port.listeners.push((listener.hostname.clone(), Arc::new(made)));
                 if listener.secure {
                     port.certificates.push((listener.hostname.clone(), certificates.clone()));

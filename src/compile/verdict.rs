@@ -18,7 +18,9 @@ pub struct Verdict {
     pub generation: i64,
     /// Conditions of the object itself (GatewayClass, Gateway).
     pub conditions: Vec<Condition>,
-    /// Addresses of a Gateway.
+    /// What a GatewayClass can do, by the names of Gateway API, in order. Known to whoever knows what is installed.
+    pub supported_features: Vec<&'static str>,
+    /// Addresses of a Gateway: IP addresses, or names.
     pub addresses: Vec<String>,
     /// Per listener of a Gateway, in the order of its spec.
     pub listeners: Vec<ListenerVerdict>,
@@ -132,6 +134,9 @@ codes! {
     ClassAccepted = GatewayClass "Accepted" true "Accepted" "Portico serves the Gateways of this class.";
     ClassInvalidParameters = GatewayClass "Accepted" false "InvalidParameters" "The parameters cannot be used.";
 
+    ClassSupportedVersion = GatewayClass "SupportedVersion" true "SupportedVersion" "The installed release of Gateway API is served.";
+    ClassUnsupportedVersion = GatewayClass "SupportedVersion" false "UnsupportedVersion" "The installed release of Gateway API is not known.";
+
     GatewayAccepted = Gateway "Accepted" true "Accepted" "The Gateway is valid.";
     GatewaySomeListenersInvalid = Gateway "Accepted" true "ListenersNotValid" "Some listeners are not valid.";
     GatewayNoListenerValid = Gateway "Accepted" false "ListenersNotValid" "No listener is valid.";
@@ -140,7 +145,7 @@ codes! {
     GatewayInvalid = Gateway "Accepted" false "Invalid" "The GatewayClass is not accepted.";
     GatewayProgrammed = Gateway "Programmed" true "Programmed" "The Gateway is being served.";
     GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
-    GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "No address is free.";
+    GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "There is no address yet.";
     GatewayNotProgrammed = Gateway "Programmed" false "Invalid" "No listener can be served.";
 
     ListenerAccepted = Listener "Accepted" true "Accepted" "The listener is valid.";
@@ -153,6 +158,7 @@ codes! {
     ListenerHostnameConflictUnserved = Listener "Programmed" false "HostnameConflict" "Another listener has this port and hostname.";
     ListenerProtocolConflictUnserved = Listener "Programmed" false "ProtocolConflict" "Another listener uses this port for another protocol.";
     ListenerNotProgrammed = Listener "Programmed" false "Invalid" "The listener cannot be served.";
+    ListenerPending = Listener "Programmed" false "Pending" "The port is not open yet.";
     ListenerResolvedRefs = Listener "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
     ListenerInvalidRouteKinds = Listener "ResolvedRefs" false "InvalidRouteKinds" "A kind of route cannot attach here.";
     ListenerInvalidCertificateRef = Listener "ResolvedRefs" false "InvalidCertificateRef" "A certificate cannot be used.";

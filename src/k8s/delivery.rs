@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::api::{Kind, ObjectId};
 use crate::store::{Batch, Malformed};
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub installed: Option<Arc<Installed>>,
     /// Every kind was listed once, or is known not to be listed: before that, nothing may be compiled.
     pub complete: bool,
+    /// When the first of it happened.
+    pub since: Option<Instant>,
 }
 
 /// The API server's own copy of an object, as far as its status is concerned.
@@ -46,6 +49,8 @@ pub struct Installed {
     pub versions: BTreeMap<Kind, String>,
     /// Kinds that exist but that we may not read or whose watch fails, with a sentence that says what would help.
     pub unreadable: BTreeMap<Kind, String>,
+    /// Whether release and channel are known, or known not to be found out: before that, nothing is to be said of them.
+    pub release_settled: bool,
     /// The release of the Gateway API's CRDs (`gateway.networking.k8s.io/bundle-version`), if they agree on one.
     pub bundle_version: Option<String>,
     /// Their channel (`gateway.networking.k8s.io/channel`).

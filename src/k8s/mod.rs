@@ -8,6 +8,29 @@
 //!
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
+mod backoff;
+mod bodies;
+mod client;
+mod collect;
 mod delivery;
+mod discovery;
+mod events;
+mod failure;
+mod health;
+mod lease;
+mod looks;
+mod patch;
+pub mod permissions;
+mod raw;
+pub mod services;
+mod source;
+mod supervisor;
+mod watch;
 
+pub use client::{Access, AccessError, Connection};
 pub use delivery::{Delivery, Installed, Observed, Refused};
+pub use events::{Event, Recorder};
+pub use failure::Failure;
+pub use lease::{Seat, campaign};
+pub use patch::Statuses;
+pub use source::{Counters, Source, WatchCounts};

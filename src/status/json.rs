@@ -1,5 +1,7 @@
 //! A verdict in the form of an object's `status`, without the times that only the API server's copy has.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 use crate::compile::verdict::{Condition, Verdict};
@@ -13,8 +15,15 @@ pub fn status(verdict: &Verdict) -> Value {
     if !verdict.conditions.is_empty() {
         status.insert("conditions".to_owned(), json!(conditions(&verdict.conditions)));
     }
+    if !verdict.supported_features.is_empty() {
+        let features = verdict.supported_features.iter().map(|name| json!({"name": name}));
+        status.insert("supportedFeatures".to_owned(), features.collect());
+    }
     if !verdict.addresses.is_empty() {
-        let address = |value: &String| json!({"type": "IPAddress", "value": value});
+        let address = |value: &String| {
+            let kind = if value.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+            json!({"type": kind, "value": value})
+        };
         status.insert("addresses".to_owned(), verdict.addresses.iter().map(address).collect());
     }
     if !verdict.listeners.is_empty() {
@@ -60,7 +69,19 @@ fn describe(condition: &Condition, generation: i64) -> Value {
         "type": condition.code.condition(),
         "status": if condition.code.status() { "True" } else { "False" },
         "reason": condition.code.reason(),
-        "message": condition.message(),
+        "message": fitting(condition.message()),
         "observedGeneration": generation,
     })
+}
+
+/// The API refuses longer ones, and with them the whole status.
+const LONGEST_MESSAGE: usize = 32_768;
+
+fn fitting(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        let end = "…";
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - end.len()));
+        message.push_str(end);
+    }
+    message
 }

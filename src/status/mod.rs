@@ -1,15 +1,29 @@
-//! Verdicts joined with what only the running proxy knows: which addresses could be bound.
+//! Verdicts joined with what only others know: which addresses could be bound, and what is installed.
 //!
 //! ```text
-//!   compile ──verdicts──▶ join ──▶ what is said: terminal, /debug/verdicts, the objects' status
-//!   proxy ────binds──────▲
+//!   compile ──verdicts──▶ join ──▶ what is said: terminal, /debug/verdicts
+//!   proxy ────binds──────▲ ▲  └──▶ desk ──due──▶ writer ──merge──▶ the objects' status
+//!   API server ──installed─┘         └─────────▶ teller ─────────▶ events
 //! ```
 
+mod board;
+mod desk;
+mod features;
+mod installed;
 mod json;
+mod merge;
+mod notices;
+mod teller;
+mod writer;
 
 use std::net::SocketAddr;
 
+pub use desk::Desk;
+pub use installed::with_installed;
 pub use json::status as to_json;
+pub use merge::{Merged, merge};
+pub use teller::Teller;
+pub use writer::{Writer, Writes};
 
 use crate::compile::verdict::{Code, Condition, ListenerVerdict, Problem, Verdict};
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
@@ -35,27 +36,20 @@ pub struct Malformed {
 
 impl AnyObject {
     /// Reads a whole object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
-    pub fn parse(kind: Kind, value: Value) -> Result<AnyObject, Malformed> {
-        fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<Arc<T>, Malformed> {
-            serde_path_to_error::deserialize(value)
-                .map(Arc::new)
-                .map_err(|error| Malformed { field: error.path().to_string(), message: error.into_inner().to_string() })
-        }
-        #[derive(serde::Deserialize)]
-        struct MetaOnly {
-            metadata: Meta,
-        }
+    pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, Malformed> {
+        let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
+        let meta: Meta = read("metadata", metadata)?;
         Ok(match kind {
-            Kind::GatewayClass => AnyObject::GatewayClass(read(value)?),
-            Kind::Gateway => AnyObject::Gateway(read(value)?),
-            Kind::HttpRoute => AnyObject::HttpRoute(read(value)?),
-            Kind::BackendTlsPolicy => AnyObject::BackendTlsPolicy(read(value)?),
-            Kind::ReferenceGrant => AnyObject::ReferenceGrant(read(value)?),
-            Kind::Service => AnyObject::Service(read(value)?),
-            Kind::EndpointSlice => AnyObject::EndpointSlice(read(value)?),
-            Kind::Secret => AnyObject::Secret(read(value)?),
-            Kind::ConfigMap => AnyObject::ConfigMap(read(value)?),
-            Kind::Namespace => AnyObject::Namespace(read(value)?),
+            Kind::GatewayClass => AnyObject::GatewayClass(whole(meta, value)?),
+            Kind::Gateway => AnyObject::Gateway(whole(meta, value)?),
+            Kind::HttpRoute => AnyObject::HttpRoute(whole(meta, value)?),
+            Kind::BackendTlsPolicy => AnyObject::BackendTlsPolicy(whole(meta, value)?),
+            Kind::ReferenceGrant => AnyObject::ReferenceGrant(whole(meta, value)?),
+            Kind::Service => AnyObject::Service(whole(meta, value)?),
+            Kind::EndpointSlice => AnyObject::EndpointSlice(whole(meta, value)?),
+            Kind::Secret => AnyObject::Secret(whole(meta, value)?),
+            Kind::ConfigMap => AnyObject::ConfigMap(whole(meta, value)?),
+            Kind::Namespace => AnyObject::Namespace(whole(meta, value)?),
             Kind::ListenerSet
             | Kind::GrpcRoute
             | Kind::TlsRoute
@@ -64,10 +58,7 @@ impl AnyObject {
             | Kind::XBackend
             | Kind::XBackendTrafficPolicy
             | Kind::XMesh
-            | Kind::XTelemetryPolicy => {
-                let object: Arc<MetaOnly> = read(value)?;
-                AnyObject::Unserved(kind, Arc::new(object.metadata.clone()))
-            }
+            | Kind::XTelemetryPolicy => AnyObject::Unserved(kind, Arc::new(meta)),
         })
     }
 
@@ -124,4 +115,20 @@ impl AnyObject {
         };
         meta.generation = generation;
     }
+}
+
+fn whole<T: DeserializeOwned>(meta: Meta, body: Value) -> Result<Arc<Object<T>>, Malformed> {
+    Ok(Arc::new(Object { meta, body: read("", body)? }))
+}
+
+/// Reads a part of an object, which is at this path in it.
+fn read<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, Malformed> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = match (at, error.path().to_string()) {
+            (at, path) if path == "." => at.to_owned(),
+            ("", path) => path,
+            (at, path) => format!("{at}.{path}"),
+        };
+        Malformed { field, message: error.into_inner().to_string() }
+    })
 }

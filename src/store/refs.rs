@@ -45,6 +45,15 @@ impl Refs {
         self.reverse.get(&mention).into_iter().flatten()
     }
 
+    /// The objects of a kind that anything mentions, whether they exist or not.
+    pub fn mentioned(&self, kind: Kind) -> impl Iterator<Item = &ObjectId> {
+        let first = Mention::Object(ObjectId::new(kind, ObjectKey::cluster("")));
+        self.reverse.range(first..).map_while(move |(mention, _)| match mention {
+            Mention::Object(id) if id.kind == kind => Some(id),
+            Mention::Object(_) | Mention::GrantsIn(_) => None,
+        })
+    }
+
     pub(super) fn insert(&mut self, id: &ObjectId, mentions: Vec<Mention>) {
         self.remove(id);
         for mention in &mentions {
@@ -189,6 +198,11 @@ mod tests {
         assert_eq!(dependents(&refs, Kind::ReferenceGrant, "a", "any"), [""; 0]);
         assert_eq!(dependents(&refs, Kind::Gateway, "a", "gateway"), ["far", "near"]);
         assert_eq!(dependents(&refs, Kind::Namespace, "", "a"), ["far", "near"]);
+
+        let mentioned = |refs: &Refs, kind| refs.mentioned(kind).map(ObjectId::to_string).collect::<Vec<_>>();
+        assert_eq!(mentioned(&refs, Kind::Service), ["Service a/web", "Service b/web"]);
+        assert_eq!(mentioned(&refs, Kind::Namespace), ["Namespace a"]);
+        assert_eq!(mentioned(&refs, Kind::Secret), [""; 0]);
 
         let moved = route("near", "api", None);
         refs.insert(&moved.id(), mentions(&moved));

@@ -9,15 +9,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portico::api::core::ServiceType;
 use portico::api::names::GATEWAY_CONTROLLER;
-use portico::api::{Kind, ObjectId};
-use portico::compile::addresses::{Addresses, Pool};
-use portico::compile::verdict::{Code, Condition, Verdict};
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
+use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{Compiler, Inputs, addressed};
+use portico::k8s::Installed;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Scheme};
+use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
 use serde::Deserialize;
@@ -27,10 +30,28 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rules: Vec<String>,
     newer: bool,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
+    installed: Option<Installed>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
+}
+
+/// What a cluster remembers of a Gateway.
+#[derive(Debug, Deserialize)]
+struct Remembered {
+    namespace: String,
+    name: String,
+    service: Option<Service>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    name: String,
+    ports: BTreeMap<u16, u16>,
+    #[serde(default)]
+    addresses: Vec<String>,
 }
 
 /// A request to ask the snapshot about; nothing is sent.
@@ -73,18 +94,25 @@ impl Case {
             documents.extend(serde_saphyr::from_multiple::<Value>(include_str!("base.yaml")).unwrap());
         }
         let mut requests = Vec::new();
+        let mut remembered: Vec<Remembered> = Vec::new();
         documents.retain(|document| {
             if document["kind"] == "Requests" {
                 requests = serde_json::from_value(document["requests"].clone()).unwrap();
+            } else if document["kind"] == "Memory" {
+                remembered = serde_json::from_value(document["gateways"].clone()).unwrap();
             }
-            document["kind"] != "Requests"
+            document["kind"] != "Requests" && document["kind"] != "Memory"
         });
         let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
         let host: IpAddr = "192.0.2.10".parse().unwrap();
+        let pool = if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) };
+        let services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
             newer: !header("Newer").is_empty(),
-            pool: if pool.is_empty() { Pool::loopback(vec![host]) } else { Pool::explicit(pool, vec![host]) },
+            provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
+            memory: memory(remembered),
+            installed: installed(&header("Installed")),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -98,14 +126,14 @@ impl Case {
 
     /// All objects at once.
     pub(crate) fn outcome(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         world.describe(&self.requests)
     }
 
     /// One object after the other, the last one first.
     pub(crate) fn outcome_bit_by_bit(&self) -> String {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         // Addresses go to who comes first, so that order is kept for Gateways.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
@@ -118,14 +146,18 @@ impl Case {
 
     /// Every condition this case shows.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = World::new(self.pool.clone());
+        let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
             verdict.conditions.iter().chain(listeners).chain(parents).map(|condition| condition.code).collect()
         };
-        world.compiler.verdicts().values().flat_map(conditions).collect()
+        world.verdicts().values().flat_map(conditions).collect()
+    }
+
+    fn world(&self) -> World {
+        World { installed: self.installed.clone(), ..World::new(self.provider.clone(), self.memory.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -158,12 +190,14 @@ pub(crate) struct World {
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: Addresses,
-    pool: Pool,
+    provider: Provider,
+    memory: Memory,
     controllers: Vec<String>,
+    installed: Option<Installed>,
 }
 
 impl World {
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(crate) fn new(provider: Provider, memory: Memory) -> Self {
         World {
             store: Store::default(),
             compiler: Compiler::default(),
@@ -171,8 +205,10 @@ impl World {
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: Addresses::default(),
-            pool,
+            provider,
+            memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
+            installed: None,
         }
     }
 
@@ -184,7 +220,8 @@ impl World {
 
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
-        let mut fresh = World::new(self.pool.clone());
+        let mut fresh = World::new(self.provider.clone(), self.memory.clone());
+        fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
         let everything = fresh.store.everything();
@@ -193,7 +230,7 @@ impl World {
     }
 
     fn compile(&mut self, mut changes: Changes) -> usize {
-        if self.addresses.assign(&self.pool, addressed(&self.store, &self.controllers)) {
+        if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
@@ -206,6 +243,18 @@ impl World {
         compiled.routers_built
     }
 
+    /// Those of the compiler, joined with what is installed as far as the case says so.
+    fn verdicts(&self) -> Verdicts {
+        let mut verdicts = self.compiler.verdicts().clone();
+        for (id, verdict) in &mut verdicts {
+            let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
+            if let Some(joined) = installed.and_then(|installed| status::with_installed(verdict, installed)) {
+                *verdict = Arc::new(joined);
+            }
+        }
+        verdicts
+    }
+
     /// Everything that came of it, without the answers.
     pub(crate) fn describe_state(&self) -> String {
         self.describe(&[])
@@ -214,7 +263,6 @@ impl World {
     fn describe(&self, requests: &[Request]) -> String {
         let mut document = serde_json::Map::new();
         let verdicts: serde_json::Map<_, _> = self
-            .compiler
             .verdicts()
             .iter()
             .filter_map(|(id, verdict)| Some((id.to_string(), describe_verdict(verdict)?)))
@@ -239,6 +287,18 @@ impl World {
     }
 }
 
+fn memory(remembered: Vec<Remembered>) -> Memory {
+    let mut memory = Memory { interfaces: vec!["0.0.0.0".parse().unwrap()], ..Memory::default() };
+    for Remembered { namespace, name, service } in remembered {
+        let key = ObjectKey::new(&namespace, &name);
+        memory.written.insert(key.clone(), Vec::new());
+        if let Some(Service { name, ports, addresses }) = service {
+            memory.fronts.insert(key, Front { name, ports, addresses, problem: None });
+        }
+    }
+    memory
+}
+
 fn objects_of(store: &Store) -> Vec<AnyObject> {
     fn all<T>(
         table: &portico::store::Table<T>,
@@ -259,6 +319,13 @@ fn objects_of(store: &Store) -> Vec<AnyObject> {
         .collect()
 }
 
+/// Release and channel of the CRDs, `v1.7.0, standard`.
+fn installed(words: &[String]) -> Option<Installed> {
+    let [release, channel] = words else { return None };
+    let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
+    Some(Installed { release_settled: true, bundle_version, channel, ..Installed::default() })
+}
+
 /// None for an object of which there is nothing to say.
 fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     let condition = |condition: &Condition| {
@@ -273,6 +340,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     }
     if !verdict.addresses.is_empty() {
         described.insert("addresses".to_owned(), json!(verdict.addresses));
+    }
+    if !verdict.supported_features.is_empty() {
+        described.insert("supportedFeatures".to_owned(), json!(verdict.supported_features));
     }
     for listener in &verdict.listeners {
         let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind.as_str()).collect();

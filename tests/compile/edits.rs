@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::addresses::Pool;
+use portico::compile::addresses::{Memory, Pool, Provider};
 use portico::snapshot::router::HostRouter;
 use portico::store::{AnyObject, Batch};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
     let mut edits_of_routes = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world = World::new(Pool::loopback(vec![]));
+        let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
         world.apply(Batch { upserts: beginning(), removes: vec![] });
         for step in 0..EDITS {
             let batch = edit(&mut random);
@@ -96,7 +96,7 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
         "metadata": {"namespace": "a", "name": "r"},
         "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
     });
-    let mut world = World::new(Pool::loopback(Vec::new()));
+    let mut world = World::new(Provider::Pool(Pool::loopback(Vec::new())), Memory::default());
     let upserts = vec![
         parse(Kind::GatewayClass, class),
         parse(Kind::Gateway, gateway),

@@ -132,7 +132,8 @@ fn is_code_line(file: &File, line: usize) -> bool {
 pub(crate) fn targets(makefile: &File) -> Vec<&str> {
     let rules = makefile.lines().filter_map(|(_, line)| line.split_once(':'));
     let is_target = |name: &&str| {
-        name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
     rules.filter(|(_, rest)| !rest.starts_with('=')).map(|(name, _)| name).filter(is_target).collect()
 }
@@ -177,7 +178,8 @@ mod tests {
     use super::*;
     use crate::tree::{Places, expect};
 
-    const MAKEFILE: &str = "VAR := x\nSHELL ?= y\n.PHONY: run\nrun: setup ## Run\n\t@cargo build\ntest-all: ## Test\n";
+    const MAKEFILE: &str =
+        "VAR := x\nSHELL ?= y\n.PHONY: run\nrun: setup ## Run\n\t@cargo build\ntest-all: ## Test\ne2e-up: ## Start\n";
     const LISTS: &str = "# A\n## Follow a request\n1. [a](src/a.rs)\n\n## Follow a change\n1. [a](src/a.rs)\n";
 
     fn with(path: &str, text: &str) -> Vec<File> {
@@ -255,6 +257,6 @@ mod tests {
 
     #[test]
     fn targets_are_rules_and_not_variables() {
-        assert_eq!(targets(&File::new("Makefile", MAKEFILE)), ["run", "test-all"]);
+        assert_eq!(targets(&File::new("Makefile", MAKEFILE)), ["run", "test-all", "e2e-up"]);
     }
 }

@@ -10,4 +10,4 @@ pub use config_map::ConfigMap;
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 pub use namespace::Namespace;
 pub use secret::{Secret, SecretBytes, SecretText};
-pub use service::{IntOrString, Service, ServicePort, ServiceSpec};
+pub use service::{IntOrString, Service, ServicePort, ServiceSpec, ServiceType};

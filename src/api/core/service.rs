@@ -40,6 +40,25 @@ pub struct ServicePort {
     pub app_protocol: Option<String>,
 }
 
+/// The types of Service that have endpoints of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    LoadBalancer,
+    NodePort,
+    ClusterIp,
+}
+
+impl ServiceType {
+    /// As `spec.type` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ServiceType::LoadBalancer => "LoadBalancer",
+            ServiceType::NodePort => "NodePort",
+            ServiceType::ClusterIp => "ClusterIP",
+        }
+    }
+}
+
 /// A port by number, or by the name a container gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]

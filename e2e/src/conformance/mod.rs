@@ -1,0 +1,149 @@
+//! The Gateway API's conformance suite, unmodified, against a cluster: which tests run follows from the features that
+//! the GatewayClass claims in its status.
+
+mod report;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+pub use self::report::Report;
+use crate::netns::Netns;
+use crate::programs;
+use crate::progress::say;
+
+/// A run takes minutes; this long only if it hangs.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    pub gateway_class: String,
+    /// One test instead of all. What the GatewayClass claims does not count then, only `features`.
+    pub only: Option<String>,
+    /// Features to test instead of those that the GatewayClass claims.
+    pub features: Vec<String>,
+    /// An address that a Gateway can ask for and get, and one that it cannot get.
+    pub addresses: [IpAddr; 2],
+    /// The version of Portico, for the report.
+    pub version: String,
+    /// The folder for the report and the log, which are called after `name`.
+    pub folder: PathBuf,
+    pub name: String,
+}
+
+/// How it went. The suite's own verdict is what counts; the report says how it came about.
+#[derive(Debug)]
+pub struct Outcome {
+    pub passed: bool,
+    /// None if the suite ended before it could write one.
+    pub report: Option<Report>,
+    /// What the suite said.
+    pub log: PathBuf,
+}
+
+/// Where reports go: target/conformance of the checkout.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("conformance")
+}
+
+/// Runs the suite in the cluster's network, with the rights of the kubeconfig. Says each test as it ends.
+pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Outcome> {
+    // Takes minutes the first time, in which other tasks go on.
+    let program = tokio::task::spawn_blocking(programs::conformance_suite).await.context("building the suite")??;
+    fs::create_dir_all(&suite.folder).with_context(|| format!("cannot make {}", suite.folder.display()))?;
+    let report_path = suite.folder.join(format!("{}-report.yaml", suite.name));
+    let log_path = suite.folder.join(format!("{}.log", suite.name));
+    // That of the last run would pass for ours.
+    match fs::remove_file(&report_path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", report_path.display()));
+        }
+        _ => {}
+    }
+    let mut log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let errors = log.try_clone().with_context(|| format!("cannot write {}", log_path.display()))?;
+
+    let mut command = netns.command(program);
+    command.args(suite.flags()).arg(format!("--report-output={}", report_path.display()));
+    command.env("KUBECONFIG", kubeconfig).current_dir(&suite.folder);
+    let mut command = Command::from(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
+    let mut child = command.spawn().context("cannot start the conformance suite")?;
+    let output = child.stdout.take().context("its output is a pipe")?;
+    let whole = async {
+        let mut lines = BufReader::new(output).lines();
+        while let Some(line) = lines.next_line().await.context("the suite's output")? {
+            writeln!(log, "{line}").with_context(|| format!("cannot write {}", log_path.display()))?;
+            if let Some(result) = result_of_test(&line) {
+                say(format_args!("  {result}"));
+            }
+        }
+        child.wait().await.context("cannot wait for the suite")
+    };
+    let Ok(status) = timeout(PATIENCE, whole).await else {
+        bail!("the suite has not ended after {} minutes; see {}", PATIENCE.as_secs() / 60, log_path.display());
+    };
+    let passed = status?.success();
+    let report = if report_path.exists() { Some(Report::read(&report_path)?) } else { None };
+    Ok(Outcome { passed, report, log: log_path })
+}
+
+impl Suite {
+    fn flags(&self) -> Vec<String> {
+        let [usable, unusable] = self.addresses;
+        let mut flags = vec![
+            "-test.v".to_owned(),
+            // Ours comes first and says more.
+            "-test.timeout=0".to_owned(),
+            format!("--gateway-class={}", self.gateway_class),
+            "--conformance-profiles=GATEWAY-HTTP".to_owned(),
+            format!("--usable-address={usable}"),
+            format!("--unusable-address={unusable}"),
+            "--organization=portico".to_owned(),
+            "--project=portico".to_owned(),
+            "--url=https://portico.dev".to_owned(),
+            format!("--version={}", self.version),
+            "--contact=https://portico.dev".to_owned(),
+        ];
+        flags.extend(self.only.as_ref().map(|test| format!("--run-test={test}")));
+        if !self.features.is_empty() {
+            flags.push(format!("--supported-features={}", self.features.join(",")));
+        }
+        flags
+    }
+}
+
+/// `PASS: HTTPRouteSimpleSameNamespace (0.31s)`, of lines that say how a whole test of the suite went.
+fn result_of_test(line: &str) -> Option<String> {
+    let (result, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": TestConformance/")?;
+    let name = rest.split_once(' ')?.0;
+    (!name.contains('/')).then(|| format!("{result}: {rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_tests_are_said_and_their_parts_are_not() {
+        for (line, expected) in [
+            ("    --- PASS: TestConformance/HTTPRouteCORS (0.31s)", Some("PASS: HTTPRouteCORS (0.31s)")),
+            ("    --- FAIL: TestConformance/HTTPRouteCORS (30.00s)", Some("FAIL: HTTPRouteCORS (30.00s)")),
+            ("        --- PASS: TestConformance/HTTPRouteCORS/1_request (0.31s)", None),
+            ("--- FAIL: TestConformance (0.31s)", None),
+            ("=== RUN   TestConformance/HTTPRouteCORS", None),
+            ("    http.go:1: --- PASS", None),
+        ] {
+            assert_eq!(result_of_test(line).as_deref(), expected, "{line}");
+        }
+    }
+}

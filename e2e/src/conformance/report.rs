@@ -1,0 +1,146 @@
+//! The report that the suite writes, as a table.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// What we read of a report; the file has more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    #[serde(rename = "gatewayAPIChannel")]
+    pub channel: String,
+    #[serde(rename = "gatewayAPIVersion")]
+    pub version: String,
+    pub profiles: Vec<Profile>,
+}
+
+/// The results of one profile.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Profile {
+    pub name: String,
+    pub core: Tests,
+    /// None if no extended feature was tested.
+    pub extended: Option<Tests>,
+}
+
+/// The results of a profile's core tests, or of its extended ones.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tests {
+    /// `success`, `failure` or, with skipped tests, `partial`.
+    pub result: String,
+    pub statistics: Statistics,
+    #[serde(default)]
+    pub failed_tests: Vec<String>,
+    #[serde(default)]
+    pub skipped_tests: Vec<String>,
+    #[serde(default)]
+    pub supported_features: Vec<String>,
+    #[serde(default)]
+    pub unsupported_features: Vec<String>,
+}
+
+/// Numbers of tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Statistics {
+    pub passed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+}
+
+impl Report {
+    pub fn read(path: &Path) -> Result<Report> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is not a report as we know them", path.display()))
+    }
+
+    /// Whether every test of every profile passed, and none was skipped.
+    pub fn is_complete(&self) -> bool {
+        let clean =
+            |tests: &Tests| tests.result == "success" && tests.statistics.failed == 0 && tests.statistics.skipped == 0;
+        !self.profiles.is_empty()
+            && self.profiles.iter().all(|profile| clean(&profile.core) && profile.extended.as_ref().is_none_or(clean))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "Gateway API {}, {} channel", self.version, self.channel)?;
+        let columns = ["profile", "tests", "passed", "failed", "skipped", "features"];
+        let [profile, tests, passed, failed, skipped, features] = columns;
+        writeln!(formatter, "{profile:<16} {tests:<9} {passed:>7} {failed:>7} {skipped:>8} {features:>9}")?;
+        let rows = self.profiles.iter().flat_map(|profile| {
+            let extended = profile.extended.as_ref().map(|tests| (profile, "extended", tests));
+            [(profile, "core", &profile.core)].into_iter().chain(extended)
+        });
+        for (profile, kind, tests) in rows {
+            let Statistics { passed, failed, skipped } = tests.statistics;
+            let name = &profile.name;
+            let features = tests.supported_features.len();
+            writeln!(formatter, "{name:<16} {kind:<9} {passed:>7} {failed:>7} {skipped:>8} {features:>9}")?;
+            for (what, names) in [("failed", &tests.failed_tests), ("skipped", &tests.skipped_tests)] {
+                for name in names {
+                    writeln!(formatter, "  {what}: {name}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+date: \"2026-11-20T00:00:00Z\"
+gatewayAPIChannel: experimental
+gatewayAPIVersion: v1.7.0
+implementation: {organization: portico, project: portico, url: https://portico.dev, version: v0, contact: [x]}
+kind: ConformanceReport
+mode: default
+profiles:
+- core:
+    result: success
+    statistics: {Failed: 0, Passed: 40, Skipped: 0}
+  extended:
+    failedTests: [HTTPRouteCORS]
+    result: failure
+    statistics: {Failed: 1, Passed: 32, Skipped: 0}
+    supportedFeatures: [GatewayPort8080, HTTPRouteCORS]
+    unsupportedFeatures: [ListenerSet]
+  name: GATEWAY-HTTP
+  summary: Core tests succeeded. Extended tests failed.
+";
+
+    #[test]
+    fn a_report_becomes_a_table_that_names_what_failed() {
+        let report: Report = serde_saphyr::from_str(REPORT).unwrap();
+        let expected = "\
+Gateway API v1.7.0, experimental channel
+profile          tests      passed  failed  skipped  features
+GATEWAY-HTTP     core           40       0        0         0
+GATEWAY-HTTP     extended       32       1        0         2
+  failed: HTTPRouteCORS
+";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn complete_is_a_report_without_failed_or_skipped_tests() {
+        let report: Report = serde_saphyr::from_str(REPORT).unwrap();
+        assert!(!report.is_complete());
+        let mut good = report.clone();
+        good.profiles[0].extended = None;
+        assert!(good.is_complete());
+        good.profiles[0].core.statistics.skipped = 1;
+        assert!(!good.is_complete());
+        assert!(!Report { profiles: Vec::new(), ..report }.is_complete());
+    }
+}

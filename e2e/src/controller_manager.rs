@@ -1,0 +1,60 @@
+//! The controllers that the tests need, of those that every cluster runs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use kube::{Api, Client};
+
+use crate::apiserver;
+use crate::pki::{Credentials, write_kubeconfig};
+use crate::process::Process;
+use crate::site::Site;
+
+/// Deployments become Pods, Pods become endpoints, what is deleted goes with all it owns; Helm's charts add the last three.
+const CONTROLLERS: &[&str] = &[
+    "deployment-controller",
+    "replicaset-controller",
+    "endpointslice-controller",
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+    "root-ca-certificate-publisher-controller",
+    "namespace-controller",
+    "garbage-collector-controller",
+    "pod-garbage-collector-controller",
+    "horizontal-pod-autoscaler-controller",
+    "disruption-controller",
+    "job-controller",
+];
+
+/// Starts it and waits until Pods can be made: until the default ServiceAccount and the cluster's authority are there.
+pub async fn start(site: &Site, client: &Client) -> Result<Process> {
+    let kubeconfig = site.folder.join("controller-manager.kubeconfig");
+    let pki = &site.pki;
+    write_kubeconfig(
+        &kubeconfig,
+        &apiserver::url(),
+        &pki.authority,
+        Credentials::Certificate(&pki.controller_manager),
+    )?;
+    let mut command = site.netns.command(site.programs.kube_controller_manager());
+    command.args(["--bind-address", "127.0.0.1", "--leader-elect=false"]);
+    // Each controller has the rights of its own role, as in a real cluster.
+    command.arg("--use-service-account-credentials");
+    command.arg(format!("--controllers={}", CONTROLLERS.join(",")));
+    command.arg("--kubeconfig").arg(&kubeconfig);
+    command.arg("--root-ca-file").arg(&pki.authority);
+    command.arg("--service-account-private-key-file").arg(&pki.service_account_key);
+    let name = "kube-controller-manager";
+    let mut process = Process::start(&site.state, name, &site.log(name), command)?;
+    process.until_ready(Duration::from_secs(120), async || pods_can_be_made(client).await).await?;
+    Ok(process)
+}
+
+async fn pods_can_be_made(client: &Client) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    accounts.get("default").await.context("ServiceAccount default/default")?;
+    let authorities: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    authorities.get("kube-root-ca.crt").await.context("ConfigMap default/kube-root-ca.crt")?;
+    Ok(())
+}

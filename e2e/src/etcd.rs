@@ -1,0 +1,39 @@
+//! The API server's database, on loopback, without waiting for the disk: it does not outlive a crash of the machine.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::Process;
+use crate::site::Site;
+
+/// Where the API server finds it.
+pub const URL: &str = "http://127.0.0.1:2379";
+const CLIENTS: &str = "127.0.0.1:2379";
+const PEERS: &str = "http://127.0.0.1:2380";
+
+/// Starts it and waits until it answers.
+pub async fn start(site: &Site) -> Result<Process> {
+    let mut command = site.netns.command(site.programs.etcd());
+    command.args(["--name", "e2e", "--unsafe-no-fsync", "--log-level", "warn"]);
+    command.arg("--data-dir").arg(site.folder.join("etcd"));
+    command.args(["--listen-client-urls", URL, "--advertise-client-urls", URL]);
+    command.args(["--listen-peer-urls", PEERS, "--initial-advertise-peer-urls", PEERS]);
+    command.args(["--initial-cluster", &format!("e2e={PEERS}")]);
+    let mut process = Process::start(&site.state, "etcd", &site.log("etcd"), command)?;
+    process.until_ready(Duration::from_secs(120), answers).await?;
+    Ok(process)
+}
+
+async fn answers() -> Result<()> {
+    let mut stream = TcpStream::connect(CLIENTS).await.context("it does not listen")?;
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer).await?;
+    match answer.split_whitespace().nth(1) {
+        Some("200") => Ok(()),
+        _ => bail!("it answers {:?}", answer.lines().next().unwrap_or_default()),
+    }
+}

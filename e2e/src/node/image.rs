@@ -1,0 +1,136 @@
+//! Images are folders and programs on this machine: which, and how a Pod's root is filled from them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Where the programs of the images are.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    /// The echo server of the conformance suite, for each of its tags.
+    pub(crate) echo_basic: PathBuf,
+    /// What `make image-root` builds, for each tag too, so that manifests can be tried as they are.
+    pub(crate) portico: PathBuf,
+}
+
+/// An image, as a Pod names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    content: Content,
+    pub(crate) entrypoint: &'static str,
+    /// Who its program runs as, if the Pod does not say.
+    pub(crate) user: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    /// One static program, to be put where the entry point is.
+    Program(PathBuf),
+    Folder(PathBuf),
+}
+
+/// The number that images without a distribution use for "nonroot".
+const NOBODY: u32 = 65532;
+
+impl Images {
+    /// The image of this name, or why there is none.
+    pub(crate) fn find(&self, name: &str) -> Result<Image, String> {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        match last.split([':', '@']).next() {
+            Some("echo-basic") => {
+                let content = Content::Program(self.echo_basic.clone());
+                Ok(Image { content, entrypoint: "/echo-basic", user: NOBODY })
+            }
+            Some("portico") => self.portico(),
+            _ => Err(format!("there is no image `{name}` on this node: it has echo-basic and portico, with any tag")),
+        }
+    }
+
+    fn portico(&self) -> Result<Image, String> {
+        let entrypoint = "/usr/bin/portico";
+        if !self.portico.join(&entrypoint[1..]).exists() {
+            return Err(format!("{} is not built yet; run `make image-root`", self.portico.display()));
+        }
+        Ok(Image { content: Content::Folder(self.portico.clone()), entrypoint, user: NOBODY })
+    }
+}
+
+impl Image {
+    /// Puts the image's files into the root of a Pod.
+    pub(crate) fn fill(&self, root: &Path) -> Result<()> {
+        match &self.content {
+            Content::Program(program) => share(program, &root.join(&self.entrypoint[1..])),
+            Content::Folder(folder) => fill(folder, root),
+        }
+    }
+}
+
+fn fill(from: &Path, to: &Path) -> Result<()> {
+    let cannot = || format!("cannot copy {} to {}", from.display(), to.display());
+    for entry in fs::read_dir(from).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        let (kind, target) = (entry.file_type().with_context(cannot)?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            fs::create_dir_all(&target).with_context(cannot)?;
+            let mode = entry.metadata().with_context(cannot)?.permissions().mode();
+            fs::set_permissions(&target, Permissions::from_mode(mode)).with_context(cannot)?;
+            fill(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path()).with_context(cannot)?, &target).with_context(cannot)?;
+        } else {
+            share(&entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Links a file, or copies it where the file systems differ: programs are large and Pods are many.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    let linked = fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop));
+    linked.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tag_of_the_echo_server_is_the_one_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = Images { echo_basic: PathBuf::from("/cache/echo"), portico: folder.path().to_owned() };
+        for name in [
+            "gcr.io/k8s-staging-gateway-api/echo-basic:v20231214-v1.0.0-140-gf544a46e",
+            "registry.example/gateway-api/conformance/echo-basic:v0.1.0",
+            "echo-basic",
+            "a/echo-basic@sha256:0123",
+        ] {
+            assert_eq!(images.find(name).unwrap().content, Content::Program(PathBuf::from("/cache/echo")), "{name}");
+        }
+        for (name, said) in [
+            ("echo-basic/nginx:1", "there is no image `echo-basic/nginx:1`"),
+            ("echo-advanced:v1", "there is no image"),
+            ("portico:e2e", "run `make image-root`"),
+            ("registry.example/portico:0.1.0", "run `make image-root`"),
+        ] {
+            let refusal = images.find(name).unwrap_err();
+            assert!(refusal.contains(said), "{name}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_root_has_the_files_and_modes_of_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, root) = (folder.path().join("image"), folder.path().join("root"));
+        fs::create_dir_all(image.join("usr/bin")).unwrap();
+        fs::create_dir_all(image.join("tmp")).unwrap();
+        fs::set_permissions(image.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
+        fs::write(image.join("usr/bin/portico"), "program").unwrap();
+        fs::create_dir(&root).unwrap();
+        let images = Images { echo_basic: PathBuf::new(), portico: image };
+        images.find("portico:e2e").unwrap().fill(&root).unwrap();
+        assert_eq!(fs::read_to_string(root.join("usr/bin/portico")).unwrap(), "program");
+        assert_eq!(fs::metadata(root.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
+    }
+}

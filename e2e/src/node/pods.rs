@@ -1,0 +1,117 @@
+//! All Pods of the cluster: each is bound to this node, and each has a task that is its life.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
+use kube::Api;
+use kube::api::PostParams;
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::life::live;
+use super::watching::events;
+use super::{Host, NODE};
+use crate::progress::say;
+
+/// Follows the API server until it is given up. Dropping it ends all Pods.
+pub(crate) async fn run(host: Arc<Host>) {
+    let mut pods = Pods { host, lives: BTreeMap::new(), tasks: JoinSet::new(), listed: None };
+    let mut events = events(Api::<Pod>::all(pods.host.client.clone()));
+    loop {
+        tokio::select! {
+            Some(event) = events.next() => pods.handle(event),
+            Some(ended) = pods.tasks.join_next() => {
+                if let Err(error) = ended {
+                    say(format_args!("A task of a Pod ended in disorder: {error}"));
+                }
+            }
+        }
+    }
+}
+
+struct Pods {
+    host: Arc<Host>,
+    /// By uid, because a name can be used again before the last Pod that had it has ended.
+    lives: BTreeMap<String, watch::Sender<Arc<Pod>>>,
+    tasks: JoinSet<()>,
+    /// What a list has named so far, while one comes in.
+    listed: Option<BTreeSet<String>>,
+}
+
+impl Pods {
+    fn handle(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listed = Some(BTreeSet::new()),
+            Event::InitApply(pod) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.extend(pod.metadata.uid.clone());
+                }
+                self.apply(pod);
+            }
+            Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                self.lives.retain(|uid, _| listed.contains(uid));
+            }
+            Event::Apply(pod) => self.apply(pod),
+            Event::Delete(pod) => {
+                self.lives.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    fn apply(&mut self, pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        if let Some(life) = self.lives.get(&uid) {
+            // It fails for one that has ended, which needs no news.
+            drop(life.send(Arc::new(pod)));
+            return;
+        }
+        let spec = pod.spec.as_ref();
+        match spec.and_then(|spec| spec.node_name.as_deref()) {
+            Some(NODE) => {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                let over = matches!(phase, Some("Succeeded" | "Failed"));
+                if over && pod.metadata.deletion_timestamp.is_none() {
+                    return;
+                }
+                let (sender, receiver) = watch::channel(Arc::new(pod));
+                self.lives.insert(uid, sender);
+                self.tasks.spawn(live(self.host.clone(), receiver));
+            }
+            Some(_) => {}
+            None => {
+                let waits = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+                if !waits && pod.metadata.deletion_timestamp.is_none() {
+                    self.tasks.spawn(bind(self.host.clone(), pod));
+                }
+            }
+        }
+    }
+}
+
+/// Does the scheduler's work, for one node that suits everybody.
+async fn bind(host: Arc<Host>, pod: Pod) {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
+    let target =
+        ObjectReference { kind: Some("Node".to_owned()), name: Some(NODE.to_owned()), ..ObjectReference::default() };
+    let metadata = ObjectMeta { name: Some(name.clone()), uid: pod.metadata.uid.clone(), ..ObjectMeta::default() };
+    let binding = Binding { metadata, target };
+    loop {
+        let bound: Result<Status, kube::Error> =
+            api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
+        match bound {
+            Ok(_) => return,
+            // Bound already, or gone.
+            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => return,
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Probes: what a Pod wants to be asked, how often, and what the answers mean.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe as Declared};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// The three probes of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probes {
+    pub(crate) startup: Option<Probe>,
+    pub(crate) readiness: Option<Probe>,
+    pub(crate) liveness: Option<Probe>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Probe {
+    question: Question,
+    delay: Duration,
+    period: Duration,
+    timeout: Duration,
+    successes: u32,
+    failures: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Question {
+    Http {
+        port: u16,
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    /// Whether a connection can be made.
+    Tcp {
+        port: u16,
+    },
+}
+
+impl Probes {
+    /// The error names the field that cannot be followed.
+    pub(crate) fn of(container: &Container) -> Result<Probes, String> {
+        let read = |field: &str, probe: &Option<Declared>| match probe {
+            Some(probe) => {
+                let probe = Probe::of(container, probe);
+                probe.map(Some).map_err(|error| format!("spec.containers[0].{field}: {error}"))
+            }
+            None => Ok(None),
+        };
+        Ok(Probes {
+            startup: read("startupProbe", &container.startup_probe)?,
+            readiness: read("readinessProbe", &container.readiness_probe)?,
+            liveness: read("livenessProbe", &container.liveness_probe)?,
+        })
+    }
+}
+
+impl Probe {
+    fn of(container: &Container, declared: &Declared) -> Result<Probe, String> {
+        let question = match (&declared.http_get, &declared.tcp_socket) {
+            (Some(get), None) => http(container, get)?,
+            (None, Some(socket)) => Question::Tcp { port: port(container, &socket.port)? },
+            _ => return Err("this node can only ask with `httpGet` and `tcpSocket`".to_owned()),
+        };
+        let seconds = |field: Option<i32>, default: u64| {
+            Duration::from_secs(field.and_then(|field| u64::try_from(field).ok()).unwrap_or(default))
+        };
+        let times =
+            |field: Option<i32>, default: u32| field.and_then(|field| u32::try_from(field).ok()).unwrap_or(default);
+        Ok(Probe {
+            question,
+            delay: seconds(declared.initial_delay_seconds, 0),
+            period: seconds(declared.period_seconds, 10).max(Duration::from_secs(1)),
+            timeout: seconds(declared.timeout_seconds, 1).max(Duration::from_secs(1)),
+            successes: times(declared.success_threshold, 1).max(1),
+            failures: times(declared.failure_threshold, 3).max(1),
+        })
+    }
+
+    /// Asks again and again, and tells each time that the answer turns. It is taken to be `first` in the beginning.
+    /// Ends with the reason when `tell` says that it has heard enough.
+    pub(crate) async fn ask(&self, address: Ipv4Addr, first: bool, mut tell: impl FnMut(Result<(), String>) -> Told) {
+        sleep(self.delay).await;
+        let (mut good, mut successes, mut failures) = (first, 0, 0);
+        loop {
+            let answer = match timeout(self.timeout, self.question.ask(address)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs())),
+            };
+            (successes, failures) = if answer.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
+            let turned = if good { failures >= self.failures } else { successes >= self.successes };
+            if turned {
+                good = !good;
+                if tell(answer) == Told::Enough {
+                    return;
+                }
+            } else if !good && failures >= self.failures && tell(answer) == Told::Enough {
+                return;
+            }
+            sleep(self.period).await;
+        }
+    }
+}
+
+/// Whether a probe goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    GoOn,
+    Enough,
+}
+
+impl Question {
+    async fn ask(&self, address: Ipv4Addr) -> Result<(), String> {
+        let (Question::Http { port, .. } | Question::Tcp { port }) = self;
+        let address = SocketAddr::new(IpAddr::V4(address), *port);
+        let mut stream =
+            TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))?;
+        let Question::Http { path, headers, .. } = self else { return Ok(()) };
+        let mut request = format!("GET {path} HTTP/1.1\r\nUser-Agent: kube-probe/1.37\r\nAccept: */*\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request.push_str(&format!("Host: {address}\r\n"));
+        }
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|error| format!("asking {address}: {error}"))?;
+        let status = status(&mut stream).await.map_err(|error| format!("reading from {address}: {error}"))?;
+        if (200..400).contains(&status) { Ok(()) } else { Err(format!("http://{address}{path} answers {status}")) }
+    }
+}
+
+/// Reads no more than the number in the first line of an answer.
+async fn status(stream: &mut TcpStream) -> Result<u16, String> {
+    let mut start = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut start).await.map_err(|error| error.to_string())?;
+    let number = start.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(&rest[2..]).ok()?.parse().ok());
+    number.ok_or_else(|| format!("`{}` is not HTTP", String::from_utf8_lossy(&start)))
+}
+
+fn http(container: &Container, get: &HTTPGetAction) -> Result<Question, String> {
+    if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") || get.host.is_some() {
+        return Err("httpGet: this node can only ask the Pod, and with scheme `HTTP`".to_owned());
+    }
+    let path = get.path.clone().unwrap_or_default();
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    let headers = get.http_headers.clone().unwrap_or_default();
+    let headers = headers.into_iter().map(|header| (header.name, header.value)).collect();
+    Ok(Question::Http { port: port(container, &get.port)?, path, headers })
+}
+
+/// The number of a port, which may be given by name.
+fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_ref() == Some(name));
+            named.ok_or_else(|| format!("port: the container has no port named `{name}`"))?.container_port
+        }
+    };
+    u16::try_from(number).map_err(|_| format!("port: {number} is not a port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn probe(probe: &Value) -> Result<Probe, String> {
+        let ports = json!([{ "name": "status", "containerPort": 8100 }]);
+        let container = json!({ "name": "main", "ports": ports, "readinessProbe": probe });
+        let container: Container = serde_json::from_value(container).unwrap();
+        Probes::of(&container).map(|probes| probes.readiness.unwrap())
+    }
+
+    #[test]
+    fn a_port_is_found_by_its_name() {
+        let by_name = probe(&json!({ "httpGet": { "path": "readyz", "port": "status" } })).unwrap();
+        let expected = Question::Http { port: 8100, path: "/readyz".to_owned(), headers: Vec::new() };
+        assert_eq!(by_name.question, expected);
+        assert_eq!((by_name.period.as_secs(), by_name.failures), (10, 3));
+        for (wrong, said) in [
+            (
+                json!({ "httpGet": { "port": "other" } }),
+                "readinessProbe: port: the container has no port named `other`",
+            ),
+            (json!({ "exec": { "command": ["true"] } }), "readinessProbe: this node can only ask"),
+            (json!({ "httpGet": { "port": 1, "scheme": "HTTPS" } }), "scheme `HTTP`"),
+        ] {
+            let refusal = probe(&wrong).unwrap_err();
+            assert!(refusal.contains(said), "{wrong}: {refusal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_from_200_to_399_are_good() {
+        for (answer, said) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", None),
+            ("HTTP/1.0 399 Fine\r\n\r\n", None),
+            ("HTTP/1.1 503 Not ready\r\n\r\n", Some("answers 503")),
+            ("SSH-2.0-OpenSSH_9.2\r\n", Some("is not HTTP")),
+            ("", Some("reading from")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let question = probe(&json!({ "httpGet": { "port": port } })).unwrap().question;
+            let server = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            };
+            let (outcome, ()) = tokio::join!(question.ask(Ipv4Addr::LOCALHOST), server);
+            match said {
+                None => outcome.unwrap(),
+                Some(said) => assert!(outcome.unwrap_err().contains(said), "{answer}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The Node object, so that Pods have somewhere to be, and the Lease that says it is alive.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node as Object;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{NODE, kubelet};
+use crate::cluster::ADDRESS;
+
+/// Who writes it.
+const MANAGER: &str = "portico-e2e";
+/// As the kubelet does it.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Makes the Node and says that it is ready.
+pub(crate) async fn register(client: &Client) -> Result<()> {
+    let nodes: Api<Object> = Api::all(client.clone());
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let labels = BTreeMap::from([
+        ("kubernetes.io/hostname", NODE),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture),
+    ]);
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE, "labels": labels } });
+    let parameters = PatchParams::apply(MANAGER).force();
+    nodes.patch(NODE, &parameters, &Patch::Apply(node)).await.context("cannot make the Node")?;
+    let now = Timestamp::now().to_string();
+    let condition = |kind: &str, status: &str, reason: &str| {
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": "",
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        })
+    };
+    let capacity = json!({ "cpu": "64", "memory": "64Gi", "pods": "1000", "ephemeral-storage": "100Gi" });
+    let status = json!({ "status": {
+        "addresses": [
+            { "type": "InternalIP", "address": ADDRESS.to_string() },
+            { "type": "Hostname", "address": NODE },
+        ],
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": kubelet::PORT } },
+        "capacity": capacity,
+        "allocatable": capacity,
+        "conditions": [
+            condition("Ready", "True", "KubeletReady"),
+            condition("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+            condition("DiskPressure", "False", "KubeletHasNoDiskPressure"),
+            condition("PIDPressure", "False", "KubeletHasSufficientPID"),
+        ],
+    } });
+    nodes
+        .patch_status(NODE, &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .context("cannot write the Node's status")?;
+    // The admission of Nodes taints new ones; the controller that would take it away again does not run.
+    let untainted = json!({ "spec": { "taints": null } });
+    nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(untainted)).await.context("cannot untaint the Node")?;
+    renew(client).await.context("cannot write the Node's Lease")
+}
+
+/// Renews the Lease until it is given up.
+pub(crate) async fn stay_alive(client: Client) {
+    loop {
+        sleep(HEARTBEAT).await;
+        // Late at worst: the API server may be away, and the next one comes soon.
+        drop(renew(&client).await);
+    }
+}
+
+async fn renew(client: &Client) -> Result<(), kube::Error> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let now = format!("{:.6}", Timestamp::now());
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": { "name": NODE },
+        "spec": { "holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": now },
+    });
+    leases.patch(NODE, &PatchParams::apply(MANAGER).force(), &Patch::Apply(lease)).await.map(drop)
+}

@@ -1,0 +1,74 @@
+//! Tokens of ServiceAccounts, bound to the Pod that has them, renewed before they expire.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+/// The tokens of one Pod, by audience and lifetime.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    held: BTreeMap<(Option<String>, i64), Token>,
+}
+
+struct Token {
+    text: String,
+    /// When four fifths of its life are over.
+    renew: Timestamp,
+}
+
+impl Tokens {
+    /// A token that is good for a while yet: the one of last time, or a new one.
+    pub(crate) async fn current(
+        &mut self,
+        client: &Client,
+        pod: &Pod,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<String, String> {
+        let key = (audience.map(str::to_owned), seconds);
+        let now = Timestamp::now();
+        if let Some(token) = self.held.get(&key)
+            && now < token.renew
+        {
+            return Ok(token.text.clone());
+        }
+        let (namespace, account) = account_of(pod);
+        let said = |error: &dyn std::fmt::Display| format!("token of ServiceAccount {namespace}/{account}: {error}");
+        let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        let request = request(pod, audience, seconds);
+        let answer = api.create_token_request(account, &PostParams::default(), &request).await;
+        let status = answer.map_err(|error| said(&error))?.status.ok_or_else(|| said(&"the answer has no status"))?;
+        let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
+            return Err(said(&"the answer has none"));
+        };
+        let life = expires.0.duration_since(now);
+        let renew = now.checked_add(life / 5 * 4).unwrap_or(now + SignedDuration::from_secs(60));
+        self.held.insert(key, Token { text: text.clone(), renew });
+        Ok(text)
+    }
+}
+
+fn account_of(pod: &Pod) -> (&str, &str) {
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    (pod.metadata.namespace.as_deref().unwrap_or_default(), account.unwrap_or("default"))
+}
+
+fn request(pod: &Pod, audience: Option<&str>, seconds: i64) -> TokenRequest {
+    let bound = BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+    };
+    let spec = TokenRequestSpec {
+        audiences: audience.map(|audience| vec![audience.to_owned()]),
+        bound_object_ref: Some(bound),
+        expiration_seconds: Some(seconds),
+        ..TokenRequestSpec::default()
+    };
+    TokenRequest { spec: Some(spec), ..TokenRequest::default() }
+}

@@ -1,0 +1,237 @@
+//! Volumes: what a Pod mounts where, and what is in it right now.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, Volume, VolumeProjection,
+};
+use kube::{Api, Client};
+
+use super::environment::field;
+use super::token::Tokens;
+
+/// A volume at its place in the Pod's root.
+#[derive(Clone, Debug)]
+pub(crate) struct Mount {
+    /// Below the root.
+    pub(crate) path: PathBuf,
+    pub(crate) content: Content,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A folder that the Pod writes to.
+    Empty,
+    /// Files from the API server, with their mode.
+    Files { sources: Vec<Source>, mode: u32 },
+}
+
+/// Where files come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Secret { name: String, items: Vec<KeyToPath>, optional: bool },
+    ConfigMap { name: String, items: Vec<KeyToPath>, optional: bool },
+    Token { path: String, audience: Option<String>, seconds: i64 },
+    Fields(Vec<DownwardAPIVolumeFile>),
+}
+
+/// Contents of files by their paths in the volume.
+pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The mounts of a container. The error names the volume that this node does not know.
+pub(crate) fn mounts(spec: &PodSpec, container: &Container) -> Result<Vec<Mount>, String> {
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
+            return Err(format!("volumeMounts {}: this node cannot mount a subPath", mount.name));
+        }
+        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let volume = volume.ok_or_else(|| format!("volumeMounts {}: there is no such volume", mount.name))?;
+        let path = inside(mount.mount_path.trim_start_matches('/')).ok_or_else(|| {
+            format!("volumeMounts {}: `{}` does not stay in the container", mount.name, mount.mount_path)
+        })?;
+        mounts.push(Mount { path, content: Content::of(volume)? });
+    }
+    Ok(mounts)
+}
+
+impl Content {
+    fn of(volume: &Volume) -> Result<Content, String> {
+        if volume.empty_dir.is_some() {
+            return Ok(Content::Empty);
+        }
+        let (sources, mode) = if let Some(secret) = &volume.secret {
+            let name = secret.secret_name.clone().unwrap_or_default();
+            (vec![Source::secret(name, &secret.items, secret.optional)], secret.default_mode)
+        } else if let Some(map) = &volume.config_map {
+            (vec![Source::config_map(map.name.clone(), &map.items, map.optional)], map.default_mode)
+        } else if let Some(fields) = &volume.downward_api {
+            (vec![Source::Fields(fields.items.clone().unwrap_or_default())], fields.default_mode)
+        } else if let Some(projected) = &volume.projected {
+            let sources = projected.sources.iter().flatten().map(Source::projected).collect::<Option<_>>();
+            let known = "secret, configMap, serviceAccountToken and downwardAPI";
+            (
+                sources.ok_or_else(|| format!("volumes {}: this node can project {known}", volume.name))?,
+                projected.default_mode,
+            )
+        } else {
+            let known = "emptyDir, secret, configMap, downwardAPI and projected";
+            return Err(format!("volumes {}: this node knows {known}", volume.name));
+        };
+        let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
+        Ok(Content::Files { sources, mode })
+    }
+}
+
+impl Source {
+    fn secret(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> Source {
+        Source::Secret { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
+    }
+
+    fn config_map(name: String, items: &Option<Vec<KeyToPath>>, optional: Option<bool>) -> Source {
+        Source::ConfigMap { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
+    }
+
+    fn projected(projection: &VolumeProjection) -> Option<Source> {
+        if let Some(secret) = &projection.secret {
+            return Some(Source::secret(secret.name.clone(), &secret.items, secret.optional));
+        }
+        if let Some(map) = &projection.config_map {
+            return Some(Source::config_map(map.name.clone(), &map.items, map.optional));
+        }
+        if let Some(token) = &projection.service_account_token {
+            let seconds = token.expiration_seconds.unwrap_or(3600);
+            return Some(Source::Token { path: token.path.clone(), audience: token.audience.clone(), seconds });
+        }
+        let fields = projection.downward_api.as_ref()?;
+        Some(Source::Fields(fields.items.clone().unwrap_or_default()))
+    }
+
+    /// Reads what is there now. The error says what is not there yet.
+    async fn read(&self, reader: &mut Reader<'_>) -> Result<Files, String> {
+        let namespace = reader.pod.metadata.namespace.as_deref().unwrap_or_default();
+        match self {
+            Source::Secret { name, items, optional } => {
+                let api: Api<Secret> = Api::namespaced(reader.client.clone(), namespace);
+                let found = api.get_opt(name).await.map_err(|error| format!("Secret {namespace}/{name}: {error}"))?;
+                let found = found.map(|secret| plain(secret.data));
+                select(found, items, *optional).map_err(|error| format!("Secret {namespace}/{name} {error}"))
+            }
+            Source::ConfigMap { name, items, optional } => {
+                let api: Api<ConfigMap> = Api::namespaced(reader.client.clone(), namespace);
+                let found =
+                    api.get_opt(name).await.map_err(|error| format!("ConfigMap {namespace}/{name}: {error}"))?;
+                let found = found.map(|map| {
+                    let texts = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
+                    texts.chain(plain(map.binary_data)).collect()
+                });
+                select(found, items, *optional).map_err(|error| format!("ConfigMap {namespace}/{name} {error}"))
+            }
+            Source::Token { path, audience, seconds } => {
+                let token = reader.tokens.current(reader.client, reader.pod, audience.as_deref(), *seconds).await?;
+                Ok(Files::from([(file(path)?, token.into_bytes())]))
+            }
+            Source::Fields(items) => {
+                let mut files = Files::new();
+                for item in items {
+                    let reference = item.field_ref.as_ref().ok_or("downwardAPI: this node knows only fieldRef")?;
+                    let value = field(reader.pod, &reference.field_path, reader.address)?;
+                    files.insert(file(&item.path)?, value.into_bytes());
+                }
+                Ok(files)
+            }
+        }
+    }
+}
+
+/// What it takes to read the volumes of one Pod.
+pub(crate) struct Reader<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) pod: &'a Pod,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) tokens: &'a mut Tokens,
+}
+
+impl Reader<'_> {
+    /// Everything in a volume. Of two sources with the same path, the later one counts.
+    pub(crate) async fn read(&mut self, sources: &[Source]) -> Result<Files, String> {
+        let mut files = Files::new();
+        for source in sources {
+            files.extend(source.read(self).await?);
+        }
+        Ok(files)
+    }
+}
+
+fn plain(data: Option<BTreeMap<String, ByteString>>) -> BTreeMap<String, Vec<u8>> {
+    data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
+}
+
+/// The files that a Secret or ConfigMap becomes: those of `items`, or one per key.
+fn select(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional: bool) -> Result<Files, String> {
+    let Some(mut data) = data else {
+        return if optional { Ok(Files::new()) } else { Err("does not exist".to_owned()) };
+    };
+    if items.is_empty() {
+        return data.into_iter().map(|(key, content)| Ok((file(&key)?, content))).collect();
+    }
+    let mut files = Files::new();
+    for item in items {
+        match data.remove(&item.key) {
+            Some(content) => drop(files.insert(file(&item.path)?, content)),
+            None if optional => {}
+            None => return Err(format!("has no key `{}`", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+fn file(path: &str) -> Result<PathBuf, String> {
+    inside(path).ok_or_else(|| format!("`{path}` does not stay in the volume"))
+}
+
+/// A relative path that leads nowhere but down.
+fn inside(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path);
+    let down = path.components().all(|component| matches!(component, Component::Normal(_)));
+    (down && !path.as_os_str().is_empty()).then(|| path.components().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> Option<BTreeMap<String, Vec<u8>>> {
+        Some(BTreeMap::from([("crt".to_owned(), b"certificate".to_vec()), ("key".to_owned(), b"key".to_vec())]))
+    }
+
+    fn item(key: &str, path: &str) -> KeyToPath {
+        KeyToPath { key: key.to_owned(), path: path.to_owned(), ..KeyToPath::default() }
+    }
+
+    #[test]
+    fn items_choose_keys_and_name_files() {
+        for (data, items, optional, expected) in [
+            (data(), vec![], false, Ok(vec!["crt", "key"])),
+            (data(), vec![item("crt", "tls/server.crt")], false, Ok(vec!["tls/server.crt"])),
+            (data(), vec![item("ca", "ca")], false, Err("has no key `ca`")),
+            (data(), vec![item("ca", "ca")], true, Ok(vec![])),
+            (data(), vec![item("crt", "../crt")], false, Err("does not stay in the volume")),
+            (data(), vec![item("crt", "/crt")], false, Err("does not stay in the volume")),
+            (None, vec![], false, Err("does not exist")),
+            (None, vec![], true, Ok(vec![])),
+        ] {
+            let files = select(data, &items, optional);
+            match (files, expected) {
+                (Ok(files), Ok(expected)) => {
+                    assert_eq!(files.keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), expected);
+                }
+                (Err(error), Err(said)) => assert!(error.contains(said), "{error}"),
+                (files, expected) => panic!("{items:?}: {files:?} instead of {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The cluster's certificates: one authority, and everybody it vouches for. Made anew for every cluster.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use serde_json::json;
+
+use crate::cluster::ADDRESS;
+
+/// Paths of the files.
+#[derive(Clone, Debug)]
+pub struct Pki {
+    /// The authority's certificate, for everybody.
+    pub authority: PathBuf,
+    /// The API server's, for its address, 127.0.0.1 and the names of its Service.
+    pub apiserver: Pair,
+    /// The node's, for its logs endpoint, under the same address.
+    pub kubelet: Pair,
+    /// A user with every right.
+    pub admin: Pair,
+    pub controller_manager: Pair,
+    /// What the API server shows to the node.
+    pub kubelet_client: Pair,
+    /// The key that signs the tokens of ServiceAccounts.
+    pub service_account_key: PathBuf,
+    /// What verifies them.
+    pub service_account_public_key: PathBuf,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The group that RBAC lets do anything.
+const EVERY_RIGHT: &str = "system:masters";
+
+impl Pki {
+    /// Makes the certificates and keys in this folder, which must exist.
+    pub fn make(folder: &Path) -> Result<Pki> {
+        let authority = Authority::make()?;
+        let mut names = vec![ADDRESS.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+        names
+            .extend(["", ".default", ".default.svc", ".default.svc.cluster.local"].map(|of| format!("kubernetes{of}")));
+        let pki = Pki {
+            authority: folder.join("ca.crt"),
+            apiserver: authority.server(folder, "kube-apiserver", names)?,
+            kubelet: authority.server(folder, "kubelet", vec![ADDRESS.to_string()])?,
+            admin: authority.client(folder, "admin", "portico-e2e", Some(EVERY_RIGHT))?,
+            controller_manager: authority.client(
+                folder,
+                "controller-manager",
+                "system:kube-controller-manager",
+                None,
+            )?,
+            kubelet_client: authority.client(folder, "kubelet-client", "kube-apiserver", Some(EVERY_RIGHT))?,
+            service_account_key: folder.join("service-account.key"),
+            service_account_public_key: folder.join("service-account.pub"),
+        };
+        write(&pki.authority, &authority.issuer.pem())?;
+        let tokens = key()?;
+        write(&pki.service_account_key, &tokens.serialize_pem())?;
+        write(&pki.service_account_public_key, &tokens.public_key_pem())?;
+        Ok(pki)
+    }
+}
+
+/// Who a kubeconfig logs in as.
+#[derive(Clone, Copy, Debug)]
+pub enum Credentials<'a> {
+    Certificate(&'a Pair),
+    /// A bearer token, of a ServiceAccount for example.
+    Token(&'a str),
+}
+
+/// Writes a kubeconfig for the API server at this URL.
+pub fn write_kubeconfig(path: &Path, server: &str, authority: &Path, credentials: Credentials<'_>) -> Result<()> {
+    let user = match credentials {
+        Credentials::Certificate(pair) => json!({ "client-certificate": pair.certificate, "client-key": pair.key }),
+        Credentials::Token(token) => json!({ "token": token }),
+    };
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "e2e", "cluster": { "server": server, "certificate-authority": authority } }],
+        "users": [{ "name": "e2e", "user": user }],
+        "contexts": [{ "name": "e2e", "context": { "cluster": "e2e", "user": "e2e" } }],
+        "current-context": "e2e",
+    });
+    // JSON is YAML.
+    write(path, &format!("{config:#}\n"))
+}
+
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn make() -> Result<Authority> {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, "portico-e2e authority");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let issuer = CertifiedIssuer::self_signed(parameters, key()?).context("cannot make the authority")?;
+        Ok(Authority { issuer })
+    }
+
+    fn server(&self, folder: &Path, name: &str, names: Vec<String>) -> Result<Pair> {
+        let mut parameters = CertificateParams::new(names).context("cannot name the server")?;
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(folder, name, parameters)
+    }
+
+    /// A certificate that stands for a user, in a group if one is given.
+    fn client(&self, folder: &Path, name: &str, user: &str, group: Option<&str>) -> Result<Pair> {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, user);
+        if let Some(group) = group {
+            parameters.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(folder, name, parameters)
+    }
+
+    fn sign(&self, folder: &Path, name: &str, mut parameters: CertificateParams) -> Result<Pair> {
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.use_authority_key_identifier_extension = true;
+        let own = key()?;
+        let certificate = parameters.signed_by(&own, &self.issuer);
+        let certificate = certificate.with_context(|| format!("cannot sign the certificate {name}"))?;
+        let pair = Pair { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) };
+        write(&pair.certificate, &certificate.pem())?;
+        write(&pair.key, &own.serialize_pem())?;
+        Ok(pair)
+    }
+}
+
+fn key() -> Result<KeyPair> {
+    KeyPair::generate().context("cannot make a key")
+}
+
+/// Writes a file that only we can read, because there may be a key in it.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,205 @@
+//! What is built from which Go module, and how. Versions are in the modules' go.mod files only.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::go;
+
+/// What is built, and kept, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Product {
+    Etcd,
+    Kubernetes,
+    /// The Gateway API's CRDs: a folder for each channel.
+    Crds,
+    /// The server that Pods of the conformance suite run.
+    EchoBasic,
+    Conformance,
+}
+
+/// How a product is made.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    /// The folder of its Go module in e2e/go.
+    pub(super) module: &'static str,
+    pub(super) steps: &'static [Step],
+    /// What `-X` sets: where programs keep the version that they say they are.
+    version: Option<VersionVariables>,
+    /// Disk space that building takes for a while, in gigabytes: Go's caches, mostly.
+    pub(super) gigabytes: u64,
+}
+
+/// One file, or one folder, of a product.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A program: its file name, its package, how long two cores take from nothing.
+    Program { name: &'static str, package: &'static str, about: &'static str },
+    /// The tests of the module itself as a program.
+    Tests { name: &'static str, about: &'static str },
+    /// Folders of a module that is required.
+    Folders { module: &'static str, folders: &'static [&'static str] },
+}
+
+#[derive(Debug)]
+struct VersionVariables {
+    /// Whose version.
+    module: &'static str,
+    /// The package of gitVersion, gitMajor and gitMinor.
+    package: &'static str,
+}
+
+const ETCD: Recipe = Recipe {
+    module: "etcd",
+    steps: &[Step::Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", about: "half a minute" }],
+    version: None,
+    gigabytes: 2,
+};
+
+const KUBERNETES: Recipe = Recipe {
+    module: "kubernetes",
+    steps: &[
+        Step::Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", about: "4 minutes" },
+        Step::Program {
+            name: "kube-controller-manager",
+            package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+            about: "a minute",
+        },
+        Step::Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", about: "half a minute" },
+    ],
+    // Without these it calls itself v0.0.0, and clients that look at versions misbehave.
+    version: Some(VersionVariables { module: "k8s.io/kubernetes", package: "k8s.io/component-base/version" }),
+    gigabytes: 6,
+};
+
+const CRDS: Recipe = Recipe {
+    module: "conformance",
+    steps: &[Step::Folders {
+        module: "sigs.k8s.io/gateway-api",
+        folders: &["config/crd/standard", "config/crd/experimental"],
+    }],
+    version: None,
+    gigabytes: 1,
+};
+
+const ECHO_BASIC: Recipe = Recipe {
+    module: "conformance",
+    steps: &[Step::Program {
+        name: "echo-basic",
+        package: "sigs.k8s.io/gateway-api-conformance-images/echo-basic",
+        about: "half a minute",
+    }],
+    version: None,
+    gigabytes: 2,
+};
+
+const CONFORMANCE: Recipe = Recipe {
+    module: "conformance",
+    steps: &[Step::Tests { name: "conformance.test", about: "2 minutes" }],
+    version: None,
+    gigabytes: 4,
+};
+
+impl Product {
+    pub(super) fn recipe(self) -> &'static Recipe {
+        match self {
+            Product::Etcd => &ETCD,
+            Product::Kubernetes => &KUBERNETES,
+            Product::Crds => &CRDS,
+            Product::EchoBasic => &ECHO_BASIC,
+            Product::Conformance => &CONFORMANCE,
+        }
+    }
+
+    /// A name for the folder of what is built, which changes with all that decides what comes out.
+    pub(super) fn key(self) -> Result<String> {
+        let recipe = self.recipe();
+        let mut decisive = format!("{recipe:?} {:?} go {}", go::FLAGS, go::VERSION).into_bytes();
+        for file in ["go.mod", "go.sum", "conformance_test.go"] {
+            let path = recipe.folder().join(file);
+            if path.exists() {
+                decisive.extend(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+            }
+        }
+        let digest = digest(&SHA256, &decisive);
+        let start: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{self}-{start}"))
+    }
+}
+
+impl Recipe {
+    /// The Go module's folder in the checkout.
+    pub(super) fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.module)
+    }
+
+    /// What the linker is told.
+    pub(super) fn linker_flags(&self) -> Result<String> {
+        // Without tables for debuggers, a program is a third smaller.
+        let mut flags = "-s -w".to_owned();
+        if let Some(VersionVariables { module, package }) = &self.version {
+            let path = self.folder().join("go.mod");
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let version = required_version(&text, module);
+            let version = version.with_context(|| format!("{} does not require {module}", path.display()))?;
+            let mut numbers = version.trim_start_matches('v').split('.');
+            let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+            for (variable, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
+                flags.push_str(&format!(" -X {package}.{variable}={value}"));
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// The version of a module that a go.mod requires.
+fn required_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
+    go_mod.lines().find_map(|line| {
+        let mut words = line.trim().trim_start_matches("require ").split_whitespace();
+        (words.next() == Some(module)).then(|| words.next())?.filter(|version| version.starts_with('v'))
+    })
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Product::Etcd => "etcd",
+            Product::Kubernetes => "kubernetes",
+            Product::Crds => "crds",
+            Product::EchoBasic => "echo-basic",
+            Product::Conformance => "conformance",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_go_mod_requires() {
+        let text = "module x\ntool (\n\ta.b/c\n)\nrequire (\n\ta.b/cd v2.0.0\n\ta.b/c v1.2.3 // indirect\n)\nreplace (\n\ta.b/c => a.b/c v9.9.9\n)\n";
+        assert_eq!(required_version(text, "a.b/c"), Some("v1.2.3"));
+        assert_eq!(required_version("require a.b/c v1.0.0\n", "a.b/c"), Some("v1.0.0"));
+        assert_eq!(required_version(text, "a.b"), None);
+    }
+
+    #[test]
+    fn every_product_has_a_module_and_a_key_of_its_own() {
+        let products = [Product::Etcd, Product::Kubernetes, Product::Crds, Product::EchoBasic, Product::Conformance];
+        let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
+        assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), products.len());
+        for product in products {
+            assert!(product.recipe().folder().join("go.sum").exists(), "{product}");
+            assert!(product.recipe().linker_flags().is_ok(), "{product}");
+        }
+        let flags = Product::Kubernetes.recipe().linker_flags().unwrap();
+        assert!(flags.contains(".gitVersion=v1.") && flags.contains(".gitMajor=1 "), "{flags}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Network namespaces: two clusters' worth of the same address, and errors that say what is wrong.
+
+use std::sync::Barrier;
+
+use portico_e2e::netns::{Netns, ip};
+use portico_e2e::scenario;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[test]
+fn the_same_address_is_another_in_each_namespace() {
+    if !scenario::wanted() {
+        return;
+    }
+    let names = ["one", "two"].map(|name| scenario::name_here(&format!("portico-test-{name}")));
+    let namespaces = names.each_ref().map(Netns::named);
+    for netns in &namespaces {
+        // What a test that was ended left behind.
+        netns.delete().unwrap();
+        netns.create().unwrap();
+    }
+    let both = Barrier::new(namespaces.len());
+    std::thread::scope(|scope| {
+        for netns in &namespaces {
+            scope.spawn(|| netns.run(async || answer_ourselves(netns.name(), &both).await).unwrap());
+        }
+    });
+    for netns in &namespaces {
+        assert!(netns.exists());
+        assert!(netns.processes().unwrap().is_empty());
+        netns.delete().unwrap();
+        netns.delete().unwrap();
+        assert!(!netns.exists());
+        assert!(netns.processes().unwrap().is_empty());
+    }
+}
+
+/// On a port that both namespaces use at the same time, from several tasks, so that all threads of the runtime count.
+async fn answer_ourselves(name: &str, both: &Barrier) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:80").await;
+    // Nobody answers before both listen.
+    both.wait();
+    let listener = listener?;
+    let word = name.to_owned();
+    let server = tokio::spawn(async move {
+        for _ in 0..20 {
+            let (mut stream, _) = listener.accept().await?;
+            stream.write_all(word.as_bytes()).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            tokio::spawn(async {
+                let mut answer = String::new();
+                TcpStream::connect("127.0.0.1:80").await?.read_to_string(&mut answer).await?;
+                Ok::<_, std::io::Error>(answer)
+            })
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.await??, name);
+    }
+    server.await??;
+    Ok(())
+}
+
+#[test]
+fn errors_name_the_command_and_what_it_says() {
+    if !scenario::wanted() {
+        return;
+    }
+    let error = ip(&["netns", "delete", "portico-test-none"]).unwrap_err().to_string();
+    assert!(error.contains("ip netns delete portico-test-none: ") && error.contains("No such file"), "{error}");
+    let error = Netns::named("portico-test-none").run(async || Ok(())).unwrap_err();
+    assert!(format!("{error:#}").contains("cannot open /run/netns/portico-test-none"), "{error:#}");
+}

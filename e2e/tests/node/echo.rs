@@ -1,0 +1,110 @@
+//! Pods of the echo server: made, awaited, asked.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use portico_e2e::cluster::Cluster;
+use portico_e2e::patience;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Long, for machines with much to do; nothing waits so long but for a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Deployment of the echo server, whose container has these fields more.
+pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {
+    let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
+    let mut container = json!({
+        "name": name,
+        "image": "gateway-api/conformance/echo-basic:v0.1.0",
+        "env": [
+            { "name": "POD_NAME", "valueFrom": field("metadata.name") },
+            { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
+        ],
+    });
+    merge(&mut container, more);
+    let labels = json!({ "app": name });
+    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [container] } });
+    let spec = json!({ "replicas": replicas, "selector": { "matchLabels": labels }, "template": template });
+    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec })
+}
+
+/// Adds fields, and entries to lists.
+pub(crate) fn merge(whole: &mut Value, more: Value) {
+    match (whole, more) {
+        (Value::Object(whole), Value::Object(more)) => {
+            for (name, value) in more {
+                merge(whole.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(whole), Value::Array(more)) => whole.extend(more),
+        (whole, more) => *whole = more,
+    }
+}
+
+pub(crate) async fn pods(cluster: &Cluster, app: &str) -> Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    Ok(pods.list(&ListParams::default().labels(&format!("app={app}"))).await?.items)
+}
+
+/// Waits until exactly so many Pods of this app are there, all of them ready.
+pub(crate) async fn ready(cluster: &Cluster, app: &str, number: usize) -> Result<Vec<Pod>> {
+    until(&format!("{number} ready Pods of {app}"), async || {
+        let list = pods(cluster, app).await?;
+        let all = list.len() == number && list.iter().all(is_ready);
+        if all { Ok(list) } else { bail!("there are {}", describe(&list)) }
+    })
+    .await
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+pub(crate) fn describe(pods: &[Pod]) -> String {
+    serde_json::to_string(&pods.iter().map(|pod| &pod.status).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+pub(crate) fn address(pod: &Pod) -> Result<IpAddr> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("the Pod has no address")?;
+    address.parse().context("not an address")
+}
+
+pub(crate) async fn connect(address: IpAddr, port: u16) -> Result<()> {
+    let connecting = TcpStream::connect(SocketAddr::new(address, port));
+    timeout(Duration::from_secs(5), connecting)
+        .await
+        .context("no connection within 5 s")?
+        .context("no connection")
+        .map(drop)
+}
+
+/// Sends a request and gives the whole answer.
+pub(crate) async fn get(address: IpAddr, port: u16, path: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, anyhow::Error>(answer)
+    };
+    timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 s")?
+}
+
+pub(crate) fn restarts(pods: &[Pod]) -> i32 {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+    statuses.map(|status| status.restart_count).sum()
+}
+
+/// Asks until the answer is good.
+pub(crate) async fn until<Answer>(what: &str, ask: impl AsyncFnMut() -> Result<Answer>) -> Result<Answer> {
+    patience::until(what, PATIENCE, ask).await
+}

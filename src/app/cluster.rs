@@ -1,0 +1,171 @@
+//! The cluster as the control loop sees it: what it says, and when enough of it is there to compile.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::control::Control;
+use super::overlap::Overlap;
+use crate::args::{ClusterAccess, ClusterOptions};
+use crate::k8s::{Access, Counters, Delivery, Installed, Source};
+use crate::ready::{Ready, ReadyGuard};
+use crate::status::Desk;
+use crate::store::Batch;
+use crate::telemetry;
+
+/// A cluster that is a source of objects, and what is pending of it.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) source: Source,
+    /// Where verdicts on its objects are told.
+    pub(super) desk: Option<Desk>,
+    /// What is installed, as far as is known.
+    pub(super) installed: Arc<Installed>,
+    /// Every kind was listed once.
+    complete: bool,
+    /// Until then what is referred to may come; after that things are compiled without it.
+    patience: Option<Instant>,
+    /// The first event that was not compiled yet.
+    since: Option<Instant>,
+}
+
+impl Cluster {
+    /// Connects, says to what, and begins to watch. Readiness waits for the first complete delivery.
+    pub(super) async fn start(options: &ClusterOptions, ready: &Ready) -> anyhow::Result<Cluster> {
+        let access = match &options.access {
+            ClusterAccess::Pod => Access::InCluster,
+            ClusterAccess::Kubeconfig { file, context } => {
+                Access::Kubeconfig { file: file.clone(), context: context.clone() }
+            }
+        };
+        let connection = access.connect().await.context("cannot use the cluster")?;
+        match &connection.context {
+            // For people, and before anything else happens: this is the cluster that is meant, or it is not.
+            Some(context) => telemetry::tell(&format!("Context {context}, server {}\n", connection.server)),
+            None => info!(server = connection.server, "Reads objects from the cluster that this Pod is in"),
+        }
+        let source = Source::start(access, connection, options.namespaces.clone());
+        // On its own, since it ends with the source, or when there is nothing more to say.
+        tokio::spawn(say_what_is_missing(source.waiting_for(), ready.guard("the API server")));
+        Ok(Cluster { source, desk: None, installed: Arc::default(), complete: false, patience: None, since: None })
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.source.counters()
+    }
+
+    /// Waits for news. May be dropped while it waits.
+    pub(super) async fn next(&self) -> Delivery {
+        self.source.next().await
+    }
+
+    /// Takes a delivery over, and what it says about objects to the store.
+    pub(super) fn take(&mut self, delivery: Delivery, control: &mut Control, overlap: Option<&mut Overlap>) {
+        let Delivery { batch, observed, refused, installed, complete, since } = delivery;
+        for (id, refused) in refused {
+            match &refused {
+                Some(refused) => {
+                    let (field, why) = (&refused.why.field, &refused.why.message);
+                    warn!(object = %id, field, "Cannot be read: {why}; its last good version counts, if there was one");
+                }
+                None => info!(object = %id, "Can be read again, or is gone"),
+            }
+            if let Some(desk) = &self.desk {
+                desk.refuse(id, refused);
+            }
+        }
+        if let Some(installed) = installed {
+            tell_installed(&self.installed, &installed);
+            control.installed(installed.clone());
+            if let Some(desk) = &self.desk {
+                desk.installed(installed.clone());
+            }
+            self.installed = installed;
+        }
+        control.addressing.observe(&observed);
+        if let Some(desk) = &self.desk {
+            // Before the verdicts: one that speaks of an older generation than was seen is not told.
+            observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));
+        }
+        self.complete |= complete;
+        self.since = self.since.or(since);
+        let batch: Batch = match overlap {
+            Some(overlap) => overlap.of_cluster(batch),
+            None => batch,
+        };
+        control.put(batch);
+    }
+
+    /// Whether what is in the store may be compiled now. What is referred to and exists is waited for, but not for ever: a
+    /// Gateway whose Secret is a moment late must not look broken, and one that never comes must not stop the others.
+    pub(super) fn lets_compile(&mut self, control: &Control, is_first: bool) -> bool {
+        let settled = self.source.want(control.wanted_bodies());
+        if !self.complete {
+            return false;
+        }
+        if settled {
+            self.patience = None;
+            return true;
+        }
+        let longest = if is_first { LONGEST_AT_START } else { LONGEST };
+        let until = *self.patience.get_or_insert_with(|| Instant::now() + longest);
+        if until <= Instant::now() {
+            self.patience = None;
+            return true;
+        }
+        false
+    }
+
+    /// Waits until it makes sense to ask `lets_compile` again although nothing was delivered.
+    pub(super) async fn settled(&self) {
+        match self.patience {
+            Some(until) => tokio::select! {
+                () = self.source.settled() => {}
+                () = sleep_until(until) => {}
+            },
+            None => pending().await,
+        }
+    }
+
+    /// When the first of what is compiled now happened.
+    pub(super) fn take_since(&mut self) -> Option<Instant> {
+        self.since.take()
+    }
+}
+
+/// Holds readiness back until everything was listed once, and names what was not yet.
+async fn say_what_is_missing(mut waiting_for: watch::Receiver<Vec<String>>, guard: ReadyGuard) {
+    loop {
+        {
+            let missing = waiting_for.borrow_and_update();
+            if missing.is_empty() {
+                return;
+            }
+            guard.rename(missing.join(", "));
+        }
+        if waiting_for.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn tell_installed(before: &Installed, now: &Installed) {
+    let marks = |installed: &Installed| (installed.bundle_version.clone(), installed.channel.clone());
+    let new = now.versions.iter().filter(|(kind, version)| before.versions.get(*kind) != Some(*version));
+    let kinds: Vec<_> = new.map(|(kind, version)| format!("{kind} {version}")).collect();
+    if !kinds.is_empty() {
+        info!(kinds = kinds.join(", "), "Watches");
+    }
+    if marks(before) != marks(now) {
+        let (bundle, channel) = marks(now);
+        info!(bundle, channel, "The Gateway API that is installed");
+    }
+}
+
+const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST_AT_START: Duration = Duration::from_secs(15);

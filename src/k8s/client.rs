@@ -1,0 +1,256 @@
+//! How the API server is reached: from inside a Pod, or as a kubeconfig says. Every error names the file or flag that
+//! leads astray, and what would be right.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use thiserror::Error;
+
+/// Who says where the API server is and who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The service account of the Pod that this process runs in.
+    InCluster,
+    /// A kubeconfig; without a file that of `$KUBECONFIG` or of the home folder.
+    Kubeconfig { file: Option<PathBuf>, context: Option<String> },
+}
+
+/// A client, and what it talks to.
+#[derive(Clone)]
+pub struct Connection {
+    pub client: Client,
+    /// The URL of the API server.
+    pub server: String,
+    /// The context of the kubeconfig, if one was used.
+    pub context: Option<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    #[error("{origin}: there is no kubeconfig; {remedy}")]
+    Missing { origin: String, remedy: &'static str },
+    #[error("{origin}: {file} cannot be read: {error}; give a file that exists and may be read")]
+    Unreadable { origin: String, file: String, error: std::io::Error },
+    #[error("{origin}: it is not a kubeconfig: {error}; correct it, `kubectl config view` shows one that is right")]
+    NotKubeconfig { origin: String, error: String },
+    #[error("{origin}: no context is given and it names no current-context; give --context with one of {known}")]
+    NoContext { origin: String, known: String },
+    #[error("--context {context}: {origin} has no such context; give one of {known}")]
+    UnknownContext { origin: String, context: String, known: String },
+    #[error("{origin}: context {context} names a cluster that is not in the file; add it under clusters")]
+    UnknownCluster { origin: String, context: String },
+    #[error("{origin}: the cluster of context {context} has no usable server: {error}; write https://HOST:PORT there")]
+    NoServer { origin: String, context: String, error: String },
+    #[error("{origin}: what proves who is who cannot be used: {error}; correct it for context {context}")]
+    Credentials { origin: String, context: String, error: String },
+    #[error(
+        "the service account of this Pod cannot be used: {0}; set automountServiceAccountToken, or give --kubeconfig"
+    )]
+    ServiceAccount(String),
+}
+
+impl Access {
+    /// Reads everything anew, so that a certificate or token that was exchanged on disk is used.
+    pub async fn connect(&self) -> Result<Connection, AccessError> {
+        let (config, context) = match self {
+            Access::InCluster => {
+                (Config::incluster().map_err(|error| AccessError::ServiceAccount(chain(&error)))?, None)
+            }
+            Access::Kubeconfig { context, .. } => {
+                let kubeconfig = self.kubeconfig()?;
+                let name = self.chosen(&kubeconfig, context.as_deref())?;
+                (self.config(kubeconfig, &name).await?, Some(name))
+            }
+        };
+        self.client(config, context)
+    }
+
+    fn client(&self, mut config: Config, context: Option<String>) -> Result<Connection, AccessError> {
+        // What fails is retried by whoever knows what it was for, and says so meanwhile.
+        config.default_retry = false;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        // Longer than a watch may be silent. It ends what a server that vanished will never answer.
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.reset_reader_on_write = true;
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = Client::try_from(config).map_err(|error| match &context {
+            Some(context) => {
+                AccessError::Credentials { origin: self.to_string(), context: context.clone(), error: chain(&error) }
+            }
+            None => AccessError::ServiceAccount(chain(&error)),
+        })?;
+        Ok(Connection { client, server, context })
+    }
+
+    fn kubeconfig(&self) -> Result<Kubeconfig, AccessError> {
+        let read = match self {
+            Access::Kubeconfig { file: Some(file), .. } => Kubeconfig::read_from(file),
+            Access::Kubeconfig { file: None, .. } | Access::InCluster => Kubeconfig::read(),
+        };
+        let origin = self.to_string();
+        read.map_err(|error| match error {
+            KubeconfigError::FindPath => {
+                AccessError::Missing { origin, remedy: "give --kubeconfig FILE, or set KUBECONFIG" }
+            }
+            KubeconfigError::ReadConfig(error, file) => {
+                AccessError::Unreadable { origin, file: file.display().to_string(), error }
+            }
+            error => AccessError::NotKubeconfig { origin, error: chain(&error) },
+        })
+    }
+
+    fn chosen(&self, kubeconfig: &Kubeconfig, given: Option<&str>) -> Result<String, AccessError> {
+        let names: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+        let known = if names.is_empty() { "none, since it has no contexts".to_owned() } else { names.join(", ") };
+        let origin = self.to_string();
+        let current = kubeconfig.current_context.as_deref().filter(|name| !name.is_empty());
+        match given.or(current) {
+            None => Err(AccessError::NoContext { origin, known }),
+            Some(name) if names.contains(&name) => Ok(name.to_owned()),
+            Some(name) => Err(AccessError::UnknownContext { origin, context: name.to_owned(), known }),
+        }
+    }
+
+    async fn config(&self, kubeconfig: Kubeconfig, context: &str) -> Result<Config, AccessError> {
+        let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+        let (origin, context) = (self.to_string(), context.to_owned());
+        Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| match error {
+            KubeconfigError::LoadContext(_) | KubeconfigError::LoadClusterOfContext(_) => {
+                AccessError::UnknownCluster { origin, context }
+            }
+            KubeconfigError::MissingClusterUrl | KubeconfigError::ParseClusterUrl(_) => {
+                AccessError::NoServer { origin, context, error: chain(&error) }
+            }
+            error => AccessError::Credentials { origin, context, error: chain(&error) },
+        })
+    }
+
+    /// What would help when the server does not answer, or not as it should.
+    pub(super) fn remedy(&self, error: &kube::Error) -> String {
+        let subject = self.to_string();
+        let text = describe(error);
+        match error {
+            kube::Error::Api(status) if status.code == 401 => match self {
+                Access::InCluster => {
+                    "the token of the service account is not accepted; is the ServiceAccount still there?".to_owned()
+                }
+                Access::Kubeconfig { .. } => {
+                    format!("the credentials in {subject} are not accepted, or expired; renew them there")
+                }
+            },
+            kube::Error::Api(status) if status.code == 403 => {
+                "grant the ServiceAccount what manifests/ lists, or use other credentials".to_owned()
+            }
+            kube::Error::Api(_) => "it is retried until the API server has recovered".to_owned(),
+            kube::Error::Auth(_) => format!("correct the credentials in {subject}"),
+            _ if text.contains("UnknownIssuer") || text.contains("certificate") => format!(
+                "the certificate of the server is not one that {subject} vouches for; correct certificate-authority-data"
+            ),
+            _ => format!("is the server in {subject} right, and does it run?"),
+        }
+    }
+}
+
+/// As messages call it.
+impl fmt::Display for Access {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Access::InCluster => formatter.write_str("the service account of this Pod"),
+            Access::Kubeconfig { file: Some(file), .. } => write!(formatter, "--kubeconfig {}", file.display()),
+            Access::Kubeconfig { file: None, .. } => match env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) {
+                Some(path) => write!(formatter, "KUBECONFIG {}", Path::new(&path).display()),
+                None => formatter.write_str("the kubeconfig in the home folder"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Connection")
+            .field("server", &self.server)
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What went wrong with a request, without the words that the client puts before it.
+pub(super) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Service(error) => chain(&**error),
+        kube::Error::HyperError(error) => chain(error),
+        kube::Error::Auth(error) => chain(error),
+        error => chain(error),
+    }
+}
+
+/// An error with all its causes, each once: libraries often repeat the cause in their own sentence.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let sentence = error.to_string();
+        if !text.contains(&sentence) {
+            text += ": ";
+            text += &sentence;
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(310);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GOOD: &str = "
+        {current-context: here, contexts: [{name: here, context: {cluster: c, user: u}}, {name: lost, context: {cluster: d}}],
+         clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1/'}}], users: [{name: u, user: {token: t}}]}";
+
+    async fn connect(text: &str, context: Option<&str>) -> Result<Connection, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        fs::write(&file, text).unwrap();
+        let name = file.display().to_string();
+        let access = Access::Kubeconfig { file: Some(file), context: context.map(str::to_owned) };
+        access.connect().await.map_err(|error| error.to_string().replace(&name, "FILE"))
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_says_where_the_server_is() {
+        let connection = connect(GOOD, None).await.unwrap();
+        assert_eq!((&*connection.server, connection.context.as_deref()), ("http://127.0.0.1:1", Some("here")));
+    }
+
+    #[tokio::test]
+    async fn a_bad_kubeconfig_is_told_with_its_remedy() {
+        let no_ca = GOOD.replace("'http://127.0.0.1:1/'", "'https://a', certificate-authority: /nowhere");
+        let cases: &[(&str, Option<&str>, &str)] = &[
+            ("[1]", None, "--kubeconfig FILE: it is not a kubeconfig: "),
+            ("{}", None, "no context is given and it names no current-context; give --context with one of none"),
+            (GOOD, Some("there"), "--context there: --kubeconfig FILE has no such context; give one of here, lost"),
+            (GOOD, Some("lost"), "context lost names a cluster that is not in the file; add it under clusters"),
+            (&GOOD.replace("server: 'http://127.0.0.1:1/'", ""), None, "has no usable server"),
+            (&GOOD.replace("http://127.0.0.1:1/", "a b"), None, "write https://HOST:PORT there"),
+            (&no_ca, None, "/nowhere"),
+        ];
+        for (text, context, expected) in cases {
+            let message = connect(text, *context).await.unwrap_err();
+            assert!(message.contains(expected), "{text}\n{message}");
+        }
+        let nowhere = Access::Kubeconfig { file: Some("/nowhere/config".into()), context: None };
+        let message = nowhere.connect().await.unwrap_err().to_string();
+        assert!(message.starts_with("--kubeconfig /nowhere/config: /nowhere/config cannot be read: "), "{message}");
+    }
+}

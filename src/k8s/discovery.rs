@@ -1,0 +1,153 @@
+//! Which of our kinds the API server serves, in which version, and which release their CRDs are of.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
+use kube::{Client, Error};
+
+use super::raw::Raw;
+use super::watch::Sink;
+use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
+use crate::api::{Kind, ObjectKey};
+
+/// Kinds that can be listed and watched, each in the version that we like best of those that are served.
+pub(super) async fn discover(client: &Client) -> Result<BTreeMap<Kind, &'static str>, Error> {
+    let mut groups: Vec<(&str, &str)> = Vec::new();
+    for kind in Kind::ALL {
+        for version in kind.versions() {
+            if !groups.contains(&(kind.group(), version)) {
+                groups.push((kind.group(), version));
+            }
+        }
+    }
+    let asked = groups.iter().map(|(group, version)| resources(client, group, version));
+    let served: BTreeMap<_, _> = groups.iter().copied().zip(try_join_all(asked).await?).collect();
+    let version_of = |kind: &Kind| {
+        let serves = |version: &&&str| served[&(kind.group(), **version)].iter().any(|plural| plural == kind.plural());
+        kind.versions().iter().find(serves).map(|version| (*kind, *version))
+    };
+    Ok(Kind::ALL.iter().filter_map(version_of).collect())
+}
+
+/// The resources of one version of a group that can be watched; none if there is no such version.
+async fn resources(client: &Client, group: &str, version: &str) -> Result<Vec<String>, Error> {
+    let listed = if group.is_empty() {
+        client.list_core_api_resources(version).await
+    } else {
+        client.list_api_group_resources(&format!("{group}/{version}")).await
+    };
+    match listed {
+        Ok(list) => {
+            let watched =
+                |verbs: &[String]| ["list", "watch"].iter().all(|verb| verbs.iter().any(|known| known == verb));
+            Ok(list.resources.into_iter().filter(|found| watched(&found.verbs)).map(|found| found.name).collect())
+        }
+        Err(Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the CRDs of the Gateway API say about themselves, by their names.
+#[derive(Debug, Default)]
+pub(super) struct Crds {
+    marks: BTreeMap<String, Marks>,
+    /// Nothing follows from what is not in `marks` before.
+    listed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Marks {
+    bundle_version: Option<String>,
+    channel: Option<String>,
+}
+
+impl Crds {
+    /// Whether a kind is one of CRDs and has none.
+    pub(super) fn lack(&self, kind: Kind) -> bool {
+        let ours = [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
+        ours && self.listed && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
+    }
+
+    /// Whether it is known which there are.
+    pub(super) fn listed(&self) -> bool {
+        self.listed
+    }
+
+    /// The release, if all CRDs agree on one.
+    pub(super) fn bundle_version(&self) -> Option<String> {
+        agreed(self.marks.values().map(|marks| &marks.bundle_version))
+    }
+
+    pub(super) fn channel(&self) -> Option<String> {
+        agreed(self.marks.values().map(|marks| &marks.channel))
+    }
+}
+
+/// The one value that all have.
+fn agreed<'a>(mut values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
+    let first = values.next()?.as_ref()?;
+    values.all(|value| value.as_ref() == Some(first)).then(|| first.clone())
+}
+
+/// Where a watch of CRDs puts what concerns us; whoever waits for `Crds` is woken by each change of it.
+#[derive(Clone)]
+pub(super) struct CrdSink(pub(super) tokio::sync::watch::Sender<Crds>);
+
+impl Sink<true> for CrdSink {
+    type Item = (String, Marks);
+
+    fn read(&self, raw: Raw<true>) -> Option<Self::Item> {
+        let name = raw.key()?.name.to_string();
+        let (_, group) = name.split_once('.')?;
+        let annotation = |name: &str| raw.annotation(&format!("{GATEWAY_GROUP}/{name}")).map(str::to_owned);
+        let marks = Marks { bundle_version: annotation("bundle-version"), channel: annotation("channel") };
+        (group == GATEWAY_GROUP || group == GATEWAY_X_GROUP).then_some((name, marks))
+    }
+
+    fn listed(&self, items: Vec<Self::Item>) {
+        self.0.send_modify(|crds| *crds = Crds { marks: items.into_iter().collect(), listed: true });
+    }
+
+    fn applied(&self, (name, marks): Self::Item) {
+        // Even if the marks are the same: that a version is served now shows nowhere else.
+        self.0.send_modify(|crds| {
+            crds.marks.insert(name, marks);
+        });
+    }
+
+    fn deleted(&self, key: ObjectKey) {
+        self.0.send_if_modified(|crds| crds.marks.remove(&*key.name).is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn crd(name: &str, annotations: Value) -> Raw<true> {
+        serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
+    }
+
+    #[test]
+    fn the_release_is_what_all_crds_of_ours_agree_on() {
+        let sink = CrdSink(tokio::sync::watch::Sender::default());
+        let of = |version: &str| json!({"gateway.networking.k8s.io/bundle-version": version, "gateway.networking.k8s.io/channel": "standard"});
+        assert!(!sink.0.borrow().lack(Kind::Gateway), "nobody knows yet");
+        assert!(sink.read(crd("crontabs.example.com", of("v1.7.0"))).is_none());
+        let names = ["gateways.gateway.networking.k8s.io", "xmeshes.gateway.networking.x-k8s.io"];
+        sink.listed(names.iter().filter_map(|name| sink.read(crd(name, of("v1.7.0")))).collect());
+        let told = || (sink.0.borrow().bundle_version(), sink.0.borrow().channel());
+        assert_eq!(told(), (Some("v1.7.0".to_owned()), Some("standard".to_owned())));
+        let lacking =
+            [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service].map(|kind| sink.0.borrow().lack(kind));
+        assert_eq!(lacking, [false, true, false, false]);
+        sink.applied(sink.read(crd(names[1], of("v1.6.0"))).unwrap());
+        assert_eq!(told(), (None, Some("standard".to_owned())));
+        sink.deleted(ObjectKey::cluster(names[1]));
+        assert_eq!(told().0.as_deref(), Some("v1.7.0"));
+        sink.applied(sink.read(crd(names[0], json!({}))).unwrap());
+        assert_eq!(told(), (None, None));
+    }
+}

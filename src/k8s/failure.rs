@@ -1,0 +1,107 @@
+//! Why the API server did not do what it was asked to, as far as it matters for what to do next.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::client::chain;
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// The object changed since it was read.
+    #[error("the object was changed by somebody else meanwhile")]
+    Conflict,
+    /// There is one of this name.
+    #[error("there is one already")]
+    Exists,
+    #[error("there is no such object")]
+    Gone,
+    #[error("not allowed: {0}")]
+    Forbidden(String),
+    /// The request can never succeed as it is.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The API server asks for patience.
+    #[error("too many requests")]
+    Throttled(Option<Duration>),
+    /// Anything that may pass: no connection, no answer in time, an error of the API server's own.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Failure {
+    /// As a label of metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Failure::Conflict => "conflict",
+            Failure::Exists => "exists",
+            Failure::Gone => "gone",
+            Failure::Forbidden(_) => "forbidden",
+            Failure::Refused(_) => "refused",
+            Failure::Throttled(_) => "throttled",
+            Failure::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = error else { return Failure::Unreachable(chain(&error)) };
+        let wait = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
+        let wait = wait.map(|seconds| Duration::from_secs(seconds.into()));
+        match status.code {
+            409 if status.is_already_exists() => Failure::Exists,
+            409 => Failure::Conflict,
+            404 | 410 => Failure::Gone,
+            403 => Failure::Forbidden(status.message),
+            // A token that has run out is renewed sooner or later.
+            401 => Failure::Unreachable("the API server does not accept our credentials".to_owned()),
+            429 => Failure::Throttled(wait),
+            400..=499 => Failure::Refused(status.message),
+            _ => Failure::Unreachable(format!("{} {}", status.code, status.message)),
+        }
+    }
+}
+
+/// Waits no longer than that for an answer.
+pub(super) async fn within<T>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, request).await {
+        Ok(answer) => answer.map_err(Failure::from),
+        Err(_) => Err(Failure::Unreachable(format!("no answer within {limit:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use kube::core::response::StatusDetails;
+
+    use super::*;
+
+    #[test]
+    fn answers_of_the_api_server_are_told_apart() {
+        let details = StatusDetails { retry_after_seconds: 3, ..serde_json::from_str("{}").unwrap() };
+        let denied = "gateways is forbidden: User \"x\" cannot patch";
+        for (code, reason, message, expected) in [
+            (409, "Conflict", "", Failure::Conflict),
+            (409, "AlreadyExists", "", Failure::Exists),
+            (404, "NotFound", "", Failure::Gone),
+            (403, "Forbidden", denied, Failure::Forbidden(denied.to_owned())),
+            (
+                401,
+                "Unauthorized",
+                "",
+                Failure::Unreachable("the API server does not accept our credentials".to_owned()),
+            ),
+            (429, "TooManyRequests", "", Failure::Throttled(Some(Duration::from_secs(3)))),
+            (422, "Invalid", "bad", Failure::Refused("bad".to_owned())),
+            (503, "", "etcd", Failure::Unreachable("503 etcd".to_owned())),
+        ] {
+            let status = Status::failure(message, reason).with_code(code).with_details(details.clone());
+            assert_eq!(Failure::from(kube::Error::Api(status.boxed())), expected);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! How each watch fares: who has listed, who fails and why. The supervisor is woken by every change that may matter to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kube::Error;
+use kube::runtime::watcher;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client::describe;
+use super::collect::Scope;
+use crate::api::Kind;
+
+/// All watches of ours.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    watches: Mutex<BTreeMap<Watched, State>>,
+    counts: BTreeMap<Kind, Counts>,
+    changed: Notify,
+}
+
+/// What a watch is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Watched {
+    Objects(Scope),
+    Crds,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    listed: bool,
+    /// Since when it fails without a break.
+    failing: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+/// Since the start, of one kind.
+#[derive(Debug, Default)]
+struct Counts {
+    events: AtomicU64,
+    lists: AtomicU64,
+}
+
+/// Why a watch does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) message: String,
+    /// 403: we may not.
+    pub(super) forbidden: bool,
+    /// 404: the kind is not served, or not any more.
+    pub(super) absent: bool,
+    /// 401: nobody knows us.
+    pub(super) unauthorized: bool,
+    /// What has to begin anew with a list, as is usual after a long pause.
+    pub(super) expired: bool,
+    /// As the server asks.
+    pub(super) retry_after: Duration,
+}
+
+impl Board {
+    pub(super) fn new() -> Arc<Board> {
+        let counts = Kind::ALL.iter().map(|kind| (*kind, Counts::default())).collect();
+        Arc::new(Board { counts, ..Board::default() })
+    }
+
+    /// What one watch tells us with.
+    pub(super) fn health(self: &Arc<Self>, watched: Watched) -> Health {
+        self.watches.lock().insert(watched.clone(), State::default());
+        Health { board: self.clone(), watched }
+    }
+
+    pub(super) fn remove(&self, watched: &Watched) {
+        self.watches.lock().remove(watched);
+    }
+
+    /// Waits until something changed since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Why each kind that cannot be read cannot. A failure that may be over in a moment is none yet.
+    pub(super) fn unreadable(&self) -> BTreeMap<Kind, Trouble> {
+        let watches = self.watches.lock();
+        let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.trouble) {
+            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.lasts() => {
+                Some((scope.kind, trouble.clone()))
+            }
+            _ => None,
+        });
+        failing.collect()
+    }
+
+    /// Kinds that were not listed yet, although nothing keeps them from it.
+    pub(super) fn unlisted(&self) -> Vec<Kind> {
+        let watches = self.watches.lock();
+        let mut kinds: Vec<_> = watches
+            .iter()
+            .filter_map(|(watched, state)| match watched {
+                Watched::Objects(scope) if !state.listed && !state.settled() => Some(scope.kind),
+                _ => None,
+            })
+            .collect();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Forgets since when watches fail: it was the server's fault, which is over.
+    pub(super) fn pardon(&self) {
+        for state in self.watches.lock().values_mut() {
+            state.failing = None;
+        }
+    }
+
+    /// Whether a watch fails for a reason that the server may give to all of them.
+    pub(super) fn suspects_outage(&self) -> bool {
+        let watches = self.watches.lock();
+        watches
+            .values()
+            .filter_map(|state| state.trouble.as_ref())
+            .any(|trouble| !trouble.forbidden && !trouble.expired)
+    }
+
+    /// Why CRDs may not be watched, if so.
+    pub(super) fn crds_forbidden(&self) -> Option<String> {
+        let watches = self.watches.lock();
+        let trouble = watches.get(&Watched::Crds)?.trouble.as_ref()?;
+        trouble.forbidden.then(|| trouble.message.clone())
+    }
+
+    /// Events seen, and lists begun anew.
+    pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
+        let counts = &self.counts[&kind];
+        (counts.events.load(Ordering::Relaxed), counts.lists.load(Ordering::Relaxed))
+    }
+}
+
+impl State {
+    /// It is more than a moment of weakness.
+    fn lasts(&self) -> bool {
+        self.failing.is_some_and(|since| since.elapsed() >= LASTING)
+    }
+
+    /// It will not be listed, so nobody need wait for it.
+    fn settled(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.forbidden || trouble.absent)
+    }
+}
+
+/// The end of the board that a watch has.
+#[derive(Debug)]
+pub(super) struct Health {
+    board: Arc<Board>,
+    watched: Watched,
+}
+
+impl Health {
+    /// Something came. Only what is more than the beginning of a try shows that all is well.
+    pub(super) fn heard<K>(&self, event: &watcher::Event<K>) {
+        if let Watched::Objects(scope) = &self.watched {
+            let counts = &self.board.counts[&scope.kind];
+            match event {
+                watcher::Event::Init => counts.lists.fetch_add(1, Ordering::Relaxed),
+                watcher::Event::InitDone => 0,
+                watcher::Event::InitApply(_) | watcher::Event::Apply(_) | watcher::Event::Delete(_) => {
+                    counts.events.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+        if !matches!(event, watcher::Event::Init) {
+            self.fine();
+        }
+    }
+
+    pub(super) fn listed(&self) {
+        self.change(|state| {
+            let first = !state.listed;
+            state.listed = true;
+            first
+        });
+    }
+
+    pub(super) fn fine(&self) {
+        self.change(|state| {
+            state.failing = None;
+            state.trouble.take().is_some()
+        });
+    }
+
+    pub(super) fn trouble(&self, trouble: &Trouble) {
+        self.change(|state| {
+            state.failing.get_or_insert_with(Instant::now);
+            state.trouble = Some(trouble.clone());
+            true
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let changed = self.board.watches.lock().get_mut(&self.watched).is_some_and(change);
+        if changed {
+            self.board.changed.notify_one();
+        }
+    }
+}
+
+impl Trouble {
+    pub(super) fn of(error: &watcher::Error) -> Trouble {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Trouble::of_request(error),
+            watcher::Error::WatchError(status) => Trouble::of_status(status),
+            watcher::Error::NoResourceVersion => Trouble::new(error.to_string()),
+        }
+    }
+
+    pub(super) fn of_request(error: &Error) -> Trouble {
+        match error {
+            Error::Api(status) => Trouble::of_status(status),
+            error => Trouble::new(describe(error)),
+        }
+    }
+
+    fn of_status(status: &kube::core::Status) -> Trouble {
+        let said = if status.message.is_empty() { &status.reason } else { &status.message };
+        let code = status.code;
+        let asked = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        // Whoever says "too many" means at least a second, which is what its header says by default.
+        let least = if code == 429 { 1 } else { 0 };
+        Trouble {
+            message: format!("{code} {}", said.trim()),
+            forbidden: code == 403,
+            absent: code == 404,
+            unauthorized: code == 401,
+            expired: code == 410,
+            retry_after: Duration::from_secs(u64::from(asked.clamp(least, MOST_SECONDS))),
+        }
+    }
+
+    pub(super) fn new(message: String) -> Trouble {
+        Trouble {
+            message,
+            forbidden: false,
+            absent: false,
+            unauthorized: false,
+            expired: false,
+            retry_after: Duration::ZERO,
+        }
+    }
+}
+
+/// A server that starts answers all kinds of things for a few seconds.
+const LASTING: Duration = Duration::from_secs(5);
+/// A server that asks for more than this is asked again nevertheless.
+const MOST_SECONDS: u32 = 60;

@@ -1,0 +1,86 @@
+//! Pods of ours: where they are, and whether they answer.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1;
+
+use crate::api::ObjectKey;
+
+/// What we read of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pod {
+    pub(super) key: ObjectKey,
+    pub(super) uid: String,
+    pub(super) ips: Vec<IpAddr>,
+    /// Of the node that it runs on.
+    pub(super) host_ips: Vec<IpAddr>,
+    pub(super) node: Option<String>,
+    pub(super) ready: bool,
+    /// Told to stop.
+    pub(super) leaving: bool,
+    /// None of its containers will ever run again.
+    pub(super) over: bool,
+}
+
+impl Pod {
+    pub(super) fn read(pod: &v1::Pod) -> Option<Pod> {
+        let meta = &pod.metadata;
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let ips = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+        let host_ips = status.and_then(|status| status.host_ips.as_deref()).unwrap_or_default();
+        // One address alone, as from a kubelet of before there could be two.
+        let single = |ip: Option<&String>| ip.and_then(|ip| ip.parse().ok()).into_iter().collect::<Vec<IpAddr>>();
+        let mut found = Pod {
+            key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
+            uid: meta.uid.clone()?,
+            ips: ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
+            host_ips: host_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            leaving: meta.deletion_timestamp.is_some(),
+            over: matches!(phase, "Succeeded" | "Failed"),
+        };
+        if found.ips.is_empty() {
+            found.ips = single(status.and_then(|status| status.pod_ip.as_ref()));
+        }
+        if found.host_ips.is_empty() {
+            found.host_ips = single(status.and_then(|status| status.host_ip.as_ref()));
+        }
+        Some(found)
+    }
+
+    /// Whether clients should be sent to it.
+    pub(super) fn answers(&self) -> bool {
+        self.ready && !self.leaving && !self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_matters_of_a_pod_is_read() {
+        let read = |status| {
+            let metadata = json!({"namespace": "portico-system", "name": "portico-1", "uid": "u"});
+            let pod = json!({"metadata": metadata, "spec": {"nodeName": "n", "containers": []}, "status": status});
+            Pod::read(&serde_json::from_value(pod).unwrap()).unwrap()
+        };
+        let dual = read(json!({
+            "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+            "hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }));
+        let ips: Vec<_> = dual.ips.iter().chain(&dual.host_ips).map(ToString::to_string).collect();
+        assert_eq!(ips, ["10.0.0.1", "fd00::1", "192.0.2.1"]);
+        assert!(dual.answers() && dual.node.as_deref() == Some("n"));
+        let single = read(json!({"podIP": "10.0.0.1", "hostIP": "192.0.2.1"}));
+        assert_eq!((single.ips.len(), single.host_ips.len(), single.answers()), (1, 1, false));
+        let failed = read(json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "True"}]}));
+        assert!(failed.over && !failed.answers() && failed.ips.is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! The Service of a Gateway: as it should be, and what one says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+
+use super::{Shape, Want, Wants, names, ports};
+use crate::api::core::ServiceType;
+use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::api::{Kind, ObjectKey};
+
+/// What we read of a Service of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Known {
+    pub(super) key: ObjectKey,
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    /// Seconds since 1970.
+    pub(super) created: i64,
+    pub(super) owner: Owner,
+    /// The controller in whose name it was made.
+    pub(super) controller: Option<String>,
+    /// Deleted, but not gone yet.
+    pub(super) going: bool,
+    pub(super) headless: bool,
+    /// Where it sends each of its ports.
+    pub(super) ports: BTreeMap<u16, u16>,
+    /// Of its own, for clients within the cluster.
+    pub(super) cluster_ips: Vec<String>,
+    /// What its balancer has.
+    pub(super) ingress: Vec<String>,
+    /// The whole of it, to see whether it is as it should be.
+    pub(super) whole: Value,
+}
+
+/// The Gateway that something belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) gateway: ObjectKey,
+    pub(super) uid: Arc<str>,
+}
+
+impl Known {
+    /// None if the Service is not one that we made for a Gateway.
+    pub(super) fn read(service: &Service) -> Option<Known> {
+        let meta = &service.metadata;
+        let spec = service.spec.as_ref();
+        let listed = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let sent = listed.iter().filter_map(|port| {
+            let Some(IntOrString::Int(target)) = &port.target_port else { return None };
+            // Whoever may edit Services must not make us listen just anywhere.
+            let target = u16::try_from(*target).ok().filter(|target| ports::RANGE.contains(target))?;
+            Some((u16::try_from(port.port).ok()?, target))
+        });
+        let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+        let cluster_ips = spec.and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default();
+        Some(Known {
+            key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
+            uid: meta.uid.clone()?,
+            resource_version: meta.resource_version.clone()?,
+            created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            owner: owner(meta)?,
+            controller: meta.annotations.as_ref().and_then(|all| all.get(CONTROLLER_ANNOTATION).cloned()),
+            going: meta.deletion_timestamp.is_some(),
+            headless: cluster_ips.iter().any(|ip| ip == "None"),
+            ports: sent.collect(),
+            cluster_ips: cluster_ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect(),
+            ingress: ingress.iter().filter_map(|given| given.ip.clone().or_else(|| given.hostname.clone())).collect(),
+            whole: serde_json::to_value(service).ok()?,
+        })
+    }
+}
+
+impl Known {
+    /// Whether clients of a Gateway that is wanted come in through it.
+    pub(super) fn serves(&self, wants: &Wants) -> bool {
+        let wanted = wants.gateways.get(&self.owner.gateway).is_some_and(|want| want.uid == self.owner.uid);
+        wanted && !self.going && !self.headless
+    }
+}
+
+/// The Gateway that an object of ours belongs to.
+fn owner(meta: &ObjectMeta) -> Option<Owner> {
+    if meta.labels.as_ref()?.get(MANAGED_BY_LABEL).map(String::as_str) != Some(MANAGED_BY) {
+        return None;
+    }
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    let owner = owners.iter().find(|owner| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| group);
+        owner.controller == Some(true) && owner.kind == Kind::Gateway.name() && group == Some(Kind::Gateway.group())
+    })?;
+    let gateway = ObjectKey::new(meta.namespace.as_deref()?, &owner.name);
+    Some(Owner { gateway, uid: Arc::from(&*owner.uid) })
+}
+
+/// The Service that a Gateway needs. `ports` says where each port of it goes.
+pub(super) fn wanted(gateway: &ObjectKey, want: &Want, name: &str, shape: Shape, ports: &BTreeMap<u16, u16>) -> Value {
+    let mut labels = want.labels.clone();
+    // After those of the user: they are what the Service is found by.
+    labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
+    labels.insert(GATEWAY_NAME_LABEL.to_owned(), names::label(&gateway.name));
+    labels.insert(GATEWAY_CLASS_LABEL.to_owned(), names::label(&want.class));
+    let mut annotations = want.annotations.clone();
+    annotations.insert(CONTROLLER_ANNOTATION.to_owned(), want.controller.clone());
+    let metadata = json!({
+        "name": name,
+        "namespace": &*gateway.namespace,
+        "labels": labels,
+        "annotations": annotations,
+        "ownerReferences": [{
+            // Collects the garbage. Without blockOwnerDeletion, which needs a permission and would delay deleting a Gateway.
+            "apiVersion": format!("{}/{}", Kind::Gateway.group(), Kind::Gateway.versions()[0]),
+            "kind": Kind::Gateway.name(),
+            "name": &*gateway.name,
+            "uid": &*want.uid,
+            "controller": true,
+        }],
+    });
+    let spec = match shape {
+        Shape::Headless => json!({"clusterIP": "None"}),
+        Shape::Exposed(kind) => {
+            let ports = ports.iter().map(|(port, target)| {
+                json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target})
+            });
+            let mut spec = json!({
+                "type": kind.name(),
+                "ipFamilyPolicy": "PreferDualStack",
+                "ports": ports.collect::<Vec<_>>(),
+            });
+            if let Some(address) = want.address.filter(|_| kind == ServiceType::LoadBalancer) {
+                spec["loadBalancerIP"] = json!(address);
+            }
+            spec
+        }
+    };
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+/// Ties a port of a Service to that of the same name in its EndpointSlices.
+pub(super) fn port_name(port: u16) -> String {
+    format!("tcp-{port}")
+}
+
+/// Where clients find a Service. `nodes` are the addresses of the nodes that it has endpoints on.
+pub(super) fn addresses(known: &Known, kind: ServiceType, nodes: &[IpAddr]) -> Vec<String> {
+    let mut addresses = match kind {
+        ServiceType::LoadBalancer => known.ingress.clone(),
+        ServiceType::NodePort => nodes.iter().map(IpAddr::to_string).collect(),
+        ServiceType::ClusterIp => known.cluster_ips.clone(),
+    };
+    addresses.truncate(MOST_ADDRESSES);
+    addresses
+}
+
+/// `status.addresses` of a Gateway holds no more.
+const MOST_ADDRESSES: usize = 16;

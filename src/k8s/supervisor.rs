@@ -1,0 +1,352 @@
+//! Decides what is watched: the kinds that are served, in the namespaces that were asked for, as whoever the API server
+//! knows us to be. It finds out when the server is away, and says so once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::core::ApiResource;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::backoff::Backoff;
+use super::bodies::{Bodies, BodySink, FETCHED};
+use super::client::Access;
+use super::collect::{Collector, ObjectSink, Scope};
+use super::delivery::Installed;
+use super::discovery::{CrdSink, Crds, discover};
+use super::health::{Board, Trouble, Watched};
+use super::looks::{BLIND, Looks};
+use super::raw::resource;
+use super::watch::{Sink, Surroundings, Target, follow};
+use crate::api::Kind;
+
+/// What it works with; the other ends are the control loop's.
+pub(super) struct Ends {
+    pub(super) access: Access,
+    pub(super) server: String,
+    /// Empty for all.
+    pub(super) namespaces: Vec<Arc<str>>,
+    pub(super) collector: Arc<Collector>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) board: Arc<Board>,
+    pub(super) clients: watch::Sender<Client>,
+    pub(super) waiting_for: watch::Sender<Vec<String>>,
+}
+
+pub(super) struct Supervisor {
+    ends: Ends,
+    /// Made from credentials that were read anew; it replaces the other when it has proven better.
+    candidate: Option<Client>,
+    back: watch::Sender<()>,
+    watches: JoinSet<()>,
+    running: BTreeMap<Watched, AbortHandle>,
+    served: BTreeMap<Kind, &'static str>,
+    /// Kinds in `served` of which the server does not say so any more.
+    missing_since: BTreeMap<Kind, Instant>,
+    outage: Option<Outage>,
+    installed: Installed,
+    complete: bool,
+}
+
+/// The API server does not answer.
+struct Outage {
+    since: Instant,
+    why: String,
+}
+
+impl Supervisor {
+    pub(super) fn new(ends: Ends) -> Self {
+        Supervisor {
+            ends,
+            candidate: None,
+            back: watch::Sender::new(()),
+            watches: JoinSet::new(),
+            running: BTreeMap::new(),
+            served: BTreeMap::new(),
+            missing_since: BTreeMap::new(),
+            outage: None,
+            installed: Installed::default(),
+            complete: false,
+        }
+    }
+
+    /// For ever.
+    pub(super) async fn run(mut self) {
+        let (crds, mut crds_changed) = watch::channel(Crds::default());
+        self.watch_crds(CrdSink(crds));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let mut looks = Looks::now();
+        let mut blind = false;
+        loop {
+            tokio::select! {
+                () = sleep_until(looks.next) => {
+                    match self.ask().await {
+                        Ok(served) => {
+                            self.answered();
+                            backoff.reset();
+                            let served = self.with_doubtful(served, &crds_changed.borrow());
+                            self.follow(served).await;
+                            let unsure = !self.missing_since.is_empty();
+                            looks.went_well(unsure, self.ends.board.crds_forbidden().is_some());
+                        }
+                        Err(trouble) => {
+                            self.unanswered(trouble).await;
+                            looks.at(Instant::now() + backoff.wait());
+                        }
+                    }
+                }
+                Ok(()) = crds_changed.changed() => looks.often(),
+                () = self.ends.board.changed() => {
+                    if self.outage.is_none() && self.ends.board.suspects_outage() {
+                        looks.soon();
+                    }
+                }
+            }
+            if let Some(why) = self.ends.board.crds_forbidden().filter(|_| !blind) {
+                blind = true;
+                warn!(
+                    "CRDs cannot be watched, so new ones are found within {} s, and their release is not known: {why}; \
+                     add a rule to Portico's ClusterRole: apiGroups [\"apiextensions.k8s.io\"], resources \
+                     [\"customresourcedefinitions\"], verbs [list, watch]",
+                    BLIND.as_secs()
+                );
+            }
+            let (listed, bundle_version, channel) = {
+                let crds = crds_changed.borrow();
+                (crds.listed(), crds.bundle_version(), crds.channel())
+            };
+            let release_settled = listed || self.ends.board.crds_forbidden().is_some();
+            self.tell(release_settled, bundle_version, channel);
+        }
+    }
+
+    /// What is served; asking also finds out whether the server is there and knows us.
+    async fn ask(&self) -> Result<BTreeMap<Kind, &'static str>, Trouble> {
+        let client = self.candidate.clone().unwrap_or_else(|| self.ends.clients.borrow().clone());
+        match timeout(LONGEST_ASKING, discover(&client)).await {
+            Ok(Ok(served)) => Ok(served),
+            Ok(Err(error)) => {
+                let mut trouble = Trouble::of_request(&error);
+                trouble.message = format!("{}; {}", trouble.message, self.ends.access.remedy(&error));
+                Err(trouble)
+            }
+            Err(_) => {
+                Err(Trouble::new(format!("no answer within {} s; does the server run?", LONGEST_ASKING.as_secs())))
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        if let Some(client) = self.candidate.take() {
+            self.ends.clients.send_replace(client);
+        }
+        if let Some(outage) = self.outage.take() {
+            let seconds = outage.since.elapsed().as_secs();
+            info!(server = self.ends.server, seconds, "The API server answers again");
+            self.ends.board.pardon();
+            self.back.send_replace(());
+        }
+    }
+
+    async fn unanswered(&mut self, trouble: Trouble) {
+        if self.outage.is_none() {
+            let meanwhile = if self.complete { "what was last seen is served" } else { "nothing is served yet" };
+            warn!(
+                server = self.ends.server,
+                error = trouble.message,
+                "The API server cannot be used; until then {meanwhile}"
+            );
+            self.outage = Some(Outage { since: Instant::now(), why: trouble.message.clone() });
+        } else if let Some(outage) = &mut self.outage {
+            outage.why.clone_from(&trouble.message);
+        }
+        // A token, a client certificate or a whole kubeconfig may have been exchanged on disk.
+        if trouble.unauthorized || self.outage.as_ref().is_some_and(|outage| outage.since.elapsed() > RENEW_AFTER) {
+            match self.ends.access.connect().await {
+                Ok(connection) => {
+                    self.ends.server.clone_from(&connection.server);
+                    self.candidate = Some(connection.client);
+                }
+                Err(error) => tracing::debug!("Cannot read the credentials anew: {error}"),
+            }
+        }
+    }
+
+    fn watch_crds(&mut self, sink: CrdSink) {
+        let target = Target { resource: crd(), namespace: None, name: None };
+        self.start(Watched::Crds, target, sink);
+    }
+
+    /// Adds kinds that were served a moment ago. A server that starts, or one of several that is behind, may not know them
+    /// yet; to believe it would take back everything that is served. A CRD that is gone leaves no doubt.
+    fn with_doubtful(&mut self, mut served: BTreeMap<Kind, &'static str>, crds: &Crds) -> BTreeMap<Kind, &'static str> {
+        self.missing_since.retain(|kind, _| !served.contains_key(kind));
+        for (kind, version) in &self.served {
+            if served.contains_key(kind) {
+                continue;
+            }
+            let since = *self.missing_since.entry(*kind).or_insert_with(Instant::now);
+            if crds.lack(*kind) || since.elapsed() >= DOUBT {
+                self.missing_since.remove(kind);
+            } else {
+                served.insert(*kind, version);
+            }
+        }
+        served
+    }
+
+    /// Watches what is served, in the version that is, and forgets what is not any more.
+    async fn follow(&mut self, served: BTreeMap<Kind, &'static str>) {
+        if served == self.served {
+            return;
+        }
+        for (kind, version) in std::mem::take(&mut self.served) {
+            let now = served.get(&kind);
+            if now == Some(&version) {
+                continue;
+            }
+            self.stop(kind).await;
+            if now.is_none() {
+                info!(%kind, "Not served any more; its objects are forgotten");
+                self.ends.collector.forget(kind);
+                self.ends.bodies.forget(kind);
+            }
+        }
+        for (kind, version) in &served {
+            for scope in self.scopes(*kind) {
+                if !self.running.contains_key(&Watched::Objects(scope.clone())) {
+                    self.watch(scope, version);
+                }
+            }
+        }
+        self.served = served;
+    }
+
+    fn scopes(&self, kind: Kind) -> Vec<Scope> {
+        // A Namespace is in none, but whoever may only see some namespaces may still see these.
+        if self.ends.namespaces.is_empty() || !(kind.namespaced() || kind == Kind::Namespace) {
+            return vec![Scope { kind, namespace: None }];
+        }
+        self.ends.namespaces.iter().map(|namespace| Scope { kind, namespace: Some(namespace.clone()) }).collect()
+    }
+
+    fn watch(&mut self, scope: Scope, version: &str) {
+        let resource = resource(scope.kind, version);
+        let (namespace, name) =
+            if scope.kind.namespaced() { (scope.namespace.clone(), None) } else { (None, scope.namespace.clone()) };
+        let target = Target { resource, namespace, name };
+        let watched = Watched::Objects(scope.clone());
+        if FETCHED.contains(&scope.kind) {
+            self.start(watched, target, BodySink { bodies: self.ends.bodies.clone(), scope });
+        } else {
+            self.start(watched, target, ObjectSink { collector: self.ends.collector.clone(), scope });
+        }
+    }
+
+    fn start<const META: bool>(&mut self, watched: Watched, target: Target, sink: impl Sink<META>) {
+        let surroundings = Surroundings { client: self.ends.clients.subscribe(), back: self.back.subscribe() };
+        let health = self.ends.board.health(watched.clone());
+        let handle = self.watches.spawn(follow(target, surroundings, sink, health));
+        self.running.insert(watched, handle);
+    }
+
+    /// When this returns, nothing more comes of the kind.
+    async fn stop(&mut self, kind: Kind) {
+        let of_kind = |watched: &Watched| matches!(watched, Watched::Objects(scope) if scope.kind == kind);
+        let ended: Vec<_> = self.running.extract_if(.., |watched, _| of_kind(watched)).collect();
+        for (watched, handle) in ended {
+            handle.abort();
+            self.ends.board.remove(&watched);
+            // Watches do not end otherwise.
+            self.watches.join_next().await;
+        }
+    }
+
+    /// Tells the control loop what is new about the cluster, and whoever waits what is missing.
+    fn tell(&mut self, release_settled: bool, bundle_version: Option<String>, channel: Option<String>) {
+        let mut unreadable = self.ends.board.unreadable();
+        if self.outage.is_some() {
+            // That is not the fault of single kinds.
+            unreadable.retain(|_, trouble| trouble.forbidden);
+        }
+        let asked = !self.served.is_empty();
+        let missing: Vec<_> =
+            self.ends.board.unlisted().into_iter().filter(|kind| !unreadable.contains_key(kind)).collect();
+        let complete = asked && self.outage.is_none() && missing.is_empty();
+
+        let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
+        let installed = Installed {
+            versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
+            unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
+            release_settled,
+            bundle_version,
+            channel,
+        };
+        if asked && installed != self.installed {
+            for (kind, why) in &installed.unreadable {
+                if !self.installed.unreadable.contains_key(kind) {
+                    warn!(%kind, "Cannot be watched: {why}");
+                }
+            }
+            for kind in self.installed.unreadable.keys() {
+                if !installed.unreadable.contains_key(kind) {
+                    info!(%kind, "Can be watched again");
+                }
+            }
+            self.ends.collector.installed(Arc::new(installed.clone()));
+            self.installed = installed;
+        }
+        if complete && !self.complete {
+            self.complete = true;
+            self.ends.collector.complete();
+        }
+        let waiting_for = self.missing(&missing);
+        self.ends.waiting_for.send_if_modified(|told| {
+            let news = *told != waiting_for;
+            *told = waiting_for;
+            news
+        });
+    }
+
+    fn missing(&self, kinds: &[Kind]) -> Vec<String> {
+        match &self.outage {
+            _ if self.complete => Vec::new(),
+            Some(outage) => vec![format!("the API server {}: {}", self.ends.server, outage.why)],
+            None if self.served.is_empty() => vec![format!("the API server {}", self.ends.server)],
+            None => kinds.iter().map(|kind| format!("the first list of {}", kind.plural())).collect(),
+        }
+    }
+}
+
+/// Why a kind is not read, and what would help.
+fn sentence(kind: Kind, trouble: &Trouble) -> String {
+    let (group, resources) = (kind.group(), kind.plural());
+    if trouble.forbidden {
+        let verbs = if FETCHED.contains(&kind) { "get, list, watch" } else { "list, watch" };
+        return format!(
+            "{}; add a rule to Portico's ClusterRole: apiGroups [\"{group}\"], resources [\"{resources}\"], verbs [{verbs}]",
+            trouble.message
+        );
+    }
+    format!("{}; it is tried again until it works, and everything else is served meanwhile", trouble.message)
+}
+
+fn crd() -> ApiResource {
+    ApiResource {
+        group: "apiextensions.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "apiextensions.k8s.io/v1".to_owned(),
+        kind: "CustomResourceDefinition".to_owned(),
+        plural: "customresourcedefinitions".to_owned(),
+    }
+}
+
+/// So long a kind that vanishes without its CRD is waited for.
+const DOUBT: Duration = Duration::from_secs(30);
+const LONGEST_ASKING: Duration = Duration::from_secs(10);
+/// In an outage this long, credentials are read anew before each further try.
+const RENEW_AFTER: Duration = Duration::from_secs(30);

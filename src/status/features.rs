@@ -1,0 +1,118 @@
+//! What a GatewayClass says it can do: the names that Gateway API has for what is built, as far as the installed release
+//! knows them.
+//!
+//! A name stands here only if the code has all of it, and conformance tests show it. What a release does not know yet is
+//! not said to it, since other programs compare the list with that release's own.
+
+/// The features to report where the CRDs of release 1.`minor` are installed, in the order that the API asks for.
+pub(super) fn supported(minor: u32, experimental: bool) -> Vec<&'static str> {
+    if minor < FIRST_WITH_FEATURES {
+        return Vec::new();
+    }
+    let known = FEATURES.iter().filter(|feature| {
+        let since = if experimental { feature.since } else { feature.standard_since };
+        since <= minor && minor <= feature.until
+    });
+    let mut names: Vec<_> = known.map(|feature| feature.name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Before it the field had another form, in one channel only.
+const FIRST_WITH_FEATURES: u32 = 4;
+
+struct Feature {
+    name: &'static str,
+    /// The first release 1.x that has the name.
+    since: u32,
+    /// The first whose standard channel has the fields: before, they are dropped by the API server.
+    standard_since: u32,
+    /// The last that has the name.
+    until: u32,
+}
+
+const fn feature(name: &'static str) -> Feature {
+    since(0, name)
+}
+
+const fn since(since: u32, name: &'static str) -> Feature {
+    Feature { name, since, standard_since: since, until: u32::MAX }
+}
+
+const FEATURES: &[Feature] = &[
+    feature("Gateway"),
+    feature("HTTPRoute"),
+    feature("ReferenceGrant"),
+    feature("GatewayAddressEmpty"),
+    feature("GatewayHTTPListenerIsolation"),
+    since(5, "GatewayHTTPSListenerDetectMisdirectedRequests"),
+    since(7, "GatewayInfrastructure"),
+    // The same under its former name.
+    Feature { until: 6, ..feature("GatewayInfrastructurePropagation") },
+    feature("GatewayPort8080"),
+    since(7, "GatewayRouteHostnameIntersectionPrecedence"),
+    feature("GatewayStaticAddresses"),
+    since(5, "HTTPRoute303RedirectStatusCode"),
+    since(5, "HTTPRoute307RedirectStatusCode"),
+    since(5, "HTTPRoute308RedirectStatusCode"),
+    feature("HTTPRouteBackendProtocolH2C"),
+    feature("HTTPRouteBackendProtocolWebSocket"),
+    feature("HTTPRouteBackendRequestHeaderModification"),
+    feature("HTTPRouteBackendTimeout"),
+    since(7, "HTTPRouteBackendURLRewrite"),
+    Feature { standard_since: 6, ..feature("HTTPRouteCORS") },
+    feature("HTTPRouteDestinationPortMatching"),
+    feature("HTTPRouteHostRewrite"),
+    feature("HTTPRouteMethodMatching"),
+    feature("HTTPRouteNamedRouteRule"),
+    feature("HTTPRouteParentRefPort"),
+    feature("HTTPRoutePathRedirect"),
+    feature("HTTPRoutePathRewrite"),
+    feature("HTTPRoutePortRedirect"),
+    feature("HTTPRouteQueryParamMatching"),
+    feature("HTTPRouteRequestMirror"),
+    feature("HTTPRouteRequestMultipleMirrors"),
+    feature("HTTPRouteRequestPercentageMirror"),
+    feature("HTTPRouteRequestTimeout"),
+    feature("HTTPRouteResponseHeaderModification"),
+    since(7, "HTTPRouteRetryCodes"),
+    Feature { standard_since: 7, ..since(6, "HTTPRouteRetryConnectionError") },
+    feature("HTTPRouteSchemeRedirect"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gateway API 1.7, `supportedFeatures`: sorted by name, at most 64, no name twice, and only names of the release.
+    #[test]
+    fn the_list_is_sorted_and_says_what_the_release_knows() {
+        for (minor, experimental, count, has, lacks) in [
+            (3, true, 0, None, Some("HTTPRoute")),
+            (4, true, 28, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
+            (4, false, 27, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
+            (5, true, 32, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 33, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 32, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 36, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 36, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+        ] {
+            let names = supported(minor, experimental);
+            let release = format!("1.{minor}, experimental: {experimental}: {names:?}");
+            assert_eq!(names.len(), count, "{release}");
+            assert!(names.is_sorted_by(|left, right| left < right), "{release}");
+            assert!(names.len() <= 64);
+            assert!(has.is_none_or(|name| names.contains(&name)), "{release} lacks {has:?}");
+            assert!(lacks.is_none_or(|name| !names.contains(&name)), "{release} has {lacks:?}");
+        }
+    }
+
+    /// 3 core features and the 33 extended ones of GATEWAY-HTTP that are built.
+    #[test]
+    fn the_newest_release_gets_all_that_is_built() {
+        let names = supported(7, true);
+        let core = ["Gateway", "HTTPRoute", "ReferenceGrant"];
+        assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 3);
+        assert_eq!(names.iter().filter(|name| name.starts_with("HTTPRoute") && !core.contains(name)).count(), 26);
+    }
+}

@@ -1,0 +1,353 @@
+//! Every trap of statuses, as a row: what was there, what we think, what is to be there. Sections cited are those of
+//! Gateway API's own texts: GEP-1364 (status and conditions), and the conformance tests of 1.7.
+
+use super::*;
+
+const NOW: &str = "2030-01-01T00:00:00Z";
+const THEN: &str = "2020-01-01T00:00:00Z";
+const US: &str = "portico.dev/gateway-controller";
+
+/// A condition of ours, without a time.
+fn ours(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": "m", "observedGeneration": 2})
+}
+
+/// The same as the API server has it.
+fn stored(kind: &str, status: &str, reason: &str, since: &str) -> Value {
+    let mut stored = ours(kind, status, reason);
+    stored["lastTransitionTime"] = json!(since);
+    stored
+}
+
+/// Somebody else's condition, with fields that we do not know.
+fn foreign(kind: &str) -> Value {
+    json!({
+        "type": kind, "status": "True", "reason": "R", "message": "", "observedGeneration": 1,
+        "lastTransitionTime": THEN, "extra": {"kept": [1, 2]},
+    })
+}
+
+fn pending(kind: &str) -> Value {
+    json!({
+        "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    })
+}
+
+fn parent(controller: &str, gateway: &str, conditions: &[Value]) -> Value {
+    json!({
+        "parentRef": {"group": GATEWAY_GROUP, "kind": "Gateway", "name": gateway},
+        "controllerName": controller,
+        "conditions": conditions,
+    })
+}
+
+fn listener(name: &str, routes: u32, conditions: &[Value]) -> Value {
+    json!({"name": name, "attachedRoutes": routes, "supportedKinds": [], "conditions": conditions})
+}
+
+struct Row {
+    name: &'static str,
+    kind: Kind,
+    observed: Value,
+    ours: Value,
+    /// None if nothing is to be written.
+    expected: Option<Value>,
+}
+
+fn row(name: &'static str, kind: Kind, observed: Value, ours: Value, expected: Option<Value>) -> Row {
+    Row { name, kind, observed, ours, expected }
+}
+
+fn check(rows: Vec<Row>) {
+    let us = [US.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
+    for Row { name, kind, observed, ours, expected } in rows {
+        let merged = merge(kind, &observed, &ours, &us, NOW);
+        // As text too: others' entries are the same to the byte, in the same order.
+        let text = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
+        assert_eq!(merged.status, expected, "{name}:\n{:?}\n{:?}", text(&merged.status), text(&expected));
+        assert_eq!(merged.left_out, Vec::<String>::new(), "{name}");
+        if let Some(status) = merged.status {
+            let again = merge(kind, &status, &ours, &us, "2040-01-01T00:00:00Z");
+            assert_eq!(again.status, None, "{name}: what was just written needs no writing");
+        }
+    }
+}
+
+#[test]
+fn objects_of_ours() {
+    let accepted = || ours("Accepted", "True", "Accepted");
+    check(vec![
+        row(
+            "defaults of the CRD are no answer (conformance: stale Pending without generation)",
+            Kind::Gateway,
+            json!({"conditions": [pending("Accepted"), pending("Programmed")]}),
+            json!({"conditions": [accepted(), ours("Programmed", "False", "Invalid")]}),
+            Some(json!({"conditions": [
+                stored("Accepted", "True", "Accepted", NOW), stored("Programmed", "False", "Invalid", NOW),
+            ]})),
+        ),
+        row(
+            "no status yet",
+            Kind::GatewayClass,
+            Value::Null,
+            json!({"conditions": [accepted()], "supportedFeatures": [{"name": "Gateway"}, {"name": "HTTPRoute"}]}),
+            Some(json!({
+                "conditions": [stored("Accepted", "True", "Accepted", NOW)],
+                "supportedFeatures": [{"name": "Gateway"}, {"name": "HTTPRoute"}],
+            })),
+        ),
+        row(
+            "nothing to write if only the time would differ",
+            Kind::GatewayClass,
+            json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]}),
+            json!({"conditions": [accepted()]}),
+            None,
+        ),
+        row(
+            "lastTransitionTime stays while the status does, whatever else changes (GEP-1364)",
+            Kind::Gateway,
+            json!({"conditions": [stored("Accepted", "True", "ListenersNotValid", THEN)]}),
+            json!({"conditions": [accepted()]}),
+            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+        ),
+        row(
+            "and moves when it flips",
+            Kind::Gateway,
+            json!({"conditions": [stored("Accepted", "False", "ListenersNotValid", THEN)]}),
+            json!({"conditions": [accepted()]}),
+            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", NOW)]})),
+        ),
+        row(
+            "observedGeneration rises on conditions that did not change otherwise (conformance: all at once)",
+            Kind::Gateway,
+            {
+                let mut old = stored("Accepted", "True", "Accepted", THEN);
+                old["observedGeneration"] = json!(1);
+                json!({"conditions": [old]})
+            },
+            json!({"conditions": [accepted()]}),
+            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+        ),
+        row(
+            "conditions of others stay in place, to the byte (GatewayPreserveForeignConditions)",
+            Kind::Gateway,
+            json!({"conditions": [foreign("example.com/A"), pending("Accepted"), foreign("Ready")], "extra": [null, 1]}),
+            json!({"conditions": [accepted(), ours("Programmed", "True", "Programmed")]}),
+            Some(json!({
+                "conditions": [
+                    foreign("example.com/A"), stored("Accepted", "True", "Accepted", NOW), foreign("Ready"),
+                    stored("Programmed", "True", "Programmed", NOW),
+                ],
+                "extra": [null, 1],
+            })),
+        ),
+        row(
+            "addresses that are gone are removed",
+            Kind::Gateway,
+            json!({
+                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+                "addresses": [{"type": "IPAddress", "value": "192.0.2.1"}],
+            }),
+            json!({"conditions": [accepted()]}),
+            Some(json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)]})),
+        ),
+        row(
+            "an empty list may stay where it is",
+            Kind::Gateway,
+            json!({"conditions": [stored("Accepted", "True", "Accepted", THEN)], "addresses": [], "listeners": []}),
+            json!({"conditions": [accepted()]}),
+            None,
+        ),
+        row(
+            "a Gateway of another controller's class, which has conditions of the same types",
+            Kind::Gateway,
+            json!({
+                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+                "addresses": [{"type": "IPAddress", "value": "192.0.2.1"}],
+                "listeners": [listener("http", 1, &[stored("Accepted", "True", "Accepted", THEN)])],
+            }),
+            json!({"notes": ["spec.gatewayClassName: GatewayClass x belongs to another controller; …"]}),
+            None,
+        ),
+        row(
+            "kinds without a status of ours are left alone",
+            Kind::Service,
+            json!({"a": 1}),
+            json!({"notes": []}),
+            None,
+        ),
+    ]);
+}
+
+/// Listeners of a Gateway whose own condition is as it should be.
+#[test]
+fn listeners_of_a_gateway() {
+    let accepted = || ours("Accepted", "True", "Accepted");
+    let mut rows = vec![
+        row(
+            "what we no longer say of a listener vanishes; what others say of it stays",
+            Kind::Gateway,
+            json!({"listeners": [listener("http", 0, &[
+                stored("Conflicted", "True", "HostnameConflict", THEN), foreign("example.com/A"),
+                stored("Accepted", "False", "HostnameConflict", THEN),
+            ])]}),
+            json!({"listeners": [listener("http", 0, &[accepted()])]}),
+            Some(json!({"listeners": [listener("http", 0, &[
+                foreign("example.com/A"), stored("Accepted", "True", "Accepted", NOW),
+            ])]})),
+        ),
+        row(
+            "listeners are those of the spec, in its order; attachedListenerSets is not ours",
+            Kind::Gateway,
+            json!({
+                "attachedListenerSets": 3,
+                "listeners": [
+                    listener("gone", 7, &[foreign("example.com/A")]),
+                    listener("second", 1, &[stored("Accepted", "True", "Accepted", THEN)]),
+                ],
+            }),
+            json!({"listeners": [listener("first", 0, &[accepted()]), listener("second", 2, &[accepted()])]}),
+            Some(json!({
+                "attachedListenerSets": 3,
+                "listeners": [
+                    listener("first", 0, &[stored("Accepted", "True", "Accepted", NOW)]),
+                    listener("second", 2, &[stored("Accepted", "True", "Accepted", THEN)]),
+                ],
+            })),
+        ),
+        row(
+            "an empty supportedKinds is written out (GatewayInvalidRouteKind)",
+            Kind::Gateway,
+            json!({"listeners": [{
+                "name": "http", "attachedRoutes": 0, "supportedKinds": [{"kind": "HTTPRoute"}],
+                "conditions": [stored("Accepted", "True", "Accepted", THEN)],
+            }]}),
+            json!({"listeners": [listener("http", 0, &[accepted()])]}),
+            Some(json!({"listeners": [listener("http", 0, &[stored("Accepted", "True", "Accepted", THEN)])]})),
+        ),
+    ];
+    for row in &mut rows {
+        row.ours["conditions"] = json!([accepted()]);
+        for stored_status in [Some(&mut row.observed), row.expected.as_mut()].into_iter().flatten() {
+            stored_status["conditions"] = json!([stored("Accepted", "True", "Accepted", THEN)]);
+        }
+    }
+    check(rows);
+}
+
+#[test]
+fn routes() {
+    let accepted = || ours("Accepted", "True", "Accepted");
+    let since = |time| stored("Accepted", "True", "Accepted", time);
+    let other = || parent("example.com/other", "theirs", &[foreign("Accepted")]);
+    check(vec![
+        row("a route of others gets not a word", Kind::HttpRoute, Value::Null, json!({}), None),
+        row("nor does their entry change", Kind::HttpRoute, json!({"parents": [other()]}), json!({}), None),
+        row(
+            "entries of others stay in place, to the byte (HTTPRoutePreserveForeignStatus)",
+            Kind::HttpRoute,
+            json!({"parents": [other(), parent(US, "a", &[pending("Accepted")]), other()]}),
+            json!({"parents": [parent(US, "b", &[accepted()]), parent(US, "a", &[accepted()])]}),
+            Some(json!({"parents": [
+                other(), parent(US, "a", &[since(NOW)]), other(), parent(US, "b", &[since(NOW)]),
+            ]})),
+        ),
+        row(
+            "an entry of ours for a parent that was dropped, or a Gateway that is gone, vanishes",
+            Kind::HttpRoute,
+            json!({"parents": [parent(US, "a", &[since(THEN)]), other(), parent(US, "b", &[since(THEN)])]}),
+            json!({"parents": [parent(US, "b", &[accepted()])]}),
+            Some(json!({"parents": [other(), parent(US, "b", &[since(THEN)])]})),
+        ),
+        row(
+            "the last one leaves an empty list, which the API demands",
+            Kind::HttpRoute,
+            json!({"parents": [parent(US, "a", &[since(THEN)])]}),
+            json!({}),
+            Some(json!({"parents": []})),
+        ),
+        row(
+            "one entry per parentRef: a second one of ours vanishes",
+            Kind::HttpRoute,
+            json!({"parents": [parent(US, "a", &[since(THEN)]), parent(US, "a", &[since(THEN)])]}),
+            json!({"parents": [parent(US, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(US, "a", &[since(THEN)])]})),
+        ),
+        row(
+            "the class went from one name of ours to the other",
+            Kind::HttpRoute,
+            json!({"parents": [parent("konghq.com/kic-gateway-controller", "a", &[since(THEN)])]}),
+            json!({"parents": [parent(US, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(US, "a", &[since(NOW)])]})),
+        ),
+        row(
+            "parentRef echoes the spec, also where an older entry left defaults out",
+            Kind::HttpRoute,
+            json!({"parents": [
+                {"parentRef": {"name": "a"}, "controllerName": US, "conditions": [since(THEN)]},
+            ]}),
+            json!({"parents": [parent(US, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(US, "a", &[since(THEN)])]})),
+        ),
+        row(
+            "PartiallyInvalid that is mended is removed, not set to False; what others put into our entry stays",
+            Kind::HttpRoute,
+            json!({"parents": [parent(US, "a", &[
+                stored("PartiallyInvalid", "True", "UnsupportedValue", THEN), since(THEN), foreign("example.com/A"),
+            ])]}),
+            json!({"parents": [parent(US, "a", &[accepted()])]}),
+            Some(json!({"parents": [parent(US, "a", &[since(THEN), foreign("example.com/A")])]})),
+        ),
+    ]);
+}
+
+#[test]
+fn lists_that_others_have_filled_get_nothing_more_and_say_so() {
+    let us = [US.to_owned()];
+    let accepted = ours("Accepted", "True", "Accepted");
+    let others: Vec<_> =
+        (0..32).map(|n| parent("example.com/other", &format!("g{n}"), &[foreign("Accepted")])).collect();
+    let mine = json!({"parents": [parent(US, "a", std::slice::from_ref(&accepted))]});
+
+    let full = merge(Kind::HttpRoute, &json!({"parents": others}), &mine, &us, NOW);
+    assert_eq!(full.status, None);
+    assert_eq!(full.left_out, ["status.parents is full, at most 32 entries: no room for a"]);
+
+    let mut last = others.clone();
+    last[31] = parent(US, "gone", std::slice::from_ref(&accepted));
+    let room = merge(Kind::HttpRoute, &json!({"parents": last}), &mine, &us, NOW);
+    let parents = room.status.unwrap()["parents"].as_array().unwrap().clone();
+    assert_eq!((parents.len(), &parents[..31], &room.left_out[..]), (32, &others[..31], &[][..]));
+
+    let taken: Vec<_> = (0..7).map(|n| foreign(&format!("example.com/{n}"))).collect();
+    let mine = json!({"conditions": [accepted.clone(), ours("Programmed", "True", "Programmed")]});
+    let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &mine, &us, NOW);
+    let conditions = merged.status.unwrap()["conditions"].as_array().unwrap().clone();
+    assert_eq!((conditions.len(), &conditions[..7], &conditions[7]["type"]), (8, &taken[..], &json!("Accepted")));
+    assert_eq!(merged.left_out, ["status.conditions is full, at most 8 conditions: no room for Programmed"]);
+
+    let many: Vec<_> = (0..20).map(|n| json!({"type": "IPAddress", "value": format!("192.0.2.{n}")})).collect();
+    let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "addresses": many}), &us, NOW);
+    assert_eq!(merged.status.unwrap()["addresses"].as_array().unwrap().len(), 16);
+    assert_eq!(merged.left_out, ["status.addresses takes 16 addresses: no room for 4 more"]);
+
+    let many: Vec<_> = (0..70).map(|n| listener(&format!("l{n}"), 0, &[])).collect();
+    let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "listeners": many}), &us, NOW);
+    assert_eq!(merged.status.unwrap()["listeners"].as_array().unwrap().len(), 64);
+}
+
+/// Whatever others wrote into a status, it is only carried along.
+#[test]
+fn nonsense_is_no_reason_to_fail() {
+    let us = [US.to_owned()];
+    let mine = json!({"conditions": [ours("Accepted", "True", "Accepted")], "parents": [parent(US, "a", &[])]});
+    for observed in
+        [json!(7), json!([]), json!({"conditions": 3, "parents": "x", "listeners": {}}), json!({"parents": [1]})]
+    {
+        for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute] {
+            let merged = merge(kind, &observed, &mine, &us, NOW);
+            assert!(merged.status.is_some(), "{observed}");
+        }
+    }
+}

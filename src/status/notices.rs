@@ -1,0 +1,159 @@
+//! What is told about an object as Kubernetes events: each thing that is wrong with it, and that it is right again.
+
+use std::collections::BTreeSet;
+
+use crate::compile::verdict::{Code, Condition, Problem, Verdict};
+use crate::k8s::Refused;
+
+/// One event, without the object that it is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Notice {
+    pub(super) warning: bool,
+    pub(super) reason: &'static str,
+    pub(super) note: String,
+}
+
+/// The API's limit, in bytes.
+const LONGEST_NOTE: usize = 1024;
+/// Whoever has more to correct begins with these; the conditions have all of them.
+const MOST: usize = 8;
+
+/// Everything that is wrong by a verdict, each thing once, although several conditions, listeners and parents may repeat it.
+pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
+    let mut told: BTreeSet<&Problem> = BTreeSet::new();
+    let mut notices = Vec::new();
+    for (place, condition) in conditions(verdict) {
+        let code = condition.code;
+        if !is_bad(code) {
+            continue;
+        }
+        if condition.problems.is_empty() {
+            notices.push((false, notice(code.reason(), &format!("{place}{}", code.sentence()))));
+        }
+        for problem in condition.problems.iter().filter(|problem| told.insert(*problem)) {
+            notices.push((only_points(problem), notice(code.reason(), &format!("{problem}."))));
+        }
+    }
+    // What only points to another condition says nothing where that is told as well.
+    if notices.iter().any(|(points, _)| !points) {
+        notices.retain(|(points, _)| !points);
+    }
+    notices.into_iter().take(MOST).map(|(_, notice)| notice).collect()
+}
+
+pub(super) fn of_refusal(refused: &Refused) -> Notice {
+    unreadable(&refused.why.field, &refused.why.message)
+}
+
+fn unreadable(field: &str, message: &str) -> Notice {
+    let remedy = "correct it: until then the last version that could be read counts, if there was one";
+    notice("Unreadable", &format!("{field}: {message}; {remedy}."))
+}
+
+/// Of a list that others have filled up.
+pub(super) fn of_full_list(what: &str) -> Notice {
+    notice("StatusFull", &format!("{what}; remove entries that nobody needs."))
+}
+
+pub(super) fn mended() -> Notice {
+    Notice { warning: false, reason: "Mended", note: "Everything that was wrong with it is right now.".to_owned() }
+}
+
+fn notice(reason: &'static str, text: &str) -> Notice {
+    let end = "…";
+    let note = if text.len() <= LONGEST_NOTE {
+        text.to_owned()
+    } else {
+        format!("{}{end}", &text[..text.floor_char_boundary(LONGEST_NOTE - end.len())])
+    };
+    Notice { warning: true, reason, note }
+}
+
+/// With the place of what carries them.
+fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
+    let own = verdict.conditions.iter().map(|condition| (String::new(), condition));
+    let listeners = verdict.listeners.iter().enumerate().flat_map(|(index, listener)| {
+        listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]: "), condition))
+    });
+    let parents = verdict.parents.iter().flat_map(|parent| {
+        parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]: ", parent.index), condition))
+    });
+    own.chain(listeners).chain(parents)
+}
+
+/// What is pending is being worked on, and no news.
+fn is_bad(code: Code) -> bool {
+    let bad_when_true = ["Conflicted", "PartiallyInvalid"].contains(&code.condition());
+    code.status() == bad_when_true && code.reason() != "Pending"
+}
+
+fn only_points(problem: &Problem) -> bool {
+    problem.remedy.starts_with("see ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::verdict::ListenerVerdict;
+
+    fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
+        ListenerVerdict {
+            name: "http".to_owned(),
+            attached_routes: 0,
+            supported_kinds: Vec::new(),
+            sockets: Vec::new(),
+            conditions,
+        }
+    }
+
+    #[test]
+    fn each_thing_is_told_once_with_its_field_and_remedy() {
+        let taken = Problem::new("spec.listeners[0].port", "port 80 is taken", "choose another port");
+        let points = Problem::new("spec.listeners[0]", "listener http is not accepted", "see the conditions of it");
+        let cases = [
+            (Verdict::default(), vec![]),
+            (Verdict { conditions: vec![Condition::plain(Code::GatewayAccepted)], ..Verdict::default() }, vec![]),
+            (
+                Verdict {
+                    conditions: vec![Condition::new(Code::GatewayNoListenerValid, vec![points.clone()])],
+                    listeners: vec![listener(vec![
+                        Condition::new(Code::ListenerPortUnavailable, vec![taken.clone()]),
+                        Condition::new(Code::ListenerNotProgrammed, vec![taken.clone()]),
+                        Condition::plain(Code::ListenerResolvedRefs),
+                    ])],
+                    ..Verdict::default()
+                },
+                vec![("PortUnavailable", "spec.listeners[0].port: port 80 is taken; choose another port.")],
+            ),
+            (
+                Verdict {
+                    conditions: vec![Condition::new(Code::GatewayNotProgrammed, vec![points.clone()])],
+                    ..Verdict::default()
+                },
+                vec![("Invalid", "spec.listeners[0]: listener http is not accepted; see the conditions of it.")],
+            ),
+            (
+                Verdict {
+                    listeners: vec![listener(vec![Condition::plain(Code::ListenerHostnameConflict)])],
+                    ..Verdict::default()
+                },
+                vec![("HostnameConflict", "spec.listeners[0]: Another listener has this port and hostname.")],
+            ),
+        ];
+        for (verdict, expected) in cases {
+            let found: Vec<_> = of_verdict(&verdict).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+            let expected: Vec<_> = expected.into_iter().map(|(reason, note)| (reason, note.to_owned())).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn notes_have_a_limit_in_length_and_number() {
+        let problems = |count: usize| (0..count).map(|number| Problem::new(format!("f{number}"), "ü".repeat(600), "r"));
+        let condition = Condition::new(Code::GatewayNoListenerValid, problems(20).collect());
+        let notices = of_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() });
+        assert_eq!(notices.len(), MOST);
+        assert!(notices.iter().all(|notice| notice.note.len() <= 1024 && notice.note.ends_with('…')));
+        assert_eq!(unreadable("spec.rules[0]", &"x".repeat(5000)).note.len(), 1024);
+    }
+}

@@ -1,0 +1,188 @@
+//! The program against an API server: what it says while it waits, what it serves, and what becomes of files beside it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "watch/api.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod api;
+mod harness;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use api::Api;
+use harness::client::get;
+use harness::eventually;
+use harness::objects::{GATEWAY, route};
+use harness::program::{Program, portico, root};
+use harness::site::Site;
+use serde_json::{Value, json};
+
+const GROUP: &str = "gateway.networking.k8s.io/v1";
+
+/// A site, and an API server with the kinds that are needed to serve something.
+async fn place() -> (Site, Api) {
+    let (site, api) = (Site::new(), Api::start().await);
+    api.serve(GROUP, "gatewayclasses", false);
+    for plural in ["gateways", "httproutes"] {
+        api.serve(GROUP, plural, true);
+    }
+    site.save("token", "first");
+    let kubeconfig = json!({
+        "current-context": "played",
+        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
+        "users": [{"name": "u", "user": {"tokenFile": site.path("token")}}],
+    });
+    site.save("kubeconfig", &kubeconfig.to_string());
+    (site, api)
+}
+
+/// What the objects of the harness are, in the cluster. The Gateway has had its address before: no replica leads here that
+/// could give it one.
+fn fill(site: &Site, api: &Api) {
+    api.put("namespaces", json!({"metadata": {"name": "default"}}));
+    let class = json!({"controllerName": "portico.dev/gateway-controller"});
+    api.put("gatewayclasses", json!({"metadata": {"name": "portico"}, "spec": class}));
+    api.put(
+        "gateways",
+        json!({
+            "metadata": {"namespace": "default", "name": "good", "generation": 1},
+            "spec": {"gatewayClassName": "portico",
+                "listeners": [{"name": "http", "protocol": "HTTP", "port": site.port("port")}]},
+            "status": {"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]},
+        }),
+    );
+    api.put(
+        "services",
+        json!({
+            "metadata": {"namespace": "default", "name": "echo",
+                "annotations": {"portico.dev/address": site.address().to_string()}},
+            "spec": {"ports": [{"port": 80, "targetPort": site.port("echo")}]},
+        }),
+    );
+}
+
+fn clustered_route(name: &str) -> Value {
+    json!({
+        "metadata": {"namespace": "default", "name": name, "generation": 1},
+        "spec": {"parentRefs": [{"name": "good"}], "rules": [{
+            "matches": [{"path": {"type": "PathPrefix", "value": format!("/{name}-of-cluster")}}],
+            "backendRefs": [{"name": "echo", "port": 80}],
+        }]},
+    })
+}
+
+fn run(site: &Site, more: &[&str]) -> Program {
+    let mut command: Command = portico(site);
+    let words = format!(
+        "run --kubernetes --kubeconfig kubeconfig --gateway-address-pool {} --echo {} --status-listen {} \
+         --admin-listen {} --workers 1",
+        site.address(),
+        site.at("echo"),
+        site.at("status"),
+        site.at("admin"),
+    );
+    command.args(words.split(' ')).args(more);
+    Program::start(command)
+}
+
+/// The metrics that there are without a cluster are compared in tests/quickstart.rs.
+fn expect_documented(metrics: &str) {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let (_, page) = page.split_once("## In a cluster").unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
+    let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let served: BTreeSet<&str> =
+        types.filter(|name| name.starts_with("portico_watch_") || name.starts_with("portico_status_")).collect();
+    // Nothing leads here, so nothing is written.
+    let missing: Vec<_> =
+        documented.difference(&served).filter(|name| **name != "portico_status_writes_total").collect();
+    assert!(
+        missing.is_empty() && served.is_subset(&documented),
+        "docs/metrics.md says {documented:?}, served {served:?}"
+    );
+}
+
+fn wait_for(program: &Program, line: &str) {
+    program.wait_stderr(|text| text.contains(line).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_of_the_cluster_is_served_edited_and_deleted() {
+    let (site, api) = place().await;
+    fill(&site, &api);
+    api.put("httproutes", clustered_route("shop"));
+    let program = run(&site, &[]);
+    wait_for(&program, "Serving");
+    let told = program.told();
+    assert_eq!(told, format!("Context played, server http://{}\n", api.address), "and nothing else but the log");
+    assert_eq!(get(&site.at("status"), "/readyz").status, 200);
+    let status = |path: &str| get(&site.at("port"), path).status;
+    assert_eq!((status("/shop-of-cluster"), status("/blog-of-cluster")), (200, 404));
+
+    api.put("httproutes", clustered_route("blog"));
+    eventually("a new route is served", || (status("/blog-of-cluster") == 200).then_some(()));
+    api.delete("httproutes", "default", "shop");
+    eventually("a deleted one is not", || (status("/shop-of-cluster") == 404).then_some(()));
+    let metrics = get(&site.at("status"), "/metrics").body;
+    for line in ["portico_watch_objects{kind=\"HTTPRoute\"} 1", "portico_watch_lists_total{kind=\"HTTPRoute\"} 1"] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+
+    expect_documented(&metrics);
+
+    api.go_down();
+    wait_for(&program, "The API server cannot be used; until then what was last seen is served");
+    assert_eq!((status("/blog-of-cluster"), get(&site.at("status"), "/readyz").status), (200, 200));
+    api.put("httproutes", clustered_route("late"));
+    api.come_up();
+    wait_for(&program, "The API server answers again");
+    eventually("what happened meanwhile is served", || (status("/late-of-cluster") == 200).then_some(()));
+    let log = program.stop().expect_fine().stderr;
+    assert_eq!(log.matches("The API server cannot be used").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_is_told_what_for() {
+    let (site, api) = place().await;
+    fill(&site, &api);
+    api.demand_token("fresh");
+    let program = run(&site, &[]);
+    wait_for(&program, "The API server cannot be used; until then nothing is served yet");
+    let ready = eventually("the reason is there", || {
+        Some(get(&site.at("status"), "/readyz")).filter(|ready| ready.body.contains("401"))
+    });
+    assert_eq!(ready.status, 503);
+    for part in ["first snapshot", "401 Unauthorized", "--kubeconfig kubeconfig are not accepted, or expired"] {
+        assert!(ready.body.contains(part), "{part}: {}", ready.body);
+    }
+    site.save("token", "fresh");
+    wait_for(&program, "Serving");
+    assert_eq!(get(&site.at("status"), "/readyz").status, 200);
+    program.stop().expect_fine();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_object_in_both_sources_the_clusters_is_used() {
+    let (site, api) = place().await;
+    fill(&site, &api);
+    api.put("httproutes", clustered_route("good"));
+    site.save("manifests/gateway.yaml", GATEWAY);
+    site.save("manifests/good.yaml", &route("good", "good", "echo"));
+    site.save("manifests/more.yaml", &route("good", "more", "echo"));
+    let program = run(&site, &["--manifests", "manifests"]);
+    wait_for(&program, "Serving");
+    let status = |path: &str| get(&site.at("port"), path).status;
+    assert_eq!((status("/good-of-cluster"), status("/good"), status("/more")), (200, 404, 200));
+    let log = program.stderr();
+    let remark =
+        |file: &str| log.lines().any(|line| line.contains("the cluster has this object too") && line.contains(file));
+    assert!(remark("manifests/good.yaml:4") && remark("manifests/gateway.yaml") && !remark("more.yaml"), "{log}");
+
+    api.delete("httproutes", "default", "good");
+    eventually("that of the file comes in its place", || (status("/good") == 200).then_some(()));
+    assert_eq!(status("/good-of-cluster"), 404);
+    program.stop().expect_fine();
+}

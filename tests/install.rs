@@ -1,0 +1,197 @@
+//! What `kubectl apply -f manifests/install.yaml` installs: complete, and allowed exactly what the program does.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portico::api::names::GATEWAY_CONTROLLER;
+use portico::k8s::permissions::{self, Permission};
+use serde_json::{Value, json};
+
+#[test]
+fn the_rendered_file_is_what_the_base_says() {
+    let rendered = rendered();
+    let file = folder().join("install.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&file, &rendered).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == rendered, "manifests/install.yaml is not what manifests/base says; UPDATE=1 rewrites it");
+
+    let listed: BTreeSet<String> = resources().into_iter().collect();
+    let files =
+        fs::read_dir(folder().join("base")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<String> = files.filter(|name| name != "kustomization.yaml").collect();
+    assert_eq!(files, listed, "a file that is not listed in kustomization.yaml is not installed");
+}
+
+#[test]
+fn every_rule_is_used_and_every_use_has_its_rule() {
+    for (kind, expected) in [("ClusterRole", permissions::everywhere()), ("Role", permissions::at_home())] {
+        let role = one(kind);
+        let granted = granted(&role);
+        let missing: Vec<_> = expected.difference(&granted).collect();
+        let in_vain: Vec<_> = granted.difference(&expected).collect();
+        assert!(missing.is_empty() && in_vain.is_empty(), "{kind} lacks {missing:#?} and grants in vain {in_vain:#?}");
+        let count: usize = role["rules"].as_array().unwrap().iter().map(|rule| permissions_of(rule).count()).sum();
+        assert_eq!(count, granted.len(), "{kind} grants something twice");
+    }
+}
+
+#[test]
+fn every_rule_says_what_it_is_for() {
+    for file in ["base/cluster-role.yaml", "base/role.yaml"] {
+        let text = read(file);
+        let lines: Vec<&str> = text.lines().collect();
+        let rules = lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups:"));
+        for (index, line) in rules {
+            assert!(lines[index - 1].starts_with("# "), "{file}:{}: {line}: write before it what it is for", index + 1);
+        }
+    }
+}
+
+#[test]
+fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
+    for object in objects() {
+        let (kind, metadata) = (&object["kind"], &object["metadata"]);
+        assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "portico", "{kind}");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "portico", "{kind}");
+        // Whoever has this label is looked after by the program itself.
+        assert!(metadata["labels"]["app.kubernetes.io/managed-by"].is_null(), "{kind}");
+        match kind.as_str().unwrap() {
+            "Namespace" => assert_eq!(metadata["name"], "portico-system"),
+            "ClusterRole" | "ClusterRoleBinding" | "GatewayClass" => assert!(metadata["namespace"].is_null(), "{kind}"),
+            _ => assert_eq!((&metadata["name"], &metadata["namespace"]), (&json!("portico"), &json!("portico-system"))),
+        }
+    }
+    assert_eq!(one("GatewayClass")["spec"]["controllerName"], GATEWAY_CONTROLLER);
+}
+
+#[test]
+fn the_roles_are_bound_to_the_account_of_the_pods() {
+    let account = json!({"kind": "ServiceAccount", "name": "portico", "namespace": "portico-system"});
+    for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
+        let binding = one(binding);
+        assert_eq!(binding["subjects"], json!([account]));
+        let reference =
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": one(role)["metadata"]["name"]});
+        assert_eq!(binding["roleRef"], reference);
+    }
+    assert_eq!(one("ServiceAccount")["metadata"]["name"], pod()["serviceAccountName"]);
+}
+
+#[test]
+fn the_pods_need_no_privilege_and_have_time_to_drain() {
+    let deployment = one("Deployment");
+    let (pod, container) = (pod(), container());
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], one("Service")["spec"]["selector"]);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    for (label, value) in deployment["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&labels[label], value);
+    }
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["runAsUser"], 65532, "as the Dockerfile says");
+    assert!(fs::read_to_string(folder().join("../Dockerfile")).unwrap().contains("USER 65532:65532"));
+    let context = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+    });
+    assert_eq!(container["securityContext"], context);
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "status"}));
+    }
+    assert_eq!(container["ports"], json!([{"name": "status", "containerPort": 8100}]));
+    assert!(
+        container["resources"]["requests"]["cpu"].is_string() && container["resources"]["limits"]["memory"].is_string()
+    );
+
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(container["image"], format!("portico:{version}"));
+    assert_eq!(
+        (&labels["app.kubernetes.io/version"], &deployment["metadata"]["labels"]["app.kubernetes.io/version"]),
+        (&json!(version), &json!(version))
+    );
+    // Five seconds before it, sixty for it: the defaults in a cluster.
+    assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() >= 5 + 60 + 5);
+    let from_fields: Vec<_> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| {
+            (variable["name"].as_str().unwrap(), variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(from_fields, [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")]);
+}
+
+fn pod() -> Value {
+    one("Deployment")["spec"]["template"]["spec"].clone()
+}
+
+fn container() -> Value {
+    let containers = pod()["containers"].clone();
+    assert_eq!(containers.as_array().unwrap().len(), 1);
+    containers[0].clone()
+}
+
+fn granted(role: &Value) -> BTreeSet<Permission> {
+    role["rules"].as_array().unwrap().iter().flat_map(permissions_of).collect()
+}
+
+fn permissions_of(rule: &Value) -> impl Iterator<Item = Permission> + '_ {
+    let words = |field: &str| -> Vec<String> {
+        let words = rule[field].as_array().unwrap_or_else(|| panic!("{rule} has no {field}"));
+        words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let (groups, resources, verbs) = (words("apiGroups"), words("resources"), words("verbs"));
+    assert_eq!(rule.as_object().unwrap().len(), 3, "{rule}");
+    groups.into_iter().flat_map(move |group| {
+        let verbs = verbs.clone();
+        resources.clone().into_iter().flat_map(move |resource| {
+            let group = group.clone();
+            verbs.clone().into_iter().map(move |verb| Permission {
+                group: group.clone(),
+                resource: resource.clone(),
+                verb: known(&verb),
+            })
+        })
+    })
+}
+
+fn known(verb: &str) -> &'static str {
+    let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
+    verbs
+        .into_iter()
+        .find(|known| *known == verb)
+        .unwrap_or_else(|| panic!("{verb} is more than anything of ours needs"))
+}
+
+/// The object of a kind of which there is one.
+fn one(kind: &str) -> Value {
+    let mut found: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == kind).collect();
+    assert_eq!(found.len(), 1, "{kind}");
+    found.remove(0)
+}
+
+fn objects() -> Vec<Value> {
+    serde_saphyr::from_multiple(&rendered()).unwrap()
+}
+
+fn rendered() -> String {
+    let texts: Vec<String> = resources().iter().map(|name| read(&format!("base/{name}"))).collect();
+    texts.join("---\n")
+}
+
+fn resources() -> Vec<String> {
+    let kustomization: Value = serde_saphyr::from_str(&read("base/kustomization.yaml")).unwrap();
+    serde_json::from_value(kustomization["resources"].clone()).unwrap()
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("manifests/{name}: {error}"))
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
+}

@@ -1,0 +1,153 @@
+//! A source that reads from the played API server, and a store that it fills.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portico::api::{Kind, ObjectId};
+use portico::k8s::{Access, Installed, Observed, Refused, Source};
+use portico::store::Store;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::api::Api;
+
+pub(crate) struct Site {
+    pub(crate) source: Source,
+    pub(crate) store: Store,
+    pub(crate) complete: bool,
+    pub(crate) installed: Arc<Installed>,
+    pub(crate) observed: BTreeMap<ObjectId, Option<Observed>>,
+    pub(crate) refused: BTreeMap<ObjectId, Option<Refused>>,
+    /// Leave what is wanted as it is, instead of what the store refers to.
+    pub(crate) keep_wanted: bool,
+    folder: TempDir,
+}
+
+impl Site {
+    pub(crate) async fn start(api: &Api) -> Site {
+        Site::start_in(api, &[]).await
+    }
+
+    pub(crate) async fn start_in(api: &Api, namespaces: &[&str]) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), "first").unwrap();
+        let kubeconfig = json!({
+            "current-context": "played",
+            "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
+            "users": [{"name": "u", "user": {"tokenFile": folder.path().join("token")}}],
+        });
+        let file: PathBuf = folder.path().join("config");
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let access = Access::Kubeconfig { file: Some(file), context: None };
+        let connection = access.connect().await.unwrap();
+        let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
+        let source = Source::start(access, connection, namespaces);
+        Site {
+            source,
+            store: Store::default(),
+            complete: false,
+            installed: Arc::default(),
+            observed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            keep_wanted: false,
+            folder,
+        }
+    }
+
+    pub(crate) fn write_token(&self, token: &str) {
+        // In one step: half a token is none.
+        let (new, file) = (self.folder.path().join("new"), self.folder.path().join("token"));
+        std::fs::write(&new, token).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    /// Takes one delivery to the store, as the control loop does.
+    pub(crate) async fn next(&mut self) {
+        let delivery = self.source.next().await;
+        self.store.apply(delivery.batch);
+        self.complete |= delivery.complete;
+        self.observed.extend(delivery.observed);
+        self.refused.extend(delivery.refused);
+        if let Some(installed) = delivery.installed {
+            self.installed = installed;
+        }
+        if !self.keep_wanted {
+            let refs = self.store.refs();
+            let wanted: BTreeSet<_> =
+                refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect();
+            self.source.want(wanted);
+        }
+    }
+
+    pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&Site) -> bool) {
+        let waiting = async {
+            while !is(self) {
+                self.next().await;
+            }
+        };
+        if timeout(DEADLINE, waiting).await.is_err() {
+            panic!("not within {DEADLINE:?}: {what}; routes {:?}, {:?}", self.routes(), self.installed);
+        }
+    }
+
+    /// Waits until what is being waited for mentions this.
+    pub(crate) async fn until_waiting(&self, word: &str) {
+        let mut waiting = self.source.waiting_for();
+        let said = waiting.wait_for(|waiting| waiting.join(", ").contains(word));
+        timeout(DEADLINE, said).await.expect("in time").unwrap();
+    }
+
+    pub(crate) fn waiting_for(&self) -> String {
+        self.source.waiting_for().borrow().join(", ")
+    }
+
+    /// `name first.hostname` of each.
+    pub(crate) fn routes(&self) -> Vec<String> {
+        let routes = self.store.http_routes.values();
+        routes.map(|route| format!("{} {}", route.meta.key.name, route.spec.hostnames[0])).collect()
+    }
+
+    /// `name content` of each.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let secrets = self.store.secrets.values();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        secrets.map(|secret| format!("{} {}", secret.meta.key.name, text(secret.value("tls.crt").unwrap()))).collect()
+    }
+}
+
+pub(crate) fn route(name: &str, hostname: &str) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"namespace": "default", "name": name, "generation": 1, "managedFields": [{"manager": "test"}]},
+        "spec": {"parentRefs": [{"name": "web"}], "hostnames": [hostname]},
+        "status": {"parents": []},
+    })
+}
+
+pub(crate) fn gateway(name: &str, secret: &str) -> Value {
+    let tls = json!({"certificateRefs": [{"name": secret}]});
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"gatewayClassName": "portico",
+            "listeners": [{"name": "https", "port": 443, "protocol": "HTTPS", "tls": tls}]},
+    })
+}
+
+pub(crate) fn secret(name: &str, certificate: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"namespace": "default", "name": name}, "data": {"tls.crt": certificate, "tls.key": ""},
+    })
+}
+
+pub(crate) fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// Long: what is waited for takes a moment, unless both cores are busy.
+const DEADLINE: Duration = Duration::from_secs(60);
