@@ -181,6 +181,17 @@ codes! {
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules cannot be honored.";
 }
 
+impl Code {
+    /// Whether something is wrong. What is only to be known, such as listeners that overlap, is not.
+    pub fn is_bad(self) -> bool {
+        match self.condition() {
+            "OverlappingTLSConfig" => false,
+            "Conflicted" | "PartiallyInvalid" => self.status(),
+            _ => !self.status(),
+        }
+    }
+}
+
 impl Condition {
     pub fn new(code: Code, problems: Vec<Problem>) -> Self {
         Condition { code, problems }
@@ -203,5 +214,23 @@ impl Condition {
         // Gateway API wants this message to start so, since it says what became of the rules that are left.
         let start = if self.code == Code::RoutePartiallyInvalid { "Dropped Rule: " } else { "" };
         format!("{start}{}.", parts.join(". "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_and_what_is_only_to_be_known() {
+        for (code, is_bad) in [
+            (Code::ListenerProgrammed, false),
+            (Code::ListenerNotProgrammed, true),
+            (Code::ListenerHostnameConflict, true),
+            (Code::RoutePartiallyInvalid, true),
+            (Code::ListenerOverlappingHostnames, false),
+        ] {
+            assert_eq!(code.is_bad(), is_bad, "{code:?}");
+        }
     }
 }

@@ -109,11 +109,6 @@ pub fn sort(diagnostics: &mut [Diagnostic]) {
     });
 }
 
-/// Whether a condition says that something is wrong.
-pub(super) fn is_bad(code: Code) -> bool {
-    code.status() == BAD_WHEN_TRUE.contains(&code.condition())
-}
-
 /// All conditions of a verdict, with the field that stands for what carries them.
 pub(super) fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
     let own = verdict.conditions.iter().map(|condition| (String::new(), condition));
@@ -129,8 +124,8 @@ pub(super) fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Co
 fn of_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<Diagnostic> {
     let code = condition.code;
     // What is pending is being worked on, by us or by somebody else.
-    let severity = if is_bad(code) && code.reason() != "Pending" { Severity::Error } else { Severity::Warning };
-    if condition.problems.is_empty() && is_bad(code) {
+    let severity = if code.is_bad() && code.reason() != "Pending" { Severity::Error } else { Severity::Warning };
+    if condition.problems.is_empty() && code.is_bad() {
         let sentence = Problem::new(field, code.sentence().trim_end_matches('.'), "");
         return vec![of_problem(id, severity, Some(code), code.reason(), &sentence)];
     }
@@ -161,9 +156,6 @@ fn of_problem(
 
 const POINTERS: &[&str] =
     &["see the conditions of the listener", "see the conditions of the Gateway", "see its condition Accepted"];
-
-/// Conditions of the Gateway API whose good value is `False`.
-const BAD_WHEN_TRUE: &[&str] = &["Conflicted", "OverlappingTLSConfig", "PartiallyInvalid"];
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::diagnostic::{conditions, is_bad, of_verdict};
+use super::diagnostic::{conditions, of_verdict};
 use super::plain::plain;
 use super::summary::count;
 use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
@@ -55,7 +55,7 @@ pub(super) enum Word {
 
 impl Word {
     pub(super) fn of(verdict: &Verdict) -> Self {
-        let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| is_bad(condition.code));
+        let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| condition.code.is_bad());
         let parts = verdict.listeners.iter().map(|listener| &listener.conditions);
         let parts: Vec<bool> =
             parts.chain(verdict.parents.iter().map(|parent| &parent.conditions)).map(|all| is_fine(all)).collect();
@@ -88,7 +88,7 @@ impl Word {
 
 /// Whether a condition takes all of a route out of service. Others leave the rules that are right.
 fn refuses(code: Code) -> bool {
-    is_bad(code) && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
+    code.is_bad() && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
 }
 
 /// The first thing that is wrong, or what the object serves.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{Code, Condition, Problem, Verdict};
+use crate::compile::verdict::{Condition, Problem, Verdict};
 use crate::k8s::Refused;
 
 /// One event, without the object that it is about.
@@ -24,7 +24,7 @@ pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
     let mut notices = Vec::new();
     for (place, condition) in conditions(verdict) {
         let code = condition.code;
-        if !is_bad(code) {
+        if !code.is_bad() || code.reason() == "Pending" {
             continue;
         }
         if condition.problems.is_empty() {
@@ -81,12 +81,6 @@ fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
     own.chain(listeners).chain(parents)
 }
 
-/// What is pending is being worked on, and no news.
-fn is_bad(code: Code) -> bool {
-    let bad_when_true = ["Conflicted", "PartiallyInvalid"].contains(&code.condition());
-    code.status() == bad_when_true && code.reason() != "Pending"
-}
-
 fn only_points(problem: &Problem) -> bool {
     problem.remedy.starts_with("see ")
 }
@@ -94,7 +88,7 @@ fn only_points(problem: &Problem) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::verdict::ListenerVerdict;
+    use crate::compile::verdict::{Code, ListenerVerdict};
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
