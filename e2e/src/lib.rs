@@ -14,6 +14,7 @@ pub mod netns;
 pub mod node;
 pub mod patience;
 pub mod pki;
+pub mod portico;
 pub mod process;
 pub mod programs;
 pub mod progress;
