@@ -7,13 +7,14 @@
 mod api;
 mod harness;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use api::Api;
 use harness::client::get;
 use harness::eventually;
 use harness::objects::{GATEWAY, route};
-use harness::program::{Program, portico};
+use harness::program::{Program, portico, root};
 use harness::site::Site;
 use serde_json::{Value, json};
 
@@ -86,6 +87,24 @@ fn run(site: &Site, more: &[&str]) -> Program {
     Program::start(command)
 }
 
+/// The metrics that there are without a cluster are compared in tests/quickstart.rs.
+fn expect_documented(metrics: &str) {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let (_, page) = page.split_once("## In a cluster").unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
+    let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let served: BTreeSet<&str> =
+        types.filter(|name| name.starts_with("portico_watch_") || name.starts_with("portico_status_")).collect();
+    // Nothing leads here, so nothing is written.
+    let missing: Vec<_> =
+        documented.difference(&served).filter(|name| **name != "portico_status_writes_total").collect();
+    assert!(
+        missing.is_empty() && served.is_subset(&documented),
+        "docs/metrics.md says {documented:?}, served {served:?}"
+    );
+}
+
 fn wait_for(program: &Program, line: &str) {
     program.wait_stderr(|text| text.contains(line).then_some(()));
 }
@@ -111,6 +130,8 @@ async fn a_route_of_the_cluster_is_served_edited_and_deleted() {
     for line in ["portico_watch_objects{kind=\"HTTPRoute\"} 1", "portico_watch_lists_total{kind=\"HTTPRoute\"} 1"] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
+
+    expect_documented(&metrics);
 
     api.go_down();
     wait_for(&program, "The API server cannot be used; until then what was last seen is served");

@@ -134,6 +134,7 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--cert",
     "--key",
     "--dry-run",
+    "--server-side",
     "--http2-prior-knowledge",
     // cargo.
     "--release",

@@ -32,7 +32,7 @@ const IMPORTS: &[Row] = &[
     ("manifests", &["api", "schema", "store"]),
     ("compile", &["api", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
-    ("status", &["api", "compile::verdict", "k8s"]),
+    ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),

@@ -49,6 +49,8 @@ pub struct Installed {
     pub versions: BTreeMap<Kind, String>,
     /// Kinds that exist but that we may not read or whose watch fails, with a sentence that says what would help.
     pub unreadable: BTreeMap<Kind, String>,
+    /// Whether release and channel are known, or known not to be found out: before that, nothing is to be said of them.
+    pub release_settled: bool,
     /// The release of the Gateway API's CRDs (`gateway.networking.k8s.io/bundle-version`), if they agree on one.
     pub bundle_version: Option<String>,
     /// Their channel (`gateway.networking.k8s.io/channel`).

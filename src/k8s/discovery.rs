@@ -68,6 +68,11 @@ impl Crds {
         ours && self.listed && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
     }
 
+    /// Whether it is known which there are.
+    pub(super) fn listed(&self) -> bool {
+        self.listed
+    }
+
     /// The release, if all CRDs agree on one.
     pub(super) fn bundle_version(&self) -> Option<String> {
         agreed(self.marks.values().map(|marks| &marks.bundle_version))

@@ -204,7 +204,7 @@ impl Campaign {
     fn lose(&mut self, why: &str) {
         self.held_until = None;
         if self.leading.send_if_modified(|leading| std::mem::replace(leading, false)) {
-            warn!(lease = NAME, "Does not lead any more: {why}; another replica writes statuses");
+            warn!(lease = NAME, "Does not lead any more: {why}; statuses are left to the replica that does");
         }
     }
 

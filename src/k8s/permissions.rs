@@ -38,7 +38,8 @@ pub fn everywhere() -> BTreeSet<Permission> {
         grant(kind.group(), kind.plural(), &["get"]);
         grant(kind.group(), &format!("{}/status", kind.plural()), &["patch"]);
     }
-    grant("events.k8s.io", "events", &["create", "patch"]);
+    // An event that is told again is counted in the one that there is.
+    grant("events.k8s.io", "events", &["get", "create", "patch"]);
     // In front of Gateways. Server-side apply patches what is there and creates what is not.
     grant(Kind::Service.group(), Kind::Service.plural(), &["get", "create", "patch", "delete"]);
     grant(Kind::EndpointSlice.group(), Kind::EndpointSlice.plural(), &["create", "patch", "delete"]);

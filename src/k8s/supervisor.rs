@@ -115,11 +115,12 @@ impl Supervisor {
                     BLIND.as_secs()
                 );
             }
-            let (bundle_version, channel) = {
+            let (listed, bundle_version, channel) = {
                 let crds = crds_changed.borrow();
-                (crds.bundle_version(), crds.channel())
+                (crds.listed(), crds.bundle_version(), crds.channel())
             };
-            self.tell(bundle_version, channel);
+            let release_settled = listed || self.ends.board.crds_forbidden().is_some();
+            self.tell(release_settled, bundle_version, channel);
         }
     }
 
@@ -266,7 +267,7 @@ impl Supervisor {
     }
 
     /// Tells the control loop what is new about the cluster, and whoever waits what is missing.
-    fn tell(&mut self, bundle_version: Option<String>, channel: Option<String>) {
+    fn tell(&mut self, release_settled: bool, bundle_version: Option<String>, channel: Option<String>) {
         let mut unreadable = self.ends.board.unreadable();
         if self.outage.is_some() {
             // That is not the fault of single kinds.
@@ -281,6 +282,7 @@ impl Supervisor {
         let installed = Installed {
             versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
             unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
+            release_settled,
             bundle_version,
             channel,
         };

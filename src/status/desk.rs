@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::board::{Board, Finder, Tell};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
-use crate::compile::verdict::Verdict;
+use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
 use crate::k8s::{Installed, Observed, Refused};
 
 use pace::Pace;
@@ -67,6 +67,8 @@ struct Entry {
     /// Failures since the last success.
     failures: u32,
     pace: Pace,
+    /// What is to be told is more than another count of routes.
+    urgent: bool,
     clipped: Option<Arc<Clipped>>,
 }
 
@@ -253,7 +255,11 @@ impl State {
         let gone = verdict.is_none();
         let wrong = verdict.as_deref().map(notices::of_verdict).unwrap_or_default();
         self.board.put(&id, Finder::Verdict, wrong, now);
-        self.entries.entry(id.clone()).or_default().verdict = verdict;
+        let entry = self.entries.entry(id.clone()).or_default();
+        let counts_only =
+            entry.verdict.as_ref().zip(verdict.as_ref()).is_some_and(|(old, new)| differ_in_counts(old, new));
+        entry.urgent |= !counts_only;
+        entry.verdict = verdict;
         if gone { self.forget(&id) } else { self.touch(&id, now) }
     }
 
@@ -283,17 +289,11 @@ impl State {
         let Some(entry) = self.entries.get_mut(id).filter(|entry| self.leading && entry.is_comparable()) else {
             return;
         };
+        let at = entry.pace.changed(now, entry.urgent);
         if entry.in_flight {
             entry.again = true;
-        } else if entry.due.is_none() {
-            let at = entry.pace.opens(now);
+        } else if entry.failures == 0 || entry.due.is_none() {
             self.queue(id, at);
-        } else if entry.failures == 0 {
-            // Waiting for the fresh object is over; its pace still holds.
-            let at = entry.pace.opens(now);
-            if entry.due > Some(at) {
-                self.queue(id, at);
-            }
         }
     }
 
@@ -347,6 +347,7 @@ impl State {
                 id,
             };
             entry.in_flight = true;
+            entry.urgent = false;
             self.in_flight += 1;
             return Next::Job(Box::new(job));
         }
@@ -383,6 +384,7 @@ impl State {
             }
             Outcome::Conflict => {
                 entry.pace.wrote(job.started);
+                entry.urgent = true;
                 if entry.seen.as_ref().is_some_and(|seen| seen.resource_version == job.resource_version) {
                     // The watch will most likely bring the fresh object at once; if not, it is fetched.
                     entry.stale = true;
@@ -400,6 +402,7 @@ impl State {
             }
             Outcome::Failed(wait) => {
                 entry.failures = failures.saturating_add(1);
+                entry.urgent = true;
                 retry = Some(now + backoff(entry.failures, fastrand::f64()).max(wait.unwrap_or_default()));
             }
         }
@@ -425,7 +428,7 @@ impl Entry {
     /// next is on its way.
     fn comparable(&self) -> Option<(&Seen, &Arc<Verdict>)> {
         let (seen, verdict) = self.seen.as_ref().zip(self.verdict.as_ref())?;
-        (verdict.generation >= seen.generation).then_some((seen, verdict))
+        (verdict.generation >= seen.generation && is_whole(verdict)).then_some((seen, verdict))
     }
 
     fn is_comparable(&self) -> bool {
@@ -453,6 +456,27 @@ impl From<Observed> for Seen {
             status: observed.status.to_string().into(),
         }
     }
+}
+
+/// The verdict on a class waits until it is known which release is installed: what its status said of that before must not
+/// vanish for a moment whenever we start.
+fn is_whole(verdict: &Verdict) -> bool {
+    let says = |codes: [Code; 2]| verdict.conditions.iter().any(|condition| codes.contains(&condition.code));
+    !says([Code::ClassAccepted, Code::ClassInvalidParameters])
+        || says([Code::ClassSupportedVersion, Code::ClassUnsupportedVersion])
+}
+
+/// Whether routes that attach or detach are all that is different.
+fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
+    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes } = old;
+    let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
+        let ListenerVerdict { name, attached_routes: _, supported_kinds, sockets, conditions } = old;
+        (name, supported_kinds, sockets, conditions) == (&new.name, &new.supported_kinds, &new.sockets, &new.conditions)
+    };
+    (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
+        && (addresses, parents, notes) == (&new.addresses, &new.parents, &new.notes)
+        && listeners.len() == new.listeners.len()
+        && listeners.iter().zip(&new.listeners).all(same_listener)
 }
 
 /// Kinds whose status has something of ours, or might have from another version.

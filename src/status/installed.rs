@@ -9,10 +9,10 @@ use super::features;
 const NEWEST: u32 = 7;
 
 /// The verdict on a GatewayClass, now that it is known what is installed. None if that changes nothing, as for the classes
-/// of others.
+/// of others, or if it is not known yet.
 pub fn with_installed(verdict: &Verdict, installed: &Installed) -> Option<Verdict> {
     let ours = |condition: &Condition| matches!(condition.code, Code::ClassAccepted | Code::ClassInvalidParameters);
-    if !verdict.conditions.iter().any(ours) {
+    if !installed.release_settled || !verdict.conditions.iter().any(ours) {
         return None;
     }
     let release = installed.bundle_version.as_deref().and_then(minor);
@@ -29,8 +29,9 @@ fn version(bundle: Option<&str>, release: Option<u32>) -> Condition {
     };
     match (bundle, release) {
         (None, _) => unsupported(
-            "the CRDs of Gateway API name no release, or not all the same".to_owned(),
-            "install all CRDs of one release; what there is is served as far as it is known",
+            "the CRDs of Gateway API name no release, or not all the same, or may not be read".to_owned(),
+            "install all CRDs of one release, and allow list and watch on customresourcedefinitions; what there is is \
+             served as far as it is known",
         ),
         (Some(bundle), None) => unsupported(
             format!("release {bundle} of Gateway API is not known"),
@@ -81,7 +82,8 @@ mod tests {
             (None, Code::ClassUnsupportedVersion, "one release", 0),
         ] {
             let channel = Some("experimental".to_owned());
-            let installed = Installed { bundle_version: bundle.map(str::to_owned), channel, ..Installed::default() };
+            let bundle_version = bundle.map(str::to_owned);
+            let installed = Installed { release_settled: true, bundle_version, channel, ..Installed::default() };
             let joined = with_installed(&class(Code::ClassAccepted), &installed).unwrap();
             assert_eq!(joined.conditions[1].code, code, "{bundle:?}");
             let said = joined.conditions[1].message();
@@ -92,6 +94,8 @@ mod tests {
 
     #[test]
     fn the_classes_of_others_are_left_alone() {
-        assert_eq!(with_installed(&Verdict::default(), &Installed::default()), None);
+        let installed = Installed { release_settled: true, ..Installed::default() };
+        assert_eq!(with_installed(&Verdict::default(), &installed), None);
+        assert_eq!(with_installed(&class(Code::ClassAccepted), &Installed::default()), None, "nobody knows yet");
     }
 }

@@ -1,8 +1,9 @@
-//! Verdicts joined with what only the running proxy knows: which addresses could be bound.
+//! Verdicts joined with what only others know: which addresses could be bound, and what is installed.
 //!
 //! ```text
-//!   compile ──verdicts──▶ join ──▶ what is said: terminal, /debug/verdicts, the objects' status
-//!   proxy ────binds──────▲
+//!   compile ──verdicts──▶ join ──▶ what is said: terminal, /debug/verdicts
+//!   proxy ────binds──────▲ ▲  └──▶ desk ──due──▶ writer ──merge──▶ the objects' status
+//!   API server ──installed─┘         └─────────▶ teller ─────────▶ events
 //! ```
 
 mod board;

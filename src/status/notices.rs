@@ -42,12 +42,12 @@ pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
 }
 
 pub(super) fn of_refusal(refused: &Refused) -> Notice {
-    let why = &refused.why;
-    let text = format!(
-        "{}: {}; correct it: until then the last version that could be read counts, if there was one.",
-        why.field, why.message
-    );
-    notice("Unreadable", &text)
+    unreadable(&refused.why.field, &refused.why.message)
+}
+
+fn unreadable(field: &str, message: &str) -> Notice {
+    let remedy = "correct it: until then the last version that could be read counts, if there was one";
+    notice("Unreadable", &format!("{field}: {message}; {remedy}."))
 }
 
 /// Of a list that others have filled up.
@@ -95,7 +95,6 @@ fn only_points(problem: &Problem) -> bool {
 mod tests {
     use super::*;
     use crate::compile::verdict::ListenerVerdict;
-    use crate::store::Malformed;
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
@@ -155,7 +154,6 @@ mod tests {
         let notices = of_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() });
         assert_eq!(notices.len(), MOST);
         assert!(notices.iter().all(|notice| notice.note.len() <= 1024 && notice.note.ends_with('…')));
-        let why = Malformed { field: "spec.rules[0]".to_owned(), message: "x".repeat(5000) };
-        assert_eq!(of_refusal(&Refused { generation: 1, why }).note.len(), 1024);
+        assert_eq!(unreadable("spec.rules[0]", &"x".repeat(5000)).note.len(), 1024);
     }
 }

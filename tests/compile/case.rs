@@ -323,7 +323,7 @@ fn objects_of(store: &Store) -> Vec<AnyObject> {
 fn installed(words: &[String]) -> Option<Installed> {
     let [release, channel] = words else { return None };
     let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
-    Some(Installed { bundle_version, channel, ..Installed::default() })
+    Some(Installed { release_settled: true, bundle_version, channel, ..Installed::default() })
 }
 
 /// None for an object of which there is nothing to say.

@@ -42,6 +42,8 @@ struct State {
     token: Option<String>,
     /// Connections are dropped as they come.
     down: bool,
+    /// So many were.
+    knocks: usize,
     requests: Vec<Seen>,
 }
 
@@ -53,12 +55,6 @@ pub(crate) struct Seen {
     pub(crate) accept: String,
 }
 
-impl Seen {
-    pub(crate) fn is_watch(&self) -> bool {
-        self.query.contains("watch=true")
-    }
-}
-
 /// How a request goes wrong.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -68,6 +64,13 @@ pub(crate) enum Fault {
     Cut(usize),
     /// For a watch: one event of these words, then the end.
     Event(Value),
+}
+
+impl State {
+    fn turns_away(&mut self) -> bool {
+        self.knocks += usize::from(self.down);
+        self.down
+    }
 }
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
@@ -89,7 +92,8 @@ impl Api {
             async move {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
-                    if api.state.lock().down {
+                    if api.state.lock().turns_away() {
+                        api.asked.send_modify(|asked| *asked += 1);
                         continue;
                     }
                     let api = api.clone();
@@ -185,6 +189,14 @@ impl Api {
         self.state.lock().requests.iter().filter(|seen| seen.path.starts_with(path)).cloned().collect()
     }
 
+    /// Waits until so many connections were dropped.
+    pub(crate) async fn until_knocked(&self, times: usize) {
+        let mut asked = self.asked.subscribe();
+        while self.state.lock().knocks < times {
+            asked.changed().await.unwrap();
+        }
+    }
+
     /// Waits until there were so many requests for exactly this path.
     pub(crate) async fn until_asked(&self, path: &str, times: usize) {
         let mut asked = self.asked.subscribe();
@@ -250,7 +262,7 @@ impl Api {
                     None => status(404, "no such object"),
                 }
             }
-            None if seen.is_watch() => {
+            None if seen.query.contains("watch=true") => {
                 let plural = plural.to_owned();
                 drop(state);
                 self.watch(plural, namespace, &seen, fault)

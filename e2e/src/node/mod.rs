@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The balancer of LoadBalancer Services runs beside it. What the node leaves out, a Pod that asks for it is told by
-//! name: see [`plan`].
+//! name: see `plan`.
 
 mod container;
 mod environment;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
@@ -11,7 +12,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::Step;
 use super::slices::Stay;
@@ -168,6 +169,8 @@ async fn bring_about(settings: &Settings, client: &Client, shared: &Shared, inpu
             Ok(()) = stay.changed() => {}
             () = at(again) => {}
         }
+        // Whatever comes together is one plan.
+        sleep(TOGETHER).await;
     }
 }
 
@@ -202,3 +205,4 @@ async fn at(time: Option<Instant>) {
 
 /// Calls at a time: enough that a thousand Gateways do not take minutes, too few to trouble anybody.
 const AT_A_TIME: usize = 8;
+const TOGETHER: Duration = Duration::from_millis(10);

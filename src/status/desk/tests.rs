@@ -5,6 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
+use crate::compile::verdict::Condition;
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
@@ -98,22 +99,38 @@ async fn our_own_write_seen_by_the_watch_is_no_news() {
     assert_eq!(&*desk.job_later().await.1.resource_version, "6");
 }
 
+/// The same Gateway with another number of routes.
+fn counted(attached_routes: u32) -> Option<Arc<Verdict>> {
+    let listener = ListenerVerdict {
+        name: "http".to_owned(),
+        attached_routes,
+        supported_kinds: Vec::new(),
+        sockets: Vec::new(),
+        conditions: Vec::new(),
+    };
+    Some(Arc::new(Verdict { generation: 1, listeners: vec![listener], ..Verdict::default() }))
+}
+
+fn count(job: &Job) -> u32 {
+    job.verdict.listeners[0].attached_routes
+}
+
 /// A thousand routes in a burst cost their Gateway at most 20 writes, and the last is told within half a second.
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_a_handful_of_writes_and_its_end_is_told_soon() {
-    for (changes, every) in [(1000, 1), (1000, 5), (200, 30), (40, 150)] {
+    for (changes, every) in [(1000, 1), (1000, 5), (1000, 16), (1000, 30), (200, 30), (40, 150)] {
         let desk = ready(&gateway());
         let mut version = 10;
         let mut writes = 0;
         let mut last = None;
         for change in 1..=changes {
-            desk.want(gateway(), verdict(change));
+            desk.want(gateway(), counted(change));
             let next = Instant::now() + Duration::from_millis(every);
             while let Some(job) = desk.job() {
                 advance(Duration::from_micros(900)).await;
                 version += 1;
                 writes += 1;
-                last = Some(job.verdict.generation);
+                last = Some(count(&job));
                 desk.wrote(&job, version);
             }
             advance(next.saturating_duration_since(Instant::now())).await;
@@ -121,9 +138,47 @@ async fn a_burst_is_a_handful_of_writes_and_its_end_is_told_soon() {
         assert!(writes <= 20, "{writes} writes for {changes} changes, one every {every} ms");
         if last != Some(changes) {
             let (after, job) = desk.job_later().await;
-            assert_eq!(job.verdict.generation, changes);
+            assert_eq!(count(&job), changes);
             assert!(after <= Duration::from_millis(400), "{after:?} for one every {every} ms");
         }
+    }
+}
+
+/// What matters to somebody does not wait until a burst of routes is over.
+#[tokio::test(start_paused = true)]
+async fn a_condition_is_told_soon_in_a_burst_and_so_is_a_count_without_one() {
+    let desk = ready(&gateway());
+    for change in 1..500 {
+        desk.want(gateway(), counted(change));
+        if let Some(job) = desk.job() {
+            desk.wrote(&job, u64::from(change) + 10);
+        }
+        advance(Duration::from_millis(20)).await;
+    }
+    let condition = Condition::plain(Code::GatewayProgrammed);
+    let different = Verdict { conditions: vec![condition], ..Verdict::clone(&counted(500).unwrap()) };
+    desk.want(gateway(), Some(Arc::new(different.clone())));
+    let begin = Instant::now();
+    let told = loop {
+        advance(Duration::from_millis(20)).await;
+        // Routes keep coming.
+        let mut verdict = different.clone();
+        verdict.listeners[0].attached_routes += 1;
+        desk.want(gateway(), Some(Arc::new(verdict)));
+        if let Some(job) = desk.job() {
+            desk.wrote(&job, 9000);
+            break begin.elapsed();
+        }
+    };
+    assert!(told <= Duration::from_millis(420), "{told:?}");
+
+    // A steady trickle is none: each is told a moment after it came.
+    for change in 1..30 {
+        advance(Duration::from_millis(600)).await;
+        desk.want(gateway(), counted(change));
+        let (after, job) = desk.job_later().await;
+        assert!(after <= Duration::from_millis(400), "{after:?}");
+        desk.wrote(&job, 9000 + u64::from(change));
     }
 }
 
@@ -272,6 +327,20 @@ fn back_off_doubles_to_its_limit_and_varies() {
     {
         assert_eq!(backoff(failures, chance), Duration::from_millis(expected), "{failures}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_waits_until_the_release_is_known() {
+    let class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
+    let desk = leading();
+    desk.observe(class.clone(), Some(observed(1, 1)));
+    let mut verdict =
+        Verdict { generation: 1, conditions: vec![Condition::plain(Code::ClassAccepted)], ..Verdict::default() };
+    desk.want(class.clone(), Some(Arc::new(verdict.clone())));
+    assert!(matches!(desk.next(100), Next::Nothing));
+    verdict.conditions.push(Condition::plain(Code::ClassSupportedVersion));
+    desk.want(class, Some(Arc::new(verdict)));
+    assert!(desk.job().is_some());
 }
 
 /// An older CRD drops fields: then what is there never equals what was sent.
