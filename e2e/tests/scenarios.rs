@@ -6,6 +6,8 @@ mod backend;
 mod client;
 #[path = "scenarios/editing.rs"]
 mod editing;
+#[path = "scenarios/late.rs"]
+mod late;
 #[path = "scenarios/load.rs"]
 mod load;
 #[path = "scenarios/neighbours.rs"]
@@ -14,6 +16,8 @@ mod neighbours;
 mod objects;
 #[path = "scenarios/outage.rs"]
 mod outage;
+#[path = "scenarios/replicas.rs"]
+mod replicas;
 #[path = "scenarios/rotation.rs"]
 mod rotation;
 #[path = "scenarios/thousand.rs"]
@@ -35,5 +39,15 @@ fn one_portico_follows_a_cluster_and_outlives_its_api_server() {
         neighbours::names_and_addresses_can_be_read(cluster).await.context("names")?;
         thousand::a_thousand_routes_are_counted_in_a_few_writes(cluster).await.context("a thousand routes")?;
         portico.stop().await
+    });
+}
+
+#[test]
+fn several_replicas_and_clusters_that_are_not_ready() {
+    let options = Options { channel: None, ..Options::named("late") };
+    scenario::run_with(options, async |cluster| {
+        late::crds_may_come_after_portico(cluster).await.context("CRDs that come late")?;
+        late::a_missing_right_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
+        replicas::another_replica_takes_over_from_the_one_that_leads(cluster).await.context("replicas")
     });
 }
