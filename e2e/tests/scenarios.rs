@@ -4,6 +4,8 @@
 mod backend;
 #[path = "scenarios/client.rs"]
 mod client;
+#[path = "scenarios/core_objects.rs"]
+mod core_objects;
 #[path = "scenarios/editing.rs"]
 mod editing;
 #[path = "scenarios/late.rs"]
@@ -18,20 +20,28 @@ mod objects;
 mod outage;
 #[path = "scenarios/replicas.rs"]
 mod replicas;
+#[path = "scenarios/rolling.rs"]
+mod rolling;
 #[path = "scenarios/rotation.rs"]
 mod rotation;
 #[path = "scenarios/thousand.rs"]
 mod thousand;
+#[path = "scenarios/verdicts.rs"]
+mod verdicts;
 
 use anyhow::Context;
-use portico_e2e::cluster::Options;
+use portico_e2e::cluster::{Channel, Options};
+use portico_e2e::node::Node;
 use portico_e2e::portico::Portico;
 use portico_e2e::scenario;
 
 #[test]
 fn one_portico_follows_a_cluster_and_outlives_its_api_server() {
     scenario::run_with(Options::named("scenarios"), async |cluster| {
+        let node = Node::start(cluster).await?;
         let mut portico = Portico::start(cluster, "one", &[]).await?;
+        rolling::no_request_fails_while_pods_are_replaced(cluster).await.context("Pods that are replaced")?;
+        node.stop().await?;
         editing::what_is_applied_answers_and_what_is_deleted_is_gone(cluster).await.context("editing")?;
         outage::requests_are_answered_while_the_api_server_is_away(cluster).await.context("an outage")?;
         rotation::a_new_certificate_is_shown_without_a_failed_handshake(cluster).await.context("a new certificate")?;
@@ -50,4 +60,10 @@ fn several_replicas_and_clusters_that_are_not_ready() {
         late::a_missing_right_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
         replicas::another_replica_takes_over_from_the_one_that_leads(cluster).await.context("replicas")
     });
+}
+
+#[test]
+fn verdicts_are_those_of_the_api_server() {
+    let options = Options { channel: Some(Channel::Experimental), ..Options::named("verdicts") };
+    scenario::run_with(options, async |cluster| verdicts::the_api_server_and_portico_agree(cluster).await);
 }
