@@ -40,13 +40,20 @@ audit: setup ## Compare the dependencies with the advisory database (needs the n
 CHANNEL ?= standard
 
 .PHONY: e2e-up
-e2e-up: ## Start a Kubernetes control plane without containers, for hand use, and print its KUBECONFIG (as root)
+e2e-up: ## Start a Kubernetes cluster without containers, and Portico on it, and print its KUBECONFIG (as root)
 	@bash scripts/setup.sh e2e
-	@cargo run --locked --quiet --package portico-e2e -- up --channel $(CHANNEL)
+	@cargo build --locked --workspace --bins
+	@target/debug/portico-e2e up --portico --channel $(CHANNEL)
 
 .PHONY: e2e-down
 e2e-down: ## End it and remove every trace, also of what crashed
-	@cargo run --locked --quiet --package portico-e2e -- down
+	@cargo build --locked --quiet --workspace --bins
+	@target/debug/portico-e2e down
+
+.PHONY: conformance
+conformance: ## Gateway API conformance suite on both channels, each on a new cluster; reports go to target/conformance (as root)
+	@bash scripts/setup.sh e2e
+	@bash scripts/conformance.sh
 
 ##@ Measure
 

@@ -67,22 +67,24 @@ test_suites() {
             *) suite "$name" cargo test --locked --test "$name" ;;
         esac
     done
-    cluster_suites
     suite doctests cargo test --locked --workspace --doc
     suite check-examples check_examples
+    cluster_suites
 }
 
-# What needs a control plane. Its programs come first, so that nobody takes building them for a test that hangs.
+# What needs a control plane, last, because it takes minutes. Its programs come first, so that nobody takes building them
+# for a test that hangs, and each test says what it is doing.
 cluster_suites() {
     local file name
     if [ "${E2E:-on}" = off ]; then
         rows+=("e2e|0|0|0|not run: E2E=off")
         return
     fi
-    suite e2e-programs cargo run --locked --quiet --package portico-e2e -- build
+    suite e2e-programs target/debug/portico-e2e build
     for file in e2e/tests/*.rs; do
         name=$(basename "$file" .rs)
-        suite "e2e-$name" cargo test --locked --package portico-e2e --test "$name"
+        # Of the whole workspace, as it was built: for one package alone, features of crates would be others.
+        suite "e2e-$name" cargo test --locked --workspace --test "$name" -- --nocapture
     done
 }
 

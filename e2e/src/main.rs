@@ -5,15 +5,16 @@
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
-use portico_e2e::conformance::{self, Suite};
+use portico_e2e::conformance::{self, Report, Suite};
 use portico_e2e::node::Node;
+use portico_e2e::portico::{GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress::say;
@@ -54,6 +55,8 @@ enum Subcommands {
     /// Which tests run follows from the features that the GatewayClass claims. The report and the log go to
     /// target/conformance.
     Conformance(Conformance),
+    /// Print a report of the conformance suite as a table
+    Report { file: PathBuf },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -89,6 +92,9 @@ struct Which {
     /// Install no CRDs
     #[arg(long, conflicts_with = "channel")]
     no_crds: bool,
+    /// Run Portico on it, too, with the rights that manifests/base gives; `cargo build` makes the program
+    #[arg(long)]
+    portico: bool,
 }
 
 /// How long a cluster in the background may take, once everything is built.
@@ -104,6 +110,7 @@ fn main() -> ExitCode {
         Subcommands::Run(which) => run(&which),
         Subcommands::Down { name, all } => down(&name, all),
         Subcommands::Conformance(conformance) => check_conformance(&conformance),
+        Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
         Subcommands::Build => Programs::ready().and_then(|_| programs::conformance_suite()).map(drop),
     };
     match outcome {
@@ -137,6 +144,9 @@ fn up(which: &Which) -> Result<()> {
         command.arg("--no-crds");
     } else {
         command.args(["--channel", &which.channel.to_string()]);
+    }
+    if which.portico {
+        command.arg("--portico");
     }
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     // A group of its own, so that Ctrl-C here does not end it.
@@ -181,7 +191,8 @@ fn run(which: &Which) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
         let _node = Node::start(cluster).await?;
-        println!("{}\n{READY}", instructions(cluster));
+        let portico = if which.portico { Some(Portico::start(cluster, "hand", &[]).await?) } else { None };
+        println!("{}\n{READY}", instructions(cluster, portico.as_ref()));
         std::future::pending().await
     });
     match outcome {
@@ -190,14 +201,21 @@ fn run(which: &Which) -> Result<()> {
     }
 }
 
-fn instructions(cluster: &Cluster) -> String {
+fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
+    let portico = portico.map_or_else(String::new, |portico| {
+        let (status, log) = (portico.status(), portico.log().display());
+        format!(
+            "\nPortico serves the GatewayClass portico, with Gateways at addresses of {GATEWAY_POOL}.\n\
+             Its metrics are at http://{status}/metrics in that network, its log is {log}"
+        )
+    });
     format!(
         "The cluster {name} is ready. As root:\n\n\
          \x20 export KUBECONFIG={kubeconfig}\n\
          \x20 alias kubectl='ip netns exec {netns} {kubectl}'\n\
          \x20 kubectl get gatewayclasses,namespaces\n\n\
          Other programs reach it from its network: ip netns exec {netns} PROGRAM\n\
-         Logs are in {logs}",
+         Logs are in {logs}{portico}",
         name = cluster.name(),
         kubeconfig = cluster.kubeconfig().display(),
         netns = cluster.netns().name(),

@@ -3,8 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use crate::cluster::{self, Cluster, Options};
+use crate::progress::say;
 
 /// Runs a scenario on a cluster of its own and fails the test with the whole reason if it fails.
 ///
@@ -26,10 +28,14 @@ pub fn run_with(mut options: Options, inside: impl AsyncFnOnce(&mut Cluster) -> 
     if !wanted() {
         return;
     }
-    options.name = name_here(&options.name);
+    let called = std::mem::take(&mut options.name);
+    options.name = name_here(&called);
+    let started = Instant::now();
+    say(format_args!("{called}: starting a cluster"));
     if let Err(error) = cluster::run(&options, inside) {
         panic!("{error:#}\nWhere there is no root, E2E=off leaves this out");
     }
+    say(format_args!("{called}: passed after {} s", started.elapsed().as_secs()));
 }
 
 /// False if what needs network namespaces is left out on purpose; that is said, so that nobody takes it for passed.

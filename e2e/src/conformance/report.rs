@@ -88,6 +88,10 @@ impl fmt::Display for Report {
                     writeln!(formatter, "  {what}: {name}")?;
                 }
             }
+            for pair in tests.supported_features.chunks(2) {
+                let [left, right] = [pair.first(), pair.get(1)].map(|name| name.map_or("", String::as_str));
+                writeln!(formatter, "{}", format!("  {left:<48} {right}").trim_end())?;
+            }
         }
         Ok(())
     }
@@ -120,7 +124,7 @@ profiles:
 ";
 
     #[test]
-    fn a_report_becomes_a_table_that_names_what_failed() {
+    fn a_report_becomes_a_table_that_names_features_and_what_failed() {
         let report: Report = serde_saphyr::from_str(REPORT).unwrap();
         let expected = "\
 Gateway API v1.7.0, experimental channel
@@ -128,6 +132,7 @@ profile          tests      passed  failed  skipped  features
 GATEWAY-HTTP     core           40       0        0         0
 GATEWAY-HTTP     extended       32       1        0         2
   failed: HTTPRouteCORS
+  GatewayPort8080                                  HTTPRouteCORS
 ";
         assert_eq!(report.to_string(), expected);
     }
