@@ -39,11 +39,12 @@ check_suites() {
     RUSTDOCFLAGS="-D warnings" suite docs \
         cargo doc --locked --workspace --no-deps --document-private-items --quiet
     suite dependencies bash scripts/deny.sh check bans licenses sources
-    suite tidy cargo test --locked --test tidy
+    suite tidy cargo test --locked --workspace --test tidy
 }
 
 test_suites() {
-    # One build for all test programs, so that the time of each suite below is the time of its tests.
+    # One build for all test programs, so that the time of each suite below is the time of its tests. All are of the whole
+    # workspace: for one package alone, crates would have other features and be built once more.
     suite build cargo test --locked --workspace --all-targets --no-run
     suite unit cargo test --locked --workspace --lib --bins --no-fail-fast
     local file name
@@ -61,10 +62,10 @@ test_suites() {
                 fi
                 ;;
             bad_input | make_run)
-                suite "$name" cargo test --locked --test "$name"
+                suite "$name" cargo test --locked --workspace --test "$name"
                 [ "${E2E:-on}" != off ] || rows[-1]+=" not run: what needs a network namespace (E2E=off)"
                 ;;
-            *) suite "$name" cargo test --locked --test "$name" ;;
+            *) suite "$name" cargo test --locked --workspace --test "$name" ;;
         esac
     done
     suite doctests cargo test --locked --workspace --doc
@@ -83,7 +84,6 @@ cluster_suites() {
     suite e2e-programs target/debug/portico-e2e build
     for file in e2e/tests/*.rs; do
         name=$(basename "$file" .rs)
-        # Of the whole workspace, as it was built: for one package alone, features of crates would be others.
         suite "e2e-$name" cargo test --locked --workspace --test "$name" -- --nocapture
     done
 }
@@ -96,7 +96,7 @@ gateway_crds() {
         echo "Where that cannot be helped, GATEWAY_CRDS=off leaves this out, and the summary says so." >&2
         return 1
     fi
-    PORTICO_GATEWAY_CRDS=$folder cargo test --locked --test gateway_crds
+    PORTICO_GATEWAY_CRDS=$folder cargo test --locked --workspace --test gateway_crds
 }
 
 # What a newcomer runs first has to be free of remarks.

@@ -135,6 +135,10 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--key",
     "--dry-run",
     "--server-side",
+    "--image",
+    "--port",
+    "--target-port",
+    "--for",
     "--http2-prior-knowledge",
     // cargo.
     "--release",

@@ -233,10 +233,10 @@ fn program() -> Result<PathBuf> {
 
 /// A loopback address where no other replica has its listeners, whether it runs at the moment or not.
 async fn free_address() -> Result<Ipv4Addr> {
-    static USED: AtomicU8 = AtomicU8::new(0);
+    static USED: AtomicU8 = AtomicU8::new(1);
     loop {
         let last = USED.fetch_update(Relaxed, Relaxed, |last| last.checked_add(1));
-        let Ok(last) = last else { bail!("255 replicas have been started already") };
+        let Ok(last) = last else { bail!("254 replicas have been started already") };
         let address = Ipv4Addr::new(127, 0, 1, last);
         // Somebody else's may run in a cluster for hand use.
         if TcpListener::bind((address, STATUS_PORT)).await.is_ok() {

@@ -15,6 +15,7 @@ use kube::runtime::wait::await_condition;
 use portico_e2e::cluster::{self, Cluster, Options};
 use portico_e2e::identity::Identity;
 use portico_e2e::netns::Netns;
+use portico_e2e::progress::say;
 use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
 use portico_e2e::state::{self, Entry};
@@ -49,6 +50,7 @@ fn a_scenario_that_panics_leaves_nothing() {
     let outcome = std::panic::catch_unwind(|| {
         cluster::run(&options, async |cluster| -> Result<()> {
             *entries.lock().expect("nobody panics with it") = cluster.state().entries()?;
+            say(format_args!("the panic that follows is meant"));
             panic!("as an assertion does");
         })
     });
