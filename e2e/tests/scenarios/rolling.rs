@@ -1,0 +1,82 @@
+//! The Pods behind a route are replaced while requests flow.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use portico_e2e::cluster::Cluster;
+use serde_json::{Value, json};
+
+use crate::client::Target;
+use crate::load::Load;
+use crate::objects::{apply, gateway, prefix, programmed, route, until};
+
+const HOST: &str = "rolling.example";
+const SOME: usize = 100;
+
+/// Needs a node.
+pub(crate) async fn no_request_fails_while_pods_are_replaced(cluster: &Cluster) -> Result<()> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "rolling" },
+        "spec": { "selector": { "app": "rolling" }, "ports": [{ "port": 80, "targetPort": 3000 }] },
+    });
+    let route = route("rolling", "rolling", HOST, prefix("/"), "rolling");
+    apply(cluster, &[deployment(), service, gateway("rolling"), route]).await?;
+    rolled_out(cluster).await?;
+    let target = Target::new(programmed(cluster, "rolling").await?, HOST, "/");
+    until("the Pods answer", async || target.expect(200, "").await).await?;
+    let old = pods(cluster).await?;
+
+    let load = Load::start(&target);
+    load.more(SOME).await?;
+    cluster.kubectl(&["rollout", "restart", "deployment/rolling"]).await?;
+    rolled_out(cluster).await?;
+    until("the old Pods are gone", async || {
+        let now = pods(cluster).await?;
+        ensure!(now.len() == 2 && now.is_disjoint(&old), "{now:?} instead of {old:?}");
+        Ok(())
+    })
+    .await?;
+    load.more(SOME).await?;
+    let bodies = load.stop()?.bodies;
+    for pod in old.iter().chain(&pods(cluster).await?) {
+        ensure!(bodies.iter().any(|body| body.contains(pod)), "the Pod {pod} never answered");
+    }
+    cluster.kubectl(&["delete", "gateway,httproute,service,deployment", "rolling", "--wait=false"]).await.map(drop)
+}
+
+/// Two Pods that go on answering until everybody knows that they leave, as is good practice anywhere.
+fn deployment() -> Value {
+    let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
+    let container = json!({
+        "name": "echo",
+        "image": "gateway-api/conformance/echo-basic:v0.1.0",
+        "env": [
+            { "name": "POD_NAME", "valueFrom": field("metadata.name") },
+            { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
+        ],
+        "readinessProbe": { "httpGet": { "path": "/health", "port": 3000 }, "periodSeconds": 1 },
+        "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } },
+    });
+    // The label by which the node tells Pods whose end takes its time.
+    let labels = json!({ "app": "rolling", "app.kubernetes.io/name": "portico" });
+    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [container] } });
+    let strategy = json!({ "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
+    let selector = json!({ "matchLabels": { "app": "rolling" } });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "rolling" },
+        "spec": { "replicas": 2, "selector": selector, "strategy": strategy, "template": template },
+    })
+}
+
+async fn rolled_out(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["rollout", "status", "deployment/rolling", "--timeout=60s"]).await.map(drop)
+}
+
+async fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    let pods = pods.list(&ListParams::default().labels("app=rolling")).await?;
+    Ok(pods.into_iter().filter_map(|pod| pod.metadata.name).collect())
+}

@@ -1,0 +1,275 @@
+//! The API server and `portico check` say the same of good and bad objects: whether they take them, and at which field
+//! they do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::Request;
+use kube::Client;
+use portico::api::Kind;
+use portico::api::gateway::Channel;
+use portico::schema;
+use portico_e2e::cluster::Cluster;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::core_objects;
+
+/// How many objects are asked about at a time.
+const AT_A_TIME: usize = 8;
+/// Fewer would mean that the corpus was not found.
+const AT_LEAST: usize = 300;
+
+/// Where they name other fields on purpose: the API server's, ours, and why.
+const NAMED_OTHERWISE: &[(&[&str], &[&str], &str)] = &[
+    (&["metadata.labels"], &["metadata.labels.a b"], "ours says which label"),
+    (&["metadata.labels"], &["metadata.labels.a"], "ours says which label"),
+    (&["endpoints[0].addresses"], &["endpoints[0].addresses[0]"], "ours says which address"),
+    (&["data.a"], &["binaryData.a"], "the key is in both"),
+    (
+        &["spec.clusterIPs[0]"],
+        &["spec.clusterIP"],
+        "the list is what the API server makes of the field that was written",
+    ),
+    (
+        &["spec.ports[0].port", "spec.ports[0].targetPort"],
+        &["spec.ports[0].port"],
+        "the second is what the API server makes of the first",
+    ),
+    (&["endpoints[0].addresses[0]"], &[], "manifests without a cluster lead to backends on the same machine"),
+];
+
+/// An object, and where it is from.
+struct Case {
+    name: String,
+    kind: Kind,
+    object: Value,
+}
+
+/// Needs the CRDs of the experimental channel.
+pub(crate) async fn the_api_server_and_portico_agree(cluster: &Cluster) -> Result<()> {
+    let cases = cases()?;
+    ensure!(cases.len() >= AT_LEAST, "only {} objects are in the corpus", cases.len());
+    let lines: Vec<Option<String>> = stream::iter(cases)
+        .map(|case| {
+            let client = cluster.client();
+            async move { judge(&client, &case).await.with_context(|| case.name.clone()) }
+        })
+        .buffer_unordered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    let number = lines.len();
+    let mut lines: Vec<String> = lines.into_iter().flatten().collect();
+    lines.sort();
+    ensure!(lines.is_empty(), "of {number} objects {} are judged otherwise:\n{}", lines.len(), lines.join("\n"));
+    Ok(())
+}
+
+/// How the two differ about an object.
+async fn judge(client: &Client, case: &Case) -> Result<Option<String>> {
+    let theirs = refused_by_server(client, case).await?;
+    let ours = schema::check(case.kind, &mut case.object.clone(), Channel::Experimental);
+    let ours: BTreeSet<String> = ours.iter().map(|violation| with_dots(&violation.field)).collect();
+    let fields: BTreeSet<String> = theirs.iter().map(|(field, _)| with_dots(field)).collect();
+    let same =
+        |fields: &BTreeSet<String>, listed: &[&str]| fields.iter().map(String::as_str).eq(listed.iter().copied());
+    let on_purpose = NAMED_OTHERWISE.iter().any(|(server, portico, _)| same(&fields, server) && same(&ours, portico));
+    Ok((fields != ours && !on_purpose).then(|| format!("{}: server {theirs:?}, portico {ours:?}", case.name)))
+}
+
+/// Keys of maps are in brackets, in some messages of the API server and in ours, and after a dot in others of its.
+fn with_dots(field: &str) -> String {
+    let mut parts = field.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |field, part| match part.split_once(']') {
+        Some((key, rest)) if key.parse::<usize>().is_err() => format!("{field}.{key}{rest}"),
+        _ => format!("{field}[{part}"),
+    })
+}
+
+/// The fields that the API server refuses, with its reasons; none if it takes the object.
+async fn refused_by_server(client: &Client, case: &Case) -> Result<Vec<(String, String)>> {
+    let Case { kind, object, .. } = case;
+    let version = object["apiVersion"].as_str().context("no apiVersion")?;
+    let group = if version.contains('/') { "apis" } else { "api" };
+    let namespace = if kind.namespaced() { "/namespaces/default" } else { "" };
+    let path = format!("/{group}/{version}{namespace}/{}?dryRun=All&fieldValidation=Strict", kind.plural());
+    let request =
+        Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes())?;
+    let status = match client.request::<Value>(request).await {
+        Ok(_) => return Ok(Vec::new()),
+        Err(kube::Error::Api(status)) => status,
+        Err(error) => bail!("{error}"),
+    };
+    let causes = status.details.map(|details| details.causes).unwrap_or_default();
+    if causes.is_empty() {
+        return unreadable(&status.message).map(|field| vec![(field, status.message.clone())]);
+    }
+    // That some rules were not tried names no field.
+    let causes = causes.into_iter().filter(|cause| cause.field != "<nil>");
+    Ok(causes.map(|cause| (cause.field, cause.message)).collect())
+}
+
+/// The field of an object that cannot be read, which the API server only tells in words.
+fn unreadable(message: &str) -> Result<String> {
+    let (_, rest) = message.split_once("unknown field \"").with_context(|| format!("not understood: {message}"))?;
+    let (field, _) = rest.split_once('"').context("it ends")?;
+    Ok(field.to_owned())
+}
+
+/// The objects of the schema's own tests: valid ones as they stand, and with every snippet in every place that it is for.
+fn cases() -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    let valid = valid()?;
+    for (file, kind, object) in &valid {
+        cases.push(Case {
+            name: format!("{file}: {}", object["metadata"]["name"]),
+            kind: *kind,
+            object: object.clone(),
+        });
+    }
+    for (kind, mut object) in core_objects::objects() {
+        let group = if kind.group().is_empty() { String::new() } else { format!("{}/", kind.group()) };
+        let name = format!("{kind} {object}");
+        object["apiVersion"] = json!(format!("{group}{}", kind.versions()[0]));
+        object["kind"] = json!(kind.name());
+        if object.get("metadata").is_none() {
+            object["metadata"] = json!({ "name": "one" });
+        }
+        cases.push(Case { name, kind, object });
+    }
+    let mut places: BTreeMap<(&str, String), (Kind, &Value, String)> = BTreeMap::new();
+    for (_, kind, object) in &valid {
+        find(object, String::new(), &mut |path| {
+            let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+            places.entry((kind.name(), node(path))).or_insert((*kind, object, pointer));
+        });
+    }
+    for ((_, node), (kind, object, pointer)) in &places {
+        for (fault, value) in faults(object.pointer(pointer).context("the place is in the object")?) {
+            let mut object = (*object).clone();
+            *object.pointer_mut(pointer).context("the place is in the object")? = value;
+            cases.push(Case { name: format!("{fault} at {kind} {node}"), kind: *kind, object });
+        }
+    }
+    for (file, snippets) in snippets()? {
+        for ((_, node), (kind, object, pointer)) in &places {
+            let for_it = |end: &String| {
+                node.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            if !snippets.at.iter().any(for_it) {
+                continue;
+            }
+            for snippet in snippets.accepted.iter().chain(&snippets.refused).filter(|snippet| snippet.concerns(*kind)) {
+                let mut object = (*object).clone();
+                *object.pointer_mut(pointer).context("the place is in the object")? = snippet.value.clone();
+                cases.push(Case { name: format!("{file} at {kind} {node}: {}", snippet.name), kind: *kind, object });
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// What is wrong anywhere: another type, and a field that nobody knows.
+fn faults(value: &Value) -> Vec<(&'static str, Value)> {
+    let other = match value {
+        Value::String(_) => json!(7),
+        _ => json!("text"),
+    };
+    let mut faults = vec![("another type", other)];
+    if let Some(fields) = value.as_object() {
+        let mut fields = fields.clone();
+        fields.insert("nobodyKnowsIt".to_owned(), json!(true));
+        faults.push(("an unknown field", Value::Object(fields)));
+    }
+    faults
+}
+
+fn valid() -> Result<Vec<(String, Kind, Value)>> {
+    let mut valid = Vec::new();
+    for (name, text) in files("valid")? {
+        for object in serde_saphyr::from_multiple::<Value>(&text).with_context(|| name.clone())? {
+            let group =
+                object["apiVersion"].as_str().and_then(|version| version.split_once('/')).context("no group")?.0;
+            let kind = object["kind"].as_str().and_then(|kind| Kind::find(group, kind)).context("no kind")?;
+            // Status is not judged where it is a resource of its own.
+            valid.push((name.clone(), kind, object));
+        }
+    }
+    Ok(valid)
+}
+
+/// Values for one place, as `tests/gateway_crds/corpus.rs` describes them.
+#[derive(Deserialize)]
+struct Snippets {
+    at: Vec<String>,
+    #[serde(default)]
+    accepted: Vec<Snippet>,
+    refused: Vec<Snippet>,
+}
+
+#[derive(Deserialize)]
+struct Snippet {
+    name: String,
+    value: Value,
+    before: Option<Value>,
+    channel: Option<String>,
+    kinds: Option<Vec<String>>,
+    version: Option<String>,
+}
+
+impl Snippet {
+    /// What is refused only as a change cannot be said of a new object.
+    fn concerns(&self, kind: Kind) -> bool {
+        self.before.is_none()
+            && self.version.is_none()
+            && self.channel.as_ref().is_none_or(|channel| channel == Channel::Experimental.name())
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|name| name == kind.name()))
+    }
+}
+
+fn snippets() -> Result<Vec<(String, Snippets)>> {
+    let read = |(name, text): (String, String)| {
+        let snippets = serde_saphyr::from_str(&text).with_context(|| name.clone())?;
+        Ok((name, snippets))
+    };
+    files("snippets")?.into_iter().map(read).collect()
+}
+
+fn files(folder: &str) -> Result<Vec<(String, String)>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("tests").join("gateway_crds").join(folder);
+    let mut paths = fs::read_dir(&folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>, _>>())
+        .with_context(|| format!("cannot read {}", folder.display()))?;
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?))
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Calls `found` with every path below `spec`.
+fn find(value: &Value, path: String, found: &mut impl FnMut(&str)) {
+    for (index, entry) in value.as_array().into_iter().flatten().enumerate() {
+        find(entry, format!("{path}[{index}]"), found);
+    }
+    // Keys of labels and the like are no fields, and may have the characters that separate fields.
+    for (name, field) in value.as_object().into_iter().flatten().filter(|(name, _)| !name.contains(['.', '/'])) {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if path.starts_with("spec") {
+            find(field, path, found);
+        }
+    }
+    if !path.is_empty() {
+        found(&path);
+    }
+}
+
+/// `spec.rules[0].name` is one of the node `spec.rules[].name`.
+fn node(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<Vec<_>>().join("[]")
+}
