@@ -68,6 +68,20 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Verdict {
+    /// All conditions, each with the path of what carries it: empty for the object itself.
+    pub fn every_condition(&self) -> impl Iterator<Item = (String, &Condition)> {
+        let own = self.conditions.iter().map(|condition| (String::new(), condition));
+        let listeners = self.listeners.iter().enumerate().flat_map(|(index, listener)| {
+            listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]"), condition))
+        });
+        let parents = self.parents.iter().flat_map(|parent| {
+            parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]", parent.index), condition))
+        });
+        own.chain(listeners).chain(parents)
+    }
+}
+
 impl Problem {
     pub fn new(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Problem { field: field.into(), message: message.into(), remedy: remedy.into() }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::conditions;
 use super::plain::plain;
 use super::table::Word;
 use crate::compile::verdict::{Condition, Verdict, Verdicts};
@@ -35,8 +34,8 @@ fn line(sign: char, text: &str) -> String {
 
 /// Conditions whose status or reason is another one now: `Accepted is False (NoMatchingParent)`.
 fn flips(old: &Verdict, new: &Verdict) -> Vec<String> {
-    let old: BTreeMap<_, _> = conditions(old).map(key).collect();
-    let flips = conditions(new).filter_map(|condition| {
+    let old: BTreeMap<_, _> = old.every_condition().map(key).collect();
+    let flips = new.every_condition().filter_map(|condition| {
         let (key, code) = key(condition);
         let was = old.get(&key).copied();
         if was == Some(code) {

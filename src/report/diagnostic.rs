@@ -49,7 +49,7 @@ pub fn of_refusal(refusal: &Refusal) -> Diagnostic {
 pub fn of_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
     let mut told = HashSet::new();
     let mut diagnostics = Vec::new();
-    for (field, condition) in conditions(verdict) {
+    for (field, condition) in verdict.every_condition() {
         diagnostics.extend(of_condition(id, field, condition));
     }
     let notes = verdict.notes.iter().map(|note| of_problem(id, Severity::Warning, None, "Remark", note));
@@ -107,18 +107,6 @@ pub fn sort(diagnostics: &mut [Diagnostic]) {
             .then_with(|| (&left.object, &left.field).cmp(&(&right.object, &right.field)))
             .then(left_key.cmp(&right_key))
     });
-}
-
-/// All conditions of a verdict, with the field that stands for what carries them.
-pub(super) fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
-    let own = verdict.conditions.iter().map(|condition| (String::new(), condition));
-    let listeners = verdict.listeners.iter().enumerate().flat_map(|(index, listener)| {
-        listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]"), condition))
-    });
-    let parents = verdict.parents.iter().flat_map(|parent| {
-        parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]", parent.index), condition))
-    });
-    own.chain(listeners).chain(parents)
 }
 
 fn of_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<Diagnostic> {

@@ -3,7 +3,7 @@
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::diagnostic::{conditions, of_verdict};
+use super::diagnostic::of_verdict;
 use super::plain::plain;
 use super::summary::count;
 use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
@@ -62,11 +62,12 @@ impl Word {
         let fine = parts.iter().filter(|fine| **fine).count();
         let serves_some =
             verdict.parents.iter().any(|parent| !parent.conditions.iter().any(|found| refuses(found.code)));
-        let remarks =
-            || !verdict.notes.is_empty() || conditions(verdict).any(|(_, condition)| !condition.problems.is_empty());
+        let remarks = || {
+            !verdict.notes.is_empty() || verdict.every_condition().any(|(_, condition)| !condition.problems.is_empty())
+        };
         match (is_fine(&verdict.conditions), fine == parts.len()) {
-            _ if conditions(verdict).next().is_none() && remarks() => Word::ReadWithRemarks,
-            _ if conditions(verdict).next().is_none() => Word::Read,
+            _ if verdict.every_condition().next().is_none() && remarks() => Word::ReadWithRemarks,
+            _ if verdict.every_condition().next().is_none() => Word::Read,
             (true, true) if remarks() => Word::Remarks,
             (true, true) => Word::Accepted,
             _ if fine > 0 || serves_some => Word::Partly,

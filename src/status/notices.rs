@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{Condition, Problem, Verdict};
+use crate::compile::verdict::{Problem, Verdict};
 use crate::k8s::Refused;
 
 /// One event, without the object that it is about.
@@ -22,13 +22,13 @@ const MOST: usize = 8;
 pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
     let mut told: BTreeSet<&Problem> = BTreeSet::new();
     let mut notices = Vec::new();
-    for (place, condition) in conditions(verdict) {
+    for (place, condition) in verdict.every_condition() {
         let code = condition.code;
         if !code.is_bad() || code.reason() == "Pending" {
             continue;
         }
         if condition.problems.is_empty() {
-            notices.push((false, notice(code.reason(), &format!("{place}{}", code.sentence()))));
+            notices.push((false, notice(code.reason(), &at(&place, code.sentence()))));
         }
         for problem in condition.problems.iter().filter(|problem| told.insert(*problem)) {
             notices.push((only_points(problem), notice(code.reason(), &format!("{problem}."))));
@@ -69,16 +69,8 @@ fn notice(reason: &'static str, text: &str) -> Notice {
     Notice { warning: true, reason, note }
 }
 
-/// With the place of what carries them.
-fn conditions(verdict: &Verdict) -> impl Iterator<Item = (String, &Condition)> {
-    let own = verdict.conditions.iter().map(|condition| (String::new(), condition));
-    let listeners = verdict.listeners.iter().enumerate().flat_map(|(index, listener)| {
-        listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]: "), condition))
-    });
-    let parents = verdict.parents.iter().flat_map(|parent| {
-        parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]: ", parent.index), condition))
-    });
-    own.chain(listeners).chain(parents)
+fn at(place: &str, sentence: &str) -> String {
+    if place.is_empty() { sentence.to_owned() } else { format!("{place}: {sentence}") }
 }
 
 fn only_points(problem: &Problem) -> bool {
@@ -88,7 +80,7 @@ fn only_points(problem: &Problem) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::verdict::{Code, ListenerVerdict};
+    use crate::compile::verdict::{Code, Condition, ListenerVerdict};
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {

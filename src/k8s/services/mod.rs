@@ -32,6 +32,7 @@ use std::sync::Arc;
 pub use keeper::{Inputs, Settings, keep};
 pub use slices::Stay;
 
+use super::client::chain;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 
@@ -98,19 +99,4 @@ pub struct Front {
 pub struct Trouble {
     pub message: String,
     pub remedy: String,
-}
-
-/// An error with all its causes, each once: libraries often repeat the cause in their own sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let sentence = error.to_string();
-        if !text.contains(&sentence) {
-            text += ": ";
-            text += &sentence;
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
