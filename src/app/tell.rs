@@ -11,7 +11,7 @@ use super::control::News;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::args::{ClusterOptions, GatewayOptions};
 use crate::drain::Drain;
-use crate::k8s::{Recorder, Seat, Statuses, campaign};
+use crate::k8s::{Pen, Recorder, Seat, Statuses, campaign};
 use crate::status::{Desk, Teller, Writer, Writes};
 
 /// The tasks that tell.
@@ -37,12 +37,14 @@ impl Telling {
         info!(namespace = seat.namespace, identity = seat.identity, "Stands for election");
         let recorder = Recorder::new(cluster.source.client(), GATEWAY_CONTROLLER, &seat.identity);
         let (leads, leading) = watch::channel(false);
-        let election = campaign(cluster.source.client(), seat, leads, async move { drain.leaving().await });
+        let pen = Pen::default();
+        let election =
+            campaign(cluster.source.client(), seat, leads, pen.clone(), async move { drain.leaving().await });
         let desk = Desk::new();
         let teller = Teller::new(desk.clone(), recorder);
         let controllers = gateways.controller_names.iter().cloned().collect();
         let writer = Writer::new(desk.clone(), Statuses::new(cluster.source.client()), controllers, writes);
-        let writer = tokio::spawn(writer.run(leading.clone()));
+        let writer = tokio::spawn(writer.run(leading.clone(), pen));
         Telling { desk, election: tokio::spawn(election), writer, teller: tokio::spawn(teller.run()), leading }
     }
 

@@ -18,11 +18,12 @@ use kube::core::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::failure::{Failure, within};
 use super::patch::FIELD_MANAGER;
+use super::pen::Pen;
 
 /// How long a Lease that does not change counts as held.
 const DURATION: Duration = Duration::from_secs(10);
@@ -58,6 +59,7 @@ pub async fn campaign(
     client: watch::Receiver<Client>,
     seat: Seat,
     leading: watch::Sender<bool>,
+    pen: Pen,
     stop: impl Future<Output = ()>,
 ) {
     let mut campaign = Campaign {
@@ -69,6 +71,7 @@ pub async fn campaign(
         client,
         seat,
         leading,
+        pen,
     };
     tokio::select! {
         () = stop => {}
@@ -82,6 +85,7 @@ struct Campaign {
     path: String,
     seat: Seat,
     leading: watch::Sender<bool>,
+    pen: Pen,
     /// Until when we lead without another renewal.
     held_until: Option<Instant>,
     /// The Lease as it was last seen, and since when it is so by our clock.
@@ -302,8 +306,11 @@ impl Campaign {
         if !held {
             return;
         }
-        // A moment for writes to be dropped before anybody else may begin with theirs.
-        sleep(Duration::from_millis(20)).await;
+        // What is on its way comes to an end before anybody else may begin to write.
+        if timeout(RELEASE, self.pen.put_down()).await.is_err() {
+            warn!(lease = NAME, "A write does not end; the Lease is left to run out");
+            return;
+        }
         let now = now();
         let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now});
         match timeout(RELEASE, self.patch(&spec)).await {

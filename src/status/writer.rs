@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::desk::{Desk, Job, Next, Outcome};
 use super::{Merged, merge, to_json};
 use crate::api::{Kind, ObjectId};
-use crate::k8s::{Failure, Statuses};
+use crate::k8s::{Failure, Pen, Statuses};
 
 /// Writes at a time. The API server does a few hundred a second at most; this keeps it busy without flooding it.
 const AT_ONCE: usize = 16;
@@ -66,8 +66,13 @@ impl Writer {
     }
 
     /// Writes while `leading` is true; returns when its other end is gone.
-    pub async fn run(mut self, mut leading: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut leading: watch::Receiver<bool>, pen: Pen) {
         while leading.wait_for(|leading| *leading).await.is_ok() {
+            let _held = pen.hold().await;
+            if !*leading.borrow() {
+                // It was lost before the pen was taken, so nobody waits for it to be put down.
+                continue;
+            }
             self.desk.lead(true);
             let lost = self.write_until_lost(&mut leading).await;
             self.desk.lead(false);
@@ -78,13 +83,13 @@ impl Writer {
     }
 
     async fn write_until_lost(&mut self, leading: &mut watch::Receiver<bool>) -> Result<(), watch::error::RecvError> {
-        // Dropped with whatever is in flight: from that moment on another replica may write.
+        // Ended with whatever is in flight: from that moment on another replica may write.
         let mut in_flight = JoinSet::new();
-        loop {
+        let lost = loop {
             let due = self.hand_out(&mut in_flight);
             tokio::select! {
                 biased;
-                lost = leading.wait_for(|leading| !*leading) => return lost.map(|_| ()),
+                lost = leading.wait_for(|leading| !*leading) => break lost.map(drop),
                 Some(done) = in_flight.join_next() => {
                     match done {
                         Ok((job, result)) => self.settle(job, result),
@@ -99,7 +104,9 @@ impl Writer {
                 () = self.desk.changed() => {}
                 () = at(due) => {}
             }
-        }
+        };
+        in_flight.shutdown().await;
+        lost
     }
 
     /// Starts everything that is due, and says when the next will be.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use portico::api::gateway::ParentReference;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::{Code, Condition, ListenerVerdict, ParentVerdict, Verdict};
-use portico::k8s::{Seat, Statuses, campaign};
+use portico::k8s::{Pen, Seat, Statuses, campaign};
 use portico::status::{Desk, Writer, Writes};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -30,24 +30,27 @@ impl Replica {
         let (leads, leading) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
+        let pen = Pen::default();
         let seat = Seat::new("portico-system".to_owned(), name);
         let client = played.client();
+        let held = pen.clone();
         let election = tasks.spawn(async move {
-            campaign(client, seat, leads, async { stopped.await.unwrap() }).await;
+            campaign(client, seat, leads, held, async { stopped.await.unwrap() }).await;
         });
-        Self::with(played, leading, Some(stop), tasks, election)
+        Self::with(played, leading, pen, Some(stop), tasks, election)
     }
 
     /// One that is told whether it leads.
     pub(crate) fn led(played: &Played, leading: watch::Receiver<bool>) -> Replica {
         let mut tasks = JoinSet::new();
         let election = tasks.spawn(async {});
-        Self::with(played, leading, None, tasks, election)
+        Self::with(played, leading, Pen::default(), None, tasks, election)
     }
 
     fn with(
         played: &Played,
         leading: watch::Receiver<bool>,
+        pen: Pen,
         stop: Option<oneshot::Sender<()>>,
         mut tasks: JoinSet<()>,
         election: AbortHandle,
@@ -64,7 +67,7 @@ impl Replica {
             }
         });
         let writer = Writer::new(desk.clone(), Statuses::new(played.client()), vec![US.to_owned()], Writes::default());
-        tasks.spawn(writer.run(leading.clone()));
+        tasks.spawn(writer.run(leading.clone(), pen));
         Replica { desk, leading, stop, tasks, election }
     }
 
