@@ -15,7 +15,7 @@ load_core=${BENCH_LOAD_CORE:-1}
 
 main() {
     local what=${1:-all}
-    shift || true
+    [ $# -eq 0 ] || shift
     case "$what" in
         all | compare | floods | instructions | control) ;;
         *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|control]" >&2 && exit 2 ;;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
@@ -16,7 +15,7 @@ use tokio::time::sleep;
 
 use super::life::live;
 use super::watching::events;
-use super::{Host, NODE};
+use super::{Host, NODE, RETRY};
 use crate::progress::say;
 
 /// Follows the API server until it is given up. Dropping it ends all Pods.
@@ -111,7 +110,8 @@ async fn bind(host: Arc<Host>, pod: Pod) {
             Ok(_) => return,
             // Bound already, or gone.
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => return,
-            Err(_) => sleep(Duration::from_millis(200)).await,
+            // Away, or too busy.
+            Err(_) => sleep(RETRY).await,
         }
     }
 }

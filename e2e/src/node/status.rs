@@ -1,7 +1,6 @@
 //! What the API server is told of a Pod: the latest state only, written until it is taken.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::RETRY;
 use super::program::Exit;
 use crate::cluster::ADDRESS;
 
@@ -128,7 +128,7 @@ impl Writer {
                 }
                 Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409 | 422) => return,
                 // Away, or too busy: what is seen by then is written then.
-                Err(_) => sleep(Duration::from_millis(200)).await,
+                Err(_) => sleep(RETRY).await,
             }
         }
     }

@@ -121,6 +121,7 @@ pub(crate) async fn a_pod_of_ours_serves_until_its_pause_is_over(cluster: &Clust
             break;
         }
         answer.context("it ended before its time")?;
+        // Nothing is waited for here: it is asked all the time, but not as fast as it can answer.
         sleep(Duration::from_millis(50)).await;
     }
     let gone = async || if api.get_opt(&name).await?.is_none() { Ok(()) } else { bail!("it is there") };
