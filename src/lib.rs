@@ -14,6 +14,8 @@ mod http_server;
 pub mod k8s;
 pub mod manifests;
 pub mod metrics;
+pub mod plugin;
+pub mod plugins;
 pub mod proxy;
 mod quantity;
 pub mod ready;

@@ -30,14 +30,17 @@ const IMPORTS: &[Row] = &[
     ("store", &["api"]),
     ("k8s", &["api", "store"]),
     ("manifests", &["api", "schema", "store"]),
-    ("compile", &["api", "snapshot", "store", "upstream"]),
+    ("compile", &["api", "plugin", "snapshot", "store", "upstream"]),
     // What only the running proxy knows comes in as values of its own, so that the two sides stay apart.
     ("status", &["api", "compile::verdict", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
-    ("snapshot", &["upstream"]),
-    ("proxy", &["snapshot", "upstream"]),
+    ("snapshot", &["plugin", "upstream"]),
+    ("proxy", &["plugin", "snapshot", "upstream"]),
+    // Plugins know the contract, and neither each other nor who runs them.
+    ("plugin", &[]),
+    ("plugins", &["plugin"]),
     // Edges of the process.
     ("args", &["api::core::ServiceType", "api::names", "quantity", "schema", "telemetry", "version"]),
     ("admin", &["http_server", "metrics::Exposition"]),

@@ -1,0 +1,164 @@
+//! What a plugin sees of a request and its answer, and what it can do to them.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, request};
+use smallvec::SmallVec;
+
+use super::consumers::{Consumer, Directory};
+
+/// A request on its way to an endpoint.
+pub struct RequestCx<'r> {
+    /// As it will go upstream. The method is the client's; `headers` holds what the client sent, without what was meant for
+    /// this hop, and with the forwarding headers. What a plugin puts here the endpoint gets.
+    pub head: &'r mut request::Parts,
+    /// The path that was matched: dot segments resolved, unreserved bytes decoded.
+    pub path: &'r str,
+    /// As the client wrote it. To change it, write `head.uri`.
+    pub query: Option<&'r str>,
+    pub client: Client<'r>,
+    /// The request's id, 32 hexadecimal digits unless a trusted peer gave another.
+    pub id: &'r HeaderValue,
+    /// The whole body, if some plugin of the chain asked for it.
+    pub body: Option<&'r Bytes>,
+    /// Who is asking, as far as plugins have found out.
+    pub identity: &'r mut Identity,
+    pub consumers: &'r Directory,
+    /// Set on whatever answer the client gets, after the endpoint's own headers and before `Plugin::answer`.
+    pub answer_headers: &'r mut HeaderMap,
+    /// Bytes of body after which the request is cut off with 413; the smallest that any plugin asks for counts.
+    pub body_limit: &'r mut Option<u64>,
+    pub now: SystemTime,
+    /// What the plugin is attached to here, for example `HTTPRoute/default/shop/0`, `Service/default/cart:80` or `global`: what
+    /// is counted is counted for each of these apart.
+    pub scope: &'r str,
+    pub route: &'r Names,
+    pub(crate) kept: &'r mut Kept,
+    pub(crate) slot: u16,
+}
+
+impl RequestCx<'_> {
+    /// Keeps something of this plugin's for `Plugin::answer` and `Plugin::log` of the same request.
+    pub fn keep<T: Any>(&mut self, value: T) {
+        self.kept.put(self.slot, value);
+    }
+}
+
+/// Who sent the request, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'r> {
+    /// The client's own address, as far as trusted peers tell it.
+    pub address: IpAddr,
+    pub port: u16,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// What the client spoke, as far as trusted peers tell it.
+    pub scheme: Scheme,
+    /// Authority as the client wrote it, with its port if it has one.
+    pub host: &'r str,
+    /// The port clients see.
+    pub listen_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// The names of what was matched, as Kong's clients, logs and metrics know them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Of the route, for example `default.shop.cart..80` or `httproute.default.shop.0.0`.
+    pub route: Arc<str>,
+    /// Of the service, for example `default.cart.80`.
+    pub service: Arc<str>,
+}
+
+/// Who is asking.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub consumer: Option<Arc<Consumer>>,
+    /// Id of the credential that was shown; none for anonymous consumers.
+    pub credential: Option<Arc<str>>,
+    /// Groups that an authentication plugin vouches for without a consumer.
+    pub groups: Vec<Arc<str>>,
+}
+
+/// The head of an answer on its way to the client.
+pub struct AnswerCx<'r> {
+    pub status: StatusCode,
+    pub headers: &'r mut HeaderMap,
+    pub source: Source,
+    pub id: &'r HeaderValue,
+    pub identity: &'r Identity,
+    pub scope: &'r str,
+    pub(crate) kept: &'r mut Kept,
+    pub(crate) slot: u16,
+}
+
+impl AnswerCx<'_> {
+    /// What this plugin kept in `access`; nothing if it had no turn.
+    pub fn kept<T: Any>(&mut self) -> Option<&mut T> {
+        self.kept.of(self.slot)
+    }
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The endpoint.
+    Service,
+    /// A plugin or the proxy.
+    Ours,
+}
+
+/// A request and its answer, when all is over.
+pub struct LogCx<'r> {
+    pub names: &'r Names,
+    pub ended: &'r Ended,
+    pub identity: &'r Identity,
+    pub scope: &'r str,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub status: StatusCode,
+    pub source: Source,
+    /// From the first byte of the request to the last of the answer.
+    pub total: Duration,
+    /// From when the request went upstream to the head of the answer. None if it was not forwarded.
+    pub upstream: Option<Duration>,
+    /// Of bodies.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// What plugins keep of a request between phases, by their place in the chain.
+#[derive(Default)]
+pub struct Kept(SmallVec<[(u16, Box<dyn Any>); 1]>);
+
+impl Kept {
+    fn put(&mut self, slot: u16, value: impl Any) {
+        self.0.retain(|(owner, _)| *owner != slot);
+        self.0.push((slot, Box::new(value)));
+    }
+
+    fn of<T: Any>(&mut self, slot: u16) -> Option<&mut T> {
+        self.0.iter_mut().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_mut())
+    }
+}

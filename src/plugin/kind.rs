@@ -1,0 +1,214 @@
+//! A kind of plugin: its name, its place in the order, its configuration, and how one is built from that.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Plugin, Services, State};
+
+/// One file in `plugins/` implements this once.
+pub trait Kind: Send + Sync + 'static {
+    /// As `plugin:` of a KongPlugin says it.
+    const NAME: &'static str;
+    /// Kong's: higher ones run first.
+    const PRIORITY: i32;
+    const PHASES: Phases;
+    /// Whether requests must not be served without it. One that cannot be built then answers 503 in its place; any other is
+    /// left out, and a condition says so.
+    const GUARD: bool;
+    const SCOPES: Scopes = Scopes::ALL;
+    /// For which requests it runs unless `protocols:` says otherwise.
+    const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
+    /// Closed, with a default for every field that has one; its doc comments are the reference page.
+    type Config: DeserializeOwned + JsonSchema;
+    type Plugin: Plugin;
+
+    /// Everything that can be decided before a request comes. What is refused names a path below `config`.
+    fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<Invalid>>;
+}
+
+pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
+
+/// When a plugin takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    pub access: bool,
+    pub answer: bool,
+    pub log: bool,
+}
+
+impl Phases {
+    pub const ACCESS: Phases = Phases { access: true, answer: false, log: false };
+    pub const ACCESS_AND_ANSWER: Phases = Phases { access: true, answer: true, log: false };
+    pub const LOG: Phases = Phases { access: false, answer: false, log: true };
+}
+
+/// What a plugin can be attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scopes {
+    pub consumer: bool,
+    pub consumer_group: bool,
+    pub route: bool,
+    pub service: bool,
+    pub global: bool,
+}
+
+impl Scopes {
+    pub const ALL: Scopes = Scopes { consumer: true, consumer_group: true, route: true, service: true, global: true };
+    /// Those that find out who is asking cannot depend on it.
+    pub const NO_CONSUMER: Scopes = Scopes { consumer: false, ..Scopes::ALL };
+}
+
+/// What a plugin may use when it is built.
+#[derive(Clone, Copy)]
+pub struct BuildCx<'a> {
+    /// Of the object with the configuration, for example `KongPlugin/default/limit`. A key for [`State`] begins with it.
+    pub object: &'a str,
+    pub state: &'a State,
+    pub services: &'a Arc<dyn Services>,
+    /// The name of this process among its replicas.
+    pub node: &'a str,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// `config.limit_by`.
+    pub field: String,
+    /// What is wrong, without the path.
+    pub message: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+impl Invalid {
+    /// `path` is below `config`, which is put before it.
+    pub fn new(path: impl fmt::Display, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let path = path.to_string();
+        let field = if path.is_empty() { "config".to_owned() } else { format!("config.{path}") };
+        Invalid { field, message: message.into(), remedy: remedy.into() }
+    }
+}
+
+/// A kind whose types are forgotten.
+pub trait AnyKind: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn priority(&self) -> i32;
+    fn phases(&self) -> Phases;
+    fn is_guard(&self) -> bool;
+    fn scopes(&self) -> Scopes;
+    fn protocols(&self) -> &'static [&'static str];
+    fn schema(&self) -> Schema;
+    /// Null in the configuration means that a field is not set.
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Invalid>>;
+}
+
+/// The entry of a kind in the registry.
+pub struct Entry<K>(PhantomData<fn() -> K>);
+
+impl<K> Entry<K> {
+    pub const NEW: Entry<K> = Entry(PhantomData);
+}
+
+impl<K: Kind> AnyKind for Entry<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn priority(&self) -> i32 {
+        K::PRIORITY
+    }
+
+    fn phases(&self) -> Phases {
+        K::PHASES
+    }
+
+    fn is_guard(&self) -> bool {
+        K::GUARD
+    }
+
+    fn scopes(&self) -> Scopes {
+        K::SCOPES
+    }
+
+    fn protocols(&self) -> &'static [&'static str] {
+        K::PROTOCOLS
+    }
+
+    fn schema(&self) -> Schema {
+        schemars::schema_for!(K::Config)
+    }
+
+    fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Invalid>> {
+        let config = match config {
+            Value::Null => Value::Object(Map::new()),
+            Value::Object(_) => without_nulls(config.clone()),
+            other => {
+                let message = format!("{} is no configuration", kind_of(other));
+                return Err(vec![Invalid::new("", message, "write the fields of the plugin as an object")]);
+            }
+        };
+        let config: K::Config = serde_path_to_error::deserialize(config).map_err(|error| vec![unreadable(&error)])?;
+        Ok(Arc::new(K::build(config, cx)?))
+    }
+}
+
+/// All kinds there are.
+#[derive(Clone, Copy)]
+pub struct Registry(pub &'static [&'static dyn AnyKind]);
+
+impl Registry {
+    pub fn find(&self, name: &str) -> Option<&'static dyn AnyKind> {
+        self.0.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'static dyn AnyKind> {
+        self.0.iter().copied()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter().map(AnyKind::name)).finish()
+    }
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let set = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+/// Serde's words, split into what is wrong and what would be right.
+fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+    let said = error.inner().to_string();
+    let (message, expected) = said.split_once(", expected ").unwrap_or((&said, ""));
+    let remedy = match expected {
+        "" if message.starts_with("missing field") => "set it".to_owned(),
+        "" => "see the plugin's reference page for what it takes".to_owned(),
+        expected => format!("use {expected}"),
+    };
+    let path = error.path().to_string();
+    // The path to an unknown field ends with it, and is `.` for the configuration itself.
+    Invalid::new(if path == "." { "" } else { &path }, message, remedy)
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
