@@ -9,6 +9,7 @@ use super::cors::Cors;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{Redirect, Scheme};
 use super::tries::Tries;
+use crate::plugin::Chain;
 use crate::upstream::Upstream;
 
 /// One rule of one route, everything parsed.
@@ -16,6 +17,8 @@ use crate::upstream::Upstream;
 pub struct Rule {
     pub id: RuleId,
     pub filters: Filters,
+    /// What requests meet before anything else of the rule, and answers last.
+    pub plugins: Option<Arc<Chain>>,
     pub action: Action,
 }
 
