@@ -38,9 +38,10 @@ use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::plugin::Workshop;
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
+use crate::upstream::{self, Address, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
 use certificates::Secrets;
 use gateway::{GatewayPlan, PortOwners};
@@ -57,6 +58,8 @@ pub struct Inputs<'a> {
     pub addresses: &'a Addresses,
     /// Where upstreams are found by identity, so that the same one outlives every snapshot that uses it.
     pub upstreams: &'a Registry,
+    /// Where plugins are built.
+    pub workshop: &'a Workshop,
 }
 
 /// What one compile gave.
@@ -96,6 +99,13 @@ impl Compiler {
     /// All verdicts as of the last compile.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
+    }
+
+    /// Where a port of a Service listens now. None if there is no such Service.
+    pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
+        let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
+        let key = UpstreamKey { namespace, service: name, port, protocol: upstream::Protocol::default() };
+        Some(endpoints::of(store, &key, &self.own_sockets).addresses)
     }
 
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in

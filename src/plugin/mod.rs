@@ -18,6 +18,7 @@ pub mod reply;
 pub mod services;
 pub mod state;
 pub mod testing;
+pub mod workshop;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -28,6 +29,7 @@ pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, 
 pub use reply::{Reply, ReplyBody};
 pub use services::{Fetched, Remote, RemoteTls, Services, Stream};
 pub use state::State;
+pub use workshop::Workshop;
 
 /// A plugin with its configuration, everything parsed.
 ///

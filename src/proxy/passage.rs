@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -15,11 +15,11 @@ use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::forward::patiently;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, lists};
 use super::manners::Manners;
 use super::target::{Host, Path};
 use crate::plugin::chain::{Ask, Passage, Spoken};
-use crate::plugin::{Chain, Client, Directory, Ended, Reply, ReplyBody, Scheme, Source as Origin};
+use crate::plugin::{Chain, Client, Directory, Ended, Framing, Reply, ReplyBody, Scheme, Source as Origin};
 use crate::snapshot::redirect;
 
 /// Kept with the request until its answer is complete.
@@ -33,13 +33,19 @@ pub(crate) struct Through {
     origin: Origin,
 }
 
+/// How the body comes, before that is taken away as meant for this hop only.
+pub(crate) fn framing(headers: &HeaderMap) -> Framing {
+    let says = |name, word| headers.get(name).is_some_and(|value| lists(value, word));
+    Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
+}
+
 /// Asks the plugins. None if the request may go on, and then it is as they want it.
 pub(crate) async fn ask(
     chain: &Arc<Chain>,
     consumers: &Directory,
     request: &mut Request<RequestBody>,
     (host, path): (&Host, &Path<'_>),
-    listen_port: u16,
+    (listen_port, framing): (u16, Framing),
     exchange: &mut Exchange,
 ) -> Result<Option<Box<Reply>>, Fault> {
     let body = match chain.reads_body() {
@@ -70,6 +76,7 @@ pub(crate) async fn ask(
                 host: host.written.to_str().unwrap_or_default(),
                 listen_port,
             },
+            framing,
             id: &exchange.id,
             body: body.as_ref(),
             consumers,

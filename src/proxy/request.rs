@@ -28,7 +28,7 @@ use super::tls::Session;
 use super::tries;
 use super::upgrade::Upgrade;
 use super::view::View;
-use crate::plugin::Chain;
+use crate::plugin::{Chain, Framing};
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
 use crate::snapshot::tries::Tries;
@@ -45,9 +45,9 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
     let mut decision = decide(&view, &mut request, &mut exchange);
-    if let Ok(Decision::Ask { listener, rule, chain, upgrade }) = decision {
+    if let Ok(Decision::Ask { listener, rule, chain, framing, upgrade }) = decision {
         // Boxed: requests of other rules do not set aside what plugins need.
-        let asking = ask(&view, (listener, rule, chain), upgrade, &mut request, &mut exchange, &manners);
+        let asking = ask(&view, (listener, rule, chain), (framing, upgrade), &mut request, &mut exchange, &manners);
         decision = Box::pin(asking).await;
     }
     let outcome = match decision {
@@ -120,6 +120,7 @@ enum Decision<'v> {
         listener: &'v Arc<Listener>,
         rule: &'v Arc<Rule>,
         chain: &'v Arc<Chain>,
+        framing: Framing,
         upgrade: Option<Box<Upgrade>>,
     },
     /// The request is now as the endpoint is to see it.
@@ -166,10 +167,11 @@ fn decide<'v>(
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
+    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers()));
     introduce(&peer, request, &host, listener, &exchange.id);
-    if let Some(chain) = &rule.plugins {
+    if let Some((chain, framing)) = rule.plugins.as_ref().zip(framing) {
         exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
-        return Ok(Decision::Ask { listener, rule, chain, upgrade });
+        return Ok(Decision::Ask { listener, rule, chain, framing, upgrade });
     }
     act(view, (listener, rule), (&host, &path), upgrade, request, exchange)
 }
@@ -191,7 +193,7 @@ fn introduce(peer: &Peer, request: &mut Request<RequestBody>, host: &Host, liste
 async fn ask<'v>(
     view: &'v View,
     (listener, rule, chain): (&'v Arc<Listener>, &'v Arc<Rule>, &'v Arc<Chain>),
-    upgrade: Option<Box<Upgrade>>,
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
     request: &mut Request<RequestBody>,
     exchange: &mut Exchange,
     manners: &Manners,
@@ -201,7 +203,7 @@ async fn ask<'v>(
     let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
     let host = Host::of(request.version(), &uri, request.headers(), exchange.peer.group.address)?;
     let consumers = &view.snapshot.consumers;
-    let reply = passage::ask(chain, consumers, request, (&host, &path), listener.port, exchange).await?;
+    let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, framing), exchange).await?;
     if let Some(reply) = reply {
         exchange.fault = Some(reply.reason);
         let mut answer = passage::written(*reply, manners, &exchange.id);
