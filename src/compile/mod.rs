@@ -329,9 +329,7 @@ struct Run {
 /// changed; and an endpoint that comes or goes touches its Service, not the routes to it.
 fn touched(store: &Store, changes: &Changes, services: &BTreeMap<ObjectKey, Behind>) -> Changes {
     let mut touched = changes.clone();
-    for id in changes.iter().filter(|id| id.kind != Kind::Gateway) {
-        touched.extend(store.refs().dependents(id).cloned());
-    }
+    touched.extend(store.refs().touched_by(changes));
     for (service, behind) in services {
         let id = ObjectId::new(Kind::Service, service.clone());
         if *behind == Behind::Policy {

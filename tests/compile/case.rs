@@ -226,7 +226,7 @@ impl World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
-        fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
+        fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
         fresh.compile(everything);
         fresh
@@ -305,26 +305,6 @@ fn memory(remembered: Vec<Remembered>) -> Memory {
         }
     }
     memory
-}
-
-fn objects_of(store: &Store) -> Vec<AnyObject> {
-    fn all<T>(
-        table: &portico::store::Table<T>,
-        wrap: fn(Arc<portico::api::Object<T>>) -> AnyObject,
-    ) -> impl Iterator<Item = AnyObject> + '_ {
-        table.values().cloned().map(wrap)
-    }
-    all(&store.gateway_classes, AnyObject::GatewayClass)
-        .chain(all(&store.gateways, AnyObject::Gateway))
-        .chain(all(&store.http_routes, AnyObject::HttpRoute))
-        .chain(all(&store.backend_tls_policies, AnyObject::BackendTlsPolicy))
-        .chain(all(&store.reference_grants, AnyObject::ReferenceGrant))
-        .chain(all(&store.services, AnyObject::Service))
-        .chain(all(&store.endpoint_slices, AnyObject::EndpointSlice))
-        .chain(all(&store.secrets, AnyObject::Secret))
-        .chain(all(&store.config_maps, AnyObject::ConfigMap))
-        .chain(all(&store.namespaces, AnyObject::Namespace))
-        .collect()
 }
 
 /// Release and channel of the CRDs, `v1.7.0, standard`.
