@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::compile::addresses::{Addresses, Memory, Pool, Provider};
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Inputs, addressed};
 use portico::manifests::Manifests;
 use portico::plugin::Workshop;
 use portico::schema::Channel;
@@ -82,8 +82,13 @@ fn serve(folder: &Path) -> Served {
     addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
     let upstreams = Registry::default();
     let workshop = Workshop::offline(portico::plugins::REGISTRY);
-    let inputs =
-        Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams, workshop: &workshop };
+    let inputs = Inputs {
+        controllers: &controllers,
+        addresses: &addresses,
+        upstreams: &upstreams,
+        classes: &Classes::default(),
+        workshop: &workshop,
+    };
     let mut compiler = Compiler::default();
     let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;
     for (id, verdict) in compiler.verdicts() {

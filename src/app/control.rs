@@ -10,7 +10,7 @@ use super::addressing::Addressing;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs};
+use crate::compile::{Classes, Compiler, Inputs};
 use crate::k8s::Installed;
 use crate::plugin::{Invalid, Workshop};
 use crate::snapshot::Snapshot;
@@ -29,6 +29,8 @@ pub(super) struct Control {
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     workshop: Workshop,
+    /// Of Ingresses, consumers and the like.
+    classes: Classes,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
@@ -73,6 +75,7 @@ impl Control {
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             workshop,
+            classes: Classes::default(),
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
@@ -105,7 +108,7 @@ impl Control {
         self.addressing.assign(&self.store, &self.controllers, &mut changes);
         let addresses = self.addressing.addresses();
         let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
-        let inputs = Inputs { controllers, addresses, upstreams, workshop };
+        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -162,7 +165,7 @@ impl Control {
     pub(super) fn troubled(&mut self, troubles: BTreeMap<String, Invalid>) {
         let before = std::mem::replace(&mut self.troubles, troubles);
         let concerned = |id: &&ObjectId| {
-            let object = id.to_string();
+            let object = object_name(id);
             before.get(&object) != self.troubles.get(&object)
         };
         let concerned: Vec<_> = self.verdicts.keys().filter(concerned).cloned().collect();
@@ -202,7 +205,7 @@ impl Control {
                 _ => status::join(verdict, &bind),
             };
             let joined = joined.map_or_else(|| verdict.clone(), Arc::new);
-            match self.troubles.get(&id.to_string()) {
+            match self.troubles.get(&object_name(&id)) {
                 None => joined,
                 Some(Invalid { field, message, remedy }) => {
                     let mut troubled = Verdict::clone(&joined);
@@ -217,4 +220,9 @@ impl Control {
         };
         self.before.entry(id).or_insert(before);
     }
+}
+
+/// As plugins know the object that configures them.
+fn object_name(id: &ObjectId) -> String {
+    format!("{}/{}", id.kind, id.key)
 }

@@ -194,6 +194,10 @@ impl Builder {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// None if there is nothing in it.
     pub fn build(mut self, names: Arc<Names>) -> Option<Arc<Chain>> {
         if self.slots.is_empty() {

@@ -14,7 +14,7 @@ use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
-use portico::compile::{Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Inputs, addressed};
 use portico::k8s::Installed;
 use portico::plugin::Workshop;
 use portico::schema::{self, Channel};
@@ -240,6 +240,7 @@ impl World {
             controllers: &self.controllers,
             addresses: &self.addresses,
             upstreams: &self.upstreams,
+            classes: &Classes::default(),
             workshop: &self.workshop,
         };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
