@@ -137,8 +137,15 @@ fn decide<'v>(
         return Err(Fault::Misdirected);
     }
     let listener = listener.ok_or(Fault::NoListener)?;
-    let question =
-        Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
+    let question = Question {
+        path: &path.path,
+        query: path.query,
+        method: request.method(),
+        headers: request.headers(),
+        authority: host.written.as_bytes(),
+        scheme: peer.client.scheme,
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.as_deref()),
+    };
     let Some(matched) = listener.find(&name, &question) else {
         exchange.series = Some(view.series(&peer.worker, listener, None, None));
         return Err(Fault::NoRoute);

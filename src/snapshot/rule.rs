@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::Cors;
+use super::kong;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{Redirect, Scheme};
 use super::tries::Tries;
@@ -17,6 +18,9 @@ pub struct Rule {
     pub id: RuleId,
     pub filters: Filters,
     pub action: Action,
+    /// If the rule comes from an Ingress, or has annotations or plugins of Kong: how its requests go on. Nothing else is
+    /// treated as Kong would. Filters have the last word over what this makes of path and Host.
+    pub kong: Option<Box<kong::Manner>>,
 }
 
 /// Which rule this is, for logs and metrics.
@@ -156,6 +160,8 @@ pub enum Failure {
     InvalidBackend,
     /// The rule has a filter or field that cannot be honored (500).
     Unsupported,
+    /// A route of Kong's without a service that could be asked (503).
+    NoService,
 }
 
 impl fmt::Display for Failure {
@@ -164,6 +170,7 @@ impl fmt::Display for Failure {
             Failure::NoBackends => "no backends",
             Failure::InvalidBackend => "invalid backend",
             Failure::Unsupported => "unsupported",
+            Failure::NoService => "no service",
         })
     }
 }

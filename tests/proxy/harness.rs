@@ -15,7 +15,7 @@ use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::tries::Tries;
-use portico::snapshot::{Bind, Listener, Snapshot};
+use portico::snapshot::{Bind, Listener, Routes, Snapshot};
 use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -179,12 +179,17 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
             headers: vec![],
             query: vec![],
             age: Age { created: None, route: name, rule: 0, index: 0 },
-            rule: Arc::new(Rule { id, filters: route.filters, action: route.action }),
+            rule: Arc::new(Rule { id, filters: route.filters, action: route.action, kong: None }),
         };
         hosts.entry(HostPattern::parse(Some(route.host))).or_default().push(candidate);
     }
     let hosts = hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates))));
-    Listener { gateway: "default/gw".into(), name: "http".into(), port: 80, hosts: HostMap::new(hosts) }
+    Listener {
+        gateway: "default/gw".into(),
+        name: "http".into(),
+        port: 80,
+        routes: Routes::Gateway(HostMap::new(hosts)),
+    }
 }
 
 /// An endpoint: a listener with a script for each connection.
