@@ -141,7 +141,13 @@ fn candidate(at: usize, entry: &Match) -> Candidate {
         headers: headers.collect(),
         query: query.collect(),
         age: Age { created: entry.created, route: entry.route.as_str().into(), rule: entry.rule, index: entry.index },
-        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends), kong: None }),
+        rule: Arc::new(Rule {
+            id,
+            filters: Filters::default(),
+            plugins: None,
+            action: Action::Fail(Failure::NoBackends),
+            kong: None,
+        }),
     }
 }
 

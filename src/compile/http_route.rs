@@ -254,7 +254,7 @@ fn translate_rule(
             None => Action::Fail(Failure::NoBackends),
         }
     };
-    let rule = Rule { id, filters: own.filters, action, kong: None };
+    let rule = Rule { id, filters: own.filters, plugins: None, action, kong: None };
     TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved, notes }
 }
 

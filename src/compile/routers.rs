@@ -148,7 +148,7 @@ impl Routers {
                 }
             }
         }
-        self.snapshot = Arc::new(Snapshot { binds });
+        self.snapshot = Arc::new(Snapshot { binds, ..Snapshot::default() });
         built
     }
 }

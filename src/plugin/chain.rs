@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::consumers::{Consumer, Directory};
-use super::cx::{AnswerCx, Client, Ended, Identity, Kept, LogCx, Names, RequestCx, Source};
+use super::cx::{AnswerCx, Client, Ended, Framing, Identity, Kept, LogCx, Names, RequestCx, Source};
 use super::kind::Phases;
 use super::reply::Reply;
 use super::{Outcome, Plugin};
@@ -213,6 +213,7 @@ pub struct Ask<'r> {
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: Client<'r>,
+    pub framing: Framing,
     pub id: &'r HeaderValue,
     pub body: Option<&'r Bytes>,
     pub consumers: &'r Directory,
@@ -248,6 +249,7 @@ impl Chain {
             path: ask.path,
             query: ask.query,
             client: ask.client,
+            framing: ask.framing,
             id: ask.id,
             body: ask.body,
             identity: &mut passage.identity,

@@ -15,6 +15,10 @@ pub(crate) enum Fault {
     Framing(&'static str),
     /// The body of the request is cut short, or broken.
     Body,
+    /// The body of the request is longer than a plugin of its rule takes.
+    TooLarge,
+    /// The plugins of its rule did not come to a decision.
+    PluginTimeout,
     /// What came is no request.
     Unreadable,
     /// The target is longer than anything that is read.
@@ -94,6 +98,8 @@ impl Fault {
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
             Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
+            Fault::TooLarge => (Client, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Request size limit exceeded", false),
+            Fault::PluginTimeout => (Us, StatusCode::GATEWAY_TIMEOUT, "plugin_timeout", TIMING_OUT, true),
             Fault::Unreadable => (Client, StatusCode::BAD_REQUEST, "unreadable", "Bad request", false),
             Fault::TargetTooLong => (Client, StatusCode::URI_TOO_LONG, "target_too_long", "URI too long", false),
             Fault::HeadTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
@@ -240,6 +246,8 @@ mod tests {
             Fault::Fields,
             Fault::Protocol,
             Fault::Body,
+            Fault::TooLarge,
+            Fault::PluginTimeout,
             Fault::Connect,
             Fault::Expectation,
             Fault::UploadTimeout,
@@ -270,7 +278,7 @@ mod tests {
         all.into_iter().inspect(|fault| match fault {
             Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
             Fault::Unreadable | Fault::TargetTooLong | Fault::HeadTooLarge => {}
-            Fault::Protocol | Fault::Body | Fault::Connect => {}
+            Fault::Protocol | Fault::Body | Fault::TooLarge | Fault::PluginTimeout | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
             Fault::Rule(Failure::NoService) | Fault::NoPeer | Fault::PeerRefused => {}

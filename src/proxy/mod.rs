@@ -26,6 +26,7 @@ mod lent;
 mod limits;
 mod manners;
 mod mirror;
+mod passage;
 mod preface;
 mod proxy_header;
 mod refusal;

@@ -21,12 +21,14 @@ use super::forward;
 use super::framing;
 use super::headers::{join_cookies, strip_request};
 use super::manners::{METHODS, Manners};
+use super::passage;
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
 use super::tries;
 use super::upgrade::Upgrade;
 use super::view::View;
+use crate::plugin::{Chain, Framing};
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
 use crate::snapshot::tries::Tries;
@@ -42,9 +44,19 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let mut exchange = Exchange::open(&peer, &request);
     let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
-    let outcome = match decide(&view, &mut request, &mut exchange) {
+    let mut decision = decide(&view, &mut request, &mut exchange);
+    if let Ok(Decision::Ask { listener, rule, chain, upgrade }) = decision {
+        // Boxed: requests of other rules do not set aside what plugins need.
+        let asking = ask(&view, (listener, rule, chain), upgrade, &mut request, &mut exchange, &manners);
+        decision = Box::pin(asking).await;
+    }
+    let outcome = match decision {
         Ok(Decision::Answer(answer)) => Ok(answer),
+        Ok(Decision::Ask { .. }) => unreachable!("plugins are asked once"),
         Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
+            if let Some(through) = &mut exchange.through {
+                through.sent = Some(Instant::now());
+            }
             let answer = match tries {
                 None => forward::forward(upstream, request, upgrade, &mut exchange).await,
                 // Boxed: requests of other rules do not set aside what its timers need.
@@ -69,6 +81,9 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     });
     if let Some(grant) = exchange.grant.take() {
         grant.apply(answer.headers_mut());
+    }
+    if let Some(through) = &mut exchange.through {
+        through.answer(&mut answer, &exchange.id);
     }
     exchange.status = Some(answer.status());
     // HTTP/2 has no such field; its connections are told to end as a whole.
@@ -100,6 +115,13 @@ fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<Response
 /// What becomes of a request.
 enum Decision<'v> {
     Answer(Response<Source>),
+    /// Plugins decide whether it goes on.
+    Ask {
+        listener: &'v Arc<Listener>,
+        rule: &'v Arc<Rule>,
+        chain: &'v Arc<Chain>,
+        upgrade: Option<Box<Upgrade>>,
+    },
     /// The request is now as the endpoint is to see it.
     Forward {
         rule: &'v Rule,
@@ -151,7 +173,67 @@ fn decide<'v>(
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
+    introduce(&peer, request, &host, listener, &exchange.id);
+    if let Some(chain) = &rule.plugins {
+        exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+        return Ok(Decision::Ask { listener, rule, chain, upgrade });
+    }
+    act(view, (listener, rule), (&host, &path), upgrade, request, exchange)
+}
 
+/// What the client meant for this hop ends here, before we, plugins and filters write anything.
+fn introduce(peer: &Peer, request: &mut Request<RequestBody>, host: &Host, listener: &Listener, id: &HeaderValue) {
+    let headers = request.headers_mut();
+    strip_request(headers);
+    headers.remove(EXPECT);
+    join_cookies(headers);
+    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
+    headers.insert(X_REQUEST_ID, id.clone());
+    if host.elsewhere {
+        headers.insert(HOST, host.written.clone());
+    }
+}
+
+/// Has the plugins of a rule decide, and goes on if they let the request pass.
+async fn ask<'v>(
+    view: &'v View,
+    (listener, rule, chain): (&'v Arc<Listener>, &'v Arc<Rule>, &'v Arc<Chain>),
+    upgrade: Option<Box<Upgrade>>,
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+    manners: &Manners,
+) -> Result<Decision<'v>, Fault> {
+    // Read once more, rather than carried through every request: both were found good.
+    let uri = request.uri().clone();
+    let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
+    let host = Host::of(request.version(), &uri, request.headers(), exchange.peer.group.address)?;
+    let consumers = &view.snapshot.consumers;
+    let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, Framing::default()), exchange).await?;
+    if let Some(reply) = reply {
+        exchange.fault = Some(reply.reason);
+        let mut answer = passage::written(*reply, manners, &exchange.id);
+        finish(&mut answer, &exchange.id, &[]);
+        return Ok(Decision::Answer(answer));
+    }
+    if *request.uri() == uri {
+        return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
+    }
+    // A plugin has changed the target, for example taken a key out of it.
+    let uri = request.uri().clone();
+    let path = Path::of(request.method(), &uri)?.ok_or(Fault::Rewrite)?;
+    act(view, (listener, rule), (&host, &path), upgrade, request, exchange)
+}
+
+/// What the rule does with a request that may pass.
+fn act<'v>(
+    view: &'v View,
+    (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
+    (host, path): (&Host, &Path<'_>),
+    upgrade: Option<Box<Upgrade>>,
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+) -> Result<Decision<'v>, Fault> {
+    let peer = Rc::clone(&exchange.peer);
     let split = match &rule.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
@@ -190,16 +272,6 @@ fn decide<'v>(
         Target::Fail(failure) => return Err(Fault::Rule(*failure)),
     };
 
-    // What the client meant for this hop ends here, before we and the filters write anything.
-    let headers = request.headers_mut();
-    strip_request(headers);
-    headers.remove(EXPECT);
-    join_cookies(headers);
-    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
-    headers.insert(X_REQUEST_ID, exchange.id.clone());
-    if host.elsewhere {
-        headers.insert(HOST, host.written.clone());
-    }
     // The rule's filters come first, so that the backend's, which are more specific, have the last word. Mirrors see what
     // the filters of their own level make of the request: what is meant for one backend is no business of another.
     let levels = [&rule.filters, &backend.filters];
@@ -209,11 +281,11 @@ fn decide<'v>(
         }
         // A handshake makes sense only to who goes on with it.
         if !filters.mirrors.is_empty() && upgrade.is_none() {
-            let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
+            let finish = |copy: &mut Request<()>| rewrite(copy, path, &levels[..=level]).is_ok();
             peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
-    rewrite(request, &path, &levels)?;
+    rewrite(request, path, &levels)?;
 
     Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
 }

@@ -73,6 +73,9 @@ pub struct MatchDump {
     /// Kong's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kong: Option<Vec<String>>,
+    /// `key-auth: route KongPlugin/default/key`, in the order in which they run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
     /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
@@ -274,6 +277,7 @@ impl MatchDump {
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
             kong: rule.kong.as_ref().map(|manner| manner.lines()),
+            plugins: rule.plugins.iter().flat_map(|chain| chain.listed()).map(plugin).collect(),
             filters: FiltersDump::from(&rule.filters),
             tries: match &rule.action {
                 Action::Forward(split) => split.tries.as_ref().map(|tries| tries.lines()).unwrap_or_default(),
@@ -295,6 +299,11 @@ impl FiltersDump {
     fn is_empty(&self) -> bool {
         *self == FiltersDump::default()
     }
+}
+
+fn plugin((kind, instances): (&'static str, Vec<(String, &Arc<str>)>)) -> String {
+    let instances: Vec<_> = instances.into_iter().map(|(place, object)| format!("{place} {object}")).collect();
+    format!("{kind}: {}", instances.join(", "))
 }
 
 impl From<&Filters> for FiltersDump {

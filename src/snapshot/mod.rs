@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::plugin::Directory;
 use certs::{Certificates, Tls};
 use host::HostMap;
 use router::{HostRouter, Matched, Question};
@@ -34,6 +35,8 @@ use router::{HostRouter, Matched, Question};
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Who may be asking, for plugins that want to know.
+    pub consumers: Arc<Directory>,
 }
 
 /// The listeners of one Gateway on one port of one address.

@@ -10,6 +10,7 @@ use super::kong;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{Redirect, Scheme};
 use super::tries::Tries;
+use crate::plugin::Chain;
 use crate::upstream::Upstream;
 
 /// One rule of one route, everything parsed.
@@ -17,6 +18,8 @@ use crate::upstream::Upstream;
 pub struct Rule {
     pub id: RuleId,
     pub filters: Filters,
+    /// What requests meet before anything else of the rule, and answers last.
+    pub plugins: Option<Arc<Chain>>,
     pub action: Action,
     /// If the rule comes from an Ingress, or has annotations or plugins of Kong: how its requests go on. Nothing else is
     /// treated as Kong would. Filters have the last word over what this makes of path and Host.

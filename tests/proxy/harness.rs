@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portico::plugin::Chain;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
 use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::kong::Manner;
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::tries::Tries;
@@ -122,11 +124,13 @@ pub(crate) struct Route {
     pub(crate) host: &'static str,
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
+    pub(crate) plugins: Option<Arc<Chain>>,
+    pub(crate) kong: Option<Box<Manner>>,
     pub(crate) action: Action,
 }
 
 pub(crate) fn route(action: Action) -> Route {
-    Route { host: "", path: "/", filters: Filters::default(), action }
+    Route { host: "", path: "/", filters: Filters::default(), plugins: None, kong: None, action }
 }
 
 /// All requests to one endpoint.
@@ -165,7 +169,7 @@ pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[Socket
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() }
+    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
@@ -179,7 +183,13 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
             headers: vec![],
             query: vec![],
             age: Age { created: None, route: name, rule: 0, index: 0 },
-            rule: Arc::new(Rule { id, filters: route.filters, action: route.action, kong: None }),
+            rule: Arc::new(Rule {
+                id,
+                filters: route.filters,
+                plugins: route.plugins,
+                action: route.action,
+                kong: route.kong,
+            }),
         };
         hosts.entry(HostPattern::parse(Some(route.host))).or_default().push(candidate);
     }

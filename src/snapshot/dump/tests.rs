@@ -141,6 +141,7 @@ fn snapshot(reversed: bool) -> Snapshot {
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
         binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+        ..Snapshot::default()
     }
 }
 
@@ -151,5 +152,5 @@ fn candidate(path: PathMatch, rule: Rule) -> Candidate {
 
 fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
     let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
-    Rule { id, filters, action, kong: None }
+    Rule { id, filters, plugins: None, action, kong: None }
 }

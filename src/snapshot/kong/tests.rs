@@ -11,7 +11,13 @@ use crate::snapshot::rule::{Action, Failure, Filters, Rule, RuleId};
 
 fn rule(name: &str) -> Arc<Rule> {
     let id = RuleId { route: "Ingress/default/a".into(), rule: name.into() };
-    Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoService), kong: None })
+    Arc::new(Rule {
+        id,
+        filters: Filters::default(),
+        plugins: None,
+        action: Action::Fail(Failure::NoService),
+        kong: None,
+    })
 }
 
 /// Written as words: hosts have no slash, paths begin with `/`, `=/` or `~/`, methods are in capitals, headers have a colon,

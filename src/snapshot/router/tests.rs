@@ -19,7 +19,13 @@ fn candidate(index: u16, path: &str) -> Candidate {
         headers: Vec::new(),
         query: Vec::new(),
         age: Age { created: None, route: "default/a".into(), rule: index, index: 0 },
-        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends), kong: None }),
+        rule: Arc::new(Rule {
+            id,
+            filters: Filters::default(),
+            plugins: None,
+            action: Action::Fail(Failure::NoBackends),
+            kong: None,
+        }),
     }
 }
 
