@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portico::plugin::Chain;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
-use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
+use portico::proxy::{BindState, Config, KongHeaders, Limits, Product, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::Manner;
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
@@ -49,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) log: Destination,
     pub(crate) tls: TlsPolicy,
     pub(crate) balancers: Vec<&'static str>,
+    pub(crate) kong_headers: KongHeaders,
 }
 
 impl Default for Options {
@@ -60,6 +61,7 @@ impl Default for Options {
             log: Destination::Off,
             tls: TlsPolicy::default(),
             balancers: vec![],
+            kong_headers: KongHeaders::default(),
         }
     }
 }
@@ -88,6 +90,8 @@ impl Gate {
             tls: options.tls,
             balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
+            kong_headers: options.kong_headers,
+            product: Product::default(),
             max_series: 100,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
