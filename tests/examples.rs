@@ -55,7 +55,7 @@ fn requests_of_the_quickstart_go_where_its_text_says() {
             .iter()
             .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let question = Question { path, query: None, method: &Method::GET, headers: &headers };
+        let question = Question::plain(path, None, &Method::GET, &headers);
         let found = bind.listener(host).and_then(|listener| listener.find(host, &question));
         let found = found.map(|matched| format!("{} {}", matched.rule.id.route, matched.rule.id.rule));
         assert_eq!(found.as_deref(), Some(*expected), "{host}{path} {headers:?}");

@@ -266,6 +266,12 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         balancers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
+        kong_headers: match options.kong.headers {
+            None => proxy::KongHeaders::Auto,
+            Some(args::KongHeaders::On) => proxy::KongHeaders::On,
+            Some(args::KongHeaders::Off) => proxy::KongHeaders::Off,
+        },
+        product: proxy::Product::new(&options.kong.product).expect("the flag takes nothing else"),
         max_series: options.metrics_max_series.get(),
     }
 }

@@ -299,7 +299,7 @@ fn translate_rule(
             None => Action::Fail(Failure::NoBackends),
         }
     };
-    let rule = Rule { id, filters: own.filters, plugins: None, action };
+    let rule = Rule { id, filters: own.filters, plugins: None, action, kong: None };
     let named = own.extensions.into_iter();
     let extensions = named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect();
     TranslatedRule { extensions, rule, matches: parsed, upstreams, dropped, unresolved, notes }

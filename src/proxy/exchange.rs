@@ -14,6 +14,7 @@ use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
 use super::fault::{CLIENT_GONE, CLIENT_GONE_STATUS, Fault};
+use super::kong::Kong;
 use super::passage::Through;
 use super::refusal::Glimpse;
 use super::request_id::X_REQUEST_ID;
@@ -34,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) grant: Option<Box<Grant>>,
     /// Of requests that met plugins.
     pub(crate) through: Option<Box<Through>>,
+    /// Of requests that are treated as Kong would.
+    pub(crate) kong: Option<Box<Kong>>,
     /// Boxed, since few requests have one.
     pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
@@ -85,6 +88,7 @@ impl Exchange {
             bytes_out: 0,
             grant: None,
             through: None,
+            kong: Kong::always(peer),
             cut_off: None,
             line,
             closed: false,

@@ -22,6 +22,7 @@ mod group;
 mod guard;
 mod headers;
 mod http2;
+mod kong;
 mod lent;
 mod limits;
 mod manners;
@@ -47,6 +48,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+pub use kong::naming::{KongHeaders, Product};
 pub use limits::Limits;
 pub use server::{Config, Proxy};
 pub use stats::Stats;

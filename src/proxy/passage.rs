@@ -105,7 +105,7 @@ async fn read(peer: &Peer, request: &mut Request<RequestBody>, most: usize) -> R
 
 /// Who sent the request, as far as that can be believed: of the addresses that trusted peers have passed on, the last that
 /// is none of theirs.
-fn address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+pub(crate) fn address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     let near = peer.address.ip().to_canonical();
     if peer.client.trusted { told(headers, &peer.worker.trusted, near) } else { near }
 }
@@ -131,7 +131,7 @@ fn told(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> IpAddr {
     if any { seen } else { headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(seen) }
 }
 
-fn scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
+pub(crate) fn scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
     let own = match peer.client.scheme {
         redirect::Scheme::Http => Scheme::Http,
         redirect::Scheme::Https => Scheme::Https,

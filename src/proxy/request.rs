@@ -20,6 +20,7 @@ use super::fault::Fault;
 use super::forward;
 use super::framing;
 use super::headers::{join_cookies, strip_request};
+use super::kong;
 use super::manners::{METHODS, Manners};
 use super::passage;
 use super::request_id::X_REQUEST_ID;
@@ -57,6 +58,9 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
             if let Some(through) = &mut exchange.through {
                 through.sent = Some(Instant::now());
             }
+            if let Some(kong) = &mut exchange.kong {
+                kong.sent = Some(Instant::now());
+            }
             let answer = match tries {
                 None => forward::forward(upstream, request, upgrade, &mut exchange).await,
                 // Boxed: requests of other rules do not set aside what its timers need.
@@ -71,12 +75,14 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     };
     let mut close = peer.group.is_closing();
     let mut answer = outcome.unwrap_or_else(|fault| {
+        let fault = exchange.kong.as_ref().map_or(fault, |kong| kong.words(fault));
         let account = fault.account();
         exchange.fault = Some(account.word);
         // Whoever wrote that and whoever passed it on may not agree where the next request begins.
         close |= account.status == StatusCode::BAD_REQUEST;
         let mut answer = manners.answer(&account, &exchange.id).map(Source::Ours);
         finish(&mut answer, &exchange.id, &[]);
+        kong::offer(fault, version, answer.headers_mut());
         answer
     });
     if let Some(grant) = exchange.grant.take() {
@@ -85,6 +91,7 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     if let Some(through) = &mut exchange.through {
         through.answer(&mut answer, &exchange.id);
     }
+    kong::mark(&mut answer, &exchange);
     exchange.status = Some(answer.status());
     // HTTP/2 has no such field; its connections are told to end as a whole.
     if close && version < Version::HTTP_2 {
@@ -160,29 +167,76 @@ fn decide<'v>(
         return Err(Fault::Misdirected);
     }
     let listener = listener.ok_or(Fault::NoListener)?;
-    let question =
-        Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
+    if listener.is_kong() {
+        kong::note(exchange);
+    }
+    let path = kong::read(listener, path);
+    let question = Question {
+        path: &path.path,
+        query: path.query,
+        method: request.method(),
+        headers: request.headers(),
+        authority: host.written.as_bytes(),
+        scheme: peer.client.scheme,
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.as_deref()),
+    };
     let Some(matched) = listener.find(&name, &question) else {
         exchange.series = Some(view.series(&peer.worker, listener, None, None));
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
-    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers()));
-    introduce(&peer, request, &host, listener, &exchange.id);
-    if let Some((chain, framing)) = rule.plugins.as_ref().zip(framing) {
-        exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers())).unwrap_or_default();
+    let Some(manner) = &rule.kong else {
+        introduce(&peer, request, (rule, &host, listener), &exchange.id);
+        kong::name_us(request, exchange);
+        return go_on(view, (listener, rule), (&host, &path), (framing, upgrade), request, exchange);
+    };
+    kong::note(exchange);
+    exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+    if let Some(mut answer) = kong::admit(manner, request, &host, &peer)? {
+        finish(&mut answer, &exchange.id, &[]);
+        return Ok(Decision::Answer(answer));
+    }
+    introduce(&peer, request, (rule, &host, listener), &exchange.id);
+    kong::pass_on(rule, manner, matched.path, (&host, &path), request, exchange)?;
+    let uri = request.uri().clone();
+    let path = Path::of(request.method(), &uri).ok().flatten().ok_or(Fault::Rewrite)?;
+    go_on(view, (listener, rule), (&host, &path), (framing, kong::upgrading(upgrade)), request, exchange)
+}
+
+/// Past the plugins of the rule, if it has any, to what the rule does.
+fn go_on<'v>(
+    view: &'v View,
+    (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
+    target: (&Host, &Path<'_>),
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+) -> Result<Decision<'v>, Fault> {
+    if let Some(chain) = &rule.plugins {
+        exchange.series = Some(view.series(&exchange.peer.worker, listener, Some(rule), None));
         return Ok(Decision::Ask { listener, rule, chain, framing, upgrade });
     }
-    act(view, (listener, rule), (&host, &path), upgrade, request, exchange)
+    act(view, (listener, rule), target, upgrade, request, exchange)
 }
 
 /// What the client meant for this hop ends here, before we, plugins and filters write anything.
-fn introduce(peer: &Peer, request: &mut Request<RequestBody>, host: &Host, listener: &Listener, id: &HeaderValue) {
+fn introduce(
+    peer: &Peer,
+    request: &mut Request<RequestBody>,
+    (rule, host, listener): (&Rule, &Host, &Listener),
+    id: &HeaderValue,
+) {
+    let uri = rule.kong.as_ref().map(|_| request.uri().clone());
     let headers = request.headers_mut();
     strip_request(headers);
     headers.remove(EXPECT);
     join_cookies(headers);
-    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
+    let port = peer.client.port(listener.port);
+    match uri {
+        None => peer.client.introduce(headers, &host.written, &port),
+        Some(uri) => kong::introduction::introduce(peer, headers, host, &uri, port),
+    }
     headers.insert(X_REQUEST_ID, id.clone());
     if host.elsewhere {
         headers.insert(HOST, host.written.clone());
@@ -199,9 +253,17 @@ async fn ask<'v>(
     manners: &Manners,
 ) -> Result<Decision<'v>, Fault> {
     // Read once more, rather than carried through every request: both were found good.
-    let uri = request.uri().clone();
+    let before = request.uri().clone();
+    let (uri, host) = match exchange.kong.as_ref().and_then(|kong| kong.asked()) {
+        // What plugins decide about is what the client wrote, also where the endpoint sees another path.
+        Some(asked) => asked,
+        None => {
+            let host = Host::of(request.version(), &before, request.headers(), exchange.peer.group.address)?;
+            (before.clone(), host)
+        }
+    };
     let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
-    let host = Host::of(request.version(), &uri, request.headers(), exchange.peer.group.address)?;
+    let path = kong::read(listener, path);
     let consumers = &view.snapshot.consumers;
     let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, framing), exchange).await?;
     if let Some(reply) = reply {
@@ -210,7 +272,7 @@ async fn ask<'v>(
         finish(&mut answer, &exchange.id, &[]);
         return Ok(Decision::Answer(answer));
     }
-    if *request.uri() == uri {
+    if *request.uri() == uri && *request.uri() == before {
         return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
     }
     // A plugin has changed the target, for example taken a key out of it.

@@ -368,13 +368,13 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
         .iter()
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
-    let question = Question { path, query, method: &method, headers: &headers };
+    let question = Question::plain(path, query, &method, &headers);
     let host = request.host.to_ascii_lowercase();
     let Some(bind) = snapshot.binds.get(&request.to) else {
         return format!("{line} -> nobody listens on {}", request.to);
     };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
-    let Some(matched) = listener.hosts.candidates(&host).find_map(|router| router.find(&question)) else {
+    let Some(matched) = listener.find(&host, &question) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;
