@@ -12,7 +12,7 @@ use super::cx::{Client, Ended, Names, Scheme, Source};
 use super::kind::{AnyKind, BuildCx, Invalid};
 use super::reply::{Reply, ReplyBody};
 use super::services::NoServices;
-use super::{Directory, Plugin, Services, State};
+use super::{Consumer, Directory, Plugin, Services, State};
 
 /// Builds a plugin as configured, without a world around it.
 pub fn build(kind: &dyn AnyKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Invalid>> {
@@ -53,6 +53,17 @@ pub fn names() -> Arc<Names> {
     Arc::new(Names { route: "default.test.web..80".into(), service: "default.web.80".into() })
 }
 
+/// A consumer `name`, whose id is `id-name` and whose custom id is `custom-name`.
+pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
+    let acls = acls.iter().copied().map(Arc::from).collect();
+    Arc::new(Consumer::new(format!("id-{name}"), Some(name), Some(&format!("custom-{name}")), Vec::new(), acls))
+}
+
+/// Noon of 2026-01-02.
+pub fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
+}
+
 /// One request from 192.0.2.1 over HTTP at noon of 2026-01-02, unless it is said otherwise.
 pub struct Visit {
     pub request: Request<Bytes>,
@@ -81,9 +92,15 @@ impl Visit {
             consumers: Directory::default(),
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Http,
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200),
+            now: noon(),
             endpoint: Response::new(()),
         }
+    }
+
+    /// With a body, of this content type.
+    pub fn post(uri: &str, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let request = Request::post(uri).header(http::header::CONTENT_TYPE, content_type).body(body.into());
+        Visit::new(request.unwrap_or_else(|error| panic!("{uri} {content_type}: {error}")))
     }
 
     pub fn get(uri: &str) -> Self {
@@ -154,6 +171,12 @@ impl Outcome {
     /// The status that a plugin replied with.
     pub fn replied(&self) -> Option<StatusCode> {
         self.reply.as_ref().map(|reply| reply.status)
+    }
+
+    /// What the endpoint is told of who is asking: consumer's username, credential, and whether that stands for strangers.
+    pub fn known_as(&self) -> (Option<&str>, Option<&str>, bool) {
+        let anonymous = self.sent("x-anonymous-consumer") == Some("true");
+        (self.sent("x-consumer-username"), self.sent("x-credential-identifier"), anonymous)
     }
 
     /// The message of a plugin's reply.
