@@ -332,4 +332,6 @@ fn without_zeros(bytes: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+pub(crate) mod signing;
+#[cfg(test)]
 mod tests;

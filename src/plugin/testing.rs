@@ -31,9 +31,16 @@ pub fn build_with(
 
 /// A chain of these plugins, all attached to the route.
 pub fn chain(plugins: &[(&dyn AnyKind, Value)]) -> Arc<Chain> {
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    chain_with(plugins, &State::default(), &services)
+}
+
+/// The same, with what outlives a configuration and with a world.
+pub fn chain_with(plugins: &[(&dyn AnyKind, Value)], state: &State, services: &Arc<dyn Services>) -> Arc<Chain> {
     let mut builder = Builder::default();
     for (kind, config) in plugins {
-        let plugin = build(*kind, config).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+        let plugin =
+            build_with(*kind, config, state, services).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
         builder.add(kind.name(), kind.priority(), Place::Base(Base::Route), instance(*kind, plugin));
     }
     builder.build(names()).unwrap_or_else(|| panic!("a chain of nothing"))
