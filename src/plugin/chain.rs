@@ -233,6 +233,8 @@ pub struct Passage {
     pub headers: HeaderMap,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
+    /// What goes upstream in place of the body that was read; its length is among the headers already.
+    pub new_body: Option<Bytes>,
     spoken: Spoken,
     /// The instance that each slot had; the slots after a reply are decided when the answer goes.
     picks: SmallVec<[Option<u16>; 12]>,
@@ -256,6 +258,7 @@ impl Chain {
             framing: ask.framing,
             id: ask.id,
             body: ask.body,
+            new_body: &mut passage.new_body,
             identity: &mut passage.identity,
             consumers: ask.consumers,
             answer_headers: &mut passage.headers,

@@ -10,12 +10,17 @@
 //! A built plugin is immutable and shared by all requests. What has to outlive a change of the configuration (counters,
 //! caches, fetched keys) is asked for by name from [`State`].
 
+pub mod authentication;
 pub mod chain;
 pub mod consumers;
 pub mod cx;
+pub mod fields;
+pub mod jwk;
 pub mod kind;
+pub mod multipart;
 pub mod reply;
 pub mod services;
+pub mod signature;
 pub mod state;
 pub mod testing;
 pub mod workshop;
