@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod controller_manager;
 pub mod etcd;
+pub mod front;
 pub mod identity;
 pub mod interrupt;
 pub mod kubectl;

@@ -8,6 +8,8 @@ mod client;
 mod core_objects;
 #[path = "scenarios/editing.rs"]
 mod editing;
+#[path = "scenarios/faults.rs"]
+mod faults;
 #[path = "scenarios/late.rs"]
 mod late;
 #[path = "scenarios/load.rs"]
@@ -59,6 +61,13 @@ fn several_replicas_and_clusters_that_are_not_ready() {
         late::crds_may_come_after_portico(cluster).await.context("CRDs that come late")?;
         late::a_missing_right_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
         replicas::another_replica_takes_over_from_the_one_that_leads(cluster).await.context("replicas")
+    });
+}
+
+#[test]
+fn an_api_server_that_does_not_do_what_it_is_asked_to() {
+    scenario::run_with(Options::named("faults"), async |cluster| {
+        faults::requests_are_answered_whatever_the_api_server_answers(cluster).await
     });
 }
 

@@ -132,6 +132,12 @@ impl Control {
         refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
     }
 
+    /// Whether there are GatewayClasses, and all of them are ours.
+    pub(super) fn is_alone(&self) -> bool {
+        let classes = &self.store.gateway_classes;
+        !classes.is_empty() && classes.values().all(|class| self.controllers.contains(&class.spec.controller_name))
+    }
+
     /// Takes over what is installed in the cluster.
     pub(super) fn installed(&mut self, installed: Arc<Installed>) {
         self.installed = Some(installed);

@@ -179,7 +179,7 @@ impl ControlLoop {
 
     fn tell(&self, news: &News) {
         if let Some(desk) = self.cluster.as_ref().and_then(|cluster| cluster.desk.as_ref()) {
-            tell::want(desk, news);
+            tell::want(desk, news, self.control.is_alone());
         }
     }
 

@@ -52,6 +52,8 @@ struct State {
     in_flight: usize,
     board: Board,
     installed: Arc<Installed>,
+    /// Every GatewayClass there is is ours.
+    alone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +160,11 @@ impl Desk {
         }
     }
 
+    /// Whether every GatewayClass of the cluster is ours: then nobody else would tell of a Gateway that does not exist.
+    pub fn alone(&self, alone: bool) {
+        self.change(|state, now| state.alone(alone, now));
+    }
+
     /// Why an object cannot be read; None if that is over.
     pub fn refuse(&self, id: ObjectId, refused: Option<Refused>) {
         let wrong = refused.iter().map(notices::of_refusal).collect();
@@ -253,7 +260,8 @@ impl State {
 
     fn want(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
         let gone = verdict.is_none();
-        let wrong = verdict.as_deref().map(notices::of_verdict).unwrap_or_default();
+        let alone = self.alone;
+        let wrong = verdict.as_deref().map(|verdict| notices::of_verdict(verdict, alone)).unwrap_or_default();
         self.board.put(&id, Finder::Verdict, wrong, now);
         let entry = self.entries.entry(id.clone()).or_default();
         let counts_only =
@@ -261,6 +269,17 @@ impl State {
         entry.urgent |= !counts_only;
         entry.verdict = verdict;
         if gone { self.forget(&id) } else { self.touch(&id, now) }
+    }
+
+    fn alone(&mut self, alone: bool, now: Instant) {
+        if std::mem::replace(&mut self.alone, alone) == alone {
+            return;
+        }
+        for (id, entry) in &self.entries {
+            if let Some(verdict) = entry.verdict.as_deref().filter(|verdict| !verdict.missing_parents.is_empty()) {
+                self.board.put(id, Finder::Verdict, notices::of_verdict(verdict, alone), now);
+            }
+        }
     }
 
     fn lead(&mut self, leading: bool, now: Instant) {
@@ -468,13 +487,16 @@ fn is_whole(verdict: &Verdict) -> bool {
 
 /// Whether routes that attach or detach are all that is different.
 fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
-    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes } = old;
+    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes, missing_parents } =
+        old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
-        let ListenerVerdict { name, attached_routes: _, supported_kinds, sockets, conditions } = old;
-        (name, supported_kinds, sockets, conditions) == (&new.name, &new.supported_kinds, &new.sockets, &new.conditions)
+        let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
+        (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
+            && (sockets, conditions) == (&new.sockets, &new.conditions)
     };
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
-        && (addresses, parents, notes) == (&new.addresses, &new.parents, &new.notes)
+        && (addresses, parents) == (&new.addresses, &new.parents)
+        && (notes, missing_parents) == (&new.notes, &new.missing_parents)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }

@@ -103,6 +103,7 @@ async fn our_own_write_seen_by_the_watch_is_no_news() {
 fn counted(attached_routes: u32) -> Option<Arc<Verdict>> {
     let listener = ListenerVerdict {
         name: "http".to_owned(),
+        port: 80,
         attached_routes,
         supported_kinds: Vec::new(),
         sockets: Vec::new(),
