@@ -221,6 +221,23 @@ async fn a_kind_that_we_may_not_read_is_named_with_the_rule_that_is_missing() {
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
 }
 
+/// A replica that is ready and serves nothing would take the place of one that does.
+#[tokio::test]
+async fn whoever_may_read_nothing_is_not_complete() {
+    const KINDS: [&str; 5] = ["services", "secrets", "configmaps", "namespaces", "endpointslices"];
+    let api = Api::start().await;
+    for plural in KINDS {
+        api.fail(plural, vec![Fault::Status(403, "it is forbidden"); 100]);
+    }
+    let mut site = Site::start(&api).await;
+    site.until_waiting("a right to read anything").await;
+    assert!(site.waiting_for().contains("cluster-role.yaml") && !site.complete, "{}", site.waiting_for());
+    for plural in KINDS {
+        api.mend(plural);
+    }
+    site.until("it is granted", |site| site.complete).await;
+}
+
 #[tokio::test]
 async fn kinds_come_and_go_with_their_crds() {
     let api = Api::start().await;

@@ -152,6 +152,9 @@ impl Access {
             kube::Error::Api(status) if status.code == 403 => {
                 "grant the ServiceAccount what manifests/ lists, or use other credentials".to_owned()
             }
+            kube::Error::Api(status) if status.code == 400 && text.contains("HTTPS server") => {
+                format!("the server in {subject} speaks TLS; write https:// there")
+            }
             kube::Error::Api(_) => "it is retried until the API server has recovered".to_owned(),
             kube::Error::Auth(_) => format!("correct the credentials in {subject}"),
             _ if text.contains("UnknownIssuer") || text.contains("certificate") => format!(

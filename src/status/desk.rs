@@ -9,6 +9,7 @@
 //!
 //! Nothing is due while another replica leads, and everything is compared when that ends.
 
+mod contest;
 mod pace;
 
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +27,7 @@ use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
 use crate::k8s::{Installed, Observed, Refused};
 
+use contest::Contest;
 use pace::Pace;
 
 /// A handle; clones are of the same desk.
@@ -69,6 +71,7 @@ struct Entry {
     /// Failures since the last success.
     failures: u32,
     pace: Pace,
+    contest: Contest,
     /// What is to be told is more than another count of routes.
     urgent: bool,
     clipped: Option<Arc<Clipped>>,
@@ -190,6 +193,11 @@ impl Desk {
         self.change(|state, now| state.done(job, outcome, now));
     }
 
+    /// Whether somebody else keeps writing the status of an object.
+    pub(super) fn is_contested(&self, id: &ObjectId) -> bool {
+        self.shared.state.lock().entries.get(id).is_some_and(|entry| entry.contest.stands())
+    }
+
     /// What did not fit into the status of an object.
     pub(super) fn left_out(&self, id: &ObjectId, what: &[String]) {
         let wrong = what.iter().map(|what| notices::of_full_list(what)).collect();
@@ -277,6 +285,9 @@ impl State {
         }
         for (id, entry) in &self.entries {
             if let Some(verdict) = entry.verdict.as_deref().filter(|verdict| !verdict.missing_parents.is_empty()) {
+                if !alone {
+                    self.board.unsay(id, notices::GATEWAY_NOT_FOUND);
+                }
                 self.board.put(id, Finder::Verdict, notices::of_verdict(verdict, alone), now);
             }
         }
@@ -296,6 +307,7 @@ impl State {
             entry.again = false;
             entry.failures = 0;
             entry.pace = Pace::default();
+            entry.contest = Contest::default();
         }
         if leading {
             let ids: Vec<_> = self.entries.keys().cloned().collect();
@@ -309,6 +321,8 @@ impl State {
             return;
         };
         let at = entry.pace.changed(now, entry.urgent);
+        let earliest = entry.verdict.as_ref().and_then(|verdict| entry.contest.earliest(verdict));
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
         if entry.in_flight {
             entry.again = true;
         } else if entry.failures == 0 || entry.due.is_none() {
@@ -388,6 +402,9 @@ impl State {
             }
             Outcome::Written(observed, sent) => {
                 entry.pace.wrote(job.started);
+                entry.contest.wrote(&job.verdict, now);
+                let contested = entry.contest.stands().then(notices::of_contest);
+                self.board.put(&job.id, Finder::Rival, contested.into_iter().collect(), now);
                 let whole = *observed.status == sent;
                 let answer = Seen::from(observed);
                 let clipped = Clipped { sent, kept: answer.status.clone() };

@@ -13,6 +13,8 @@ pub(super) struct Notice {
     pub(super) note: String,
 }
 
+/// Of a route's parent.
+pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
 /// The API's limit, in bytes.
 const LONGEST_NOTE: usize = 1024;
 /// Whoever has more to correct begins with these; the conditions have all of them.
@@ -36,7 +38,7 @@ pub(super) fn of_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
         }
     }
     for problem in verdict.missing_parents.iter().filter(|_| alone) {
-        notices.push((false, notice("GatewayNotFound", &format!("{problem}."))));
+        notices.push((false, notice(GATEWAY_NOT_FOUND, &format!("{problem}."))));
     }
     // What only points to another condition says nothing where that is told as well.
     if notices.iter().any(|(points, _)| !points) {
@@ -52,6 +54,15 @@ pub(super) fn of_refusal(refused: &Refused) -> Notice {
 fn unreadable(field: &str, message: &str) -> Notice {
     let remedy = "correct it: until then the last version that could be read counts, if there was one";
     notice("Unreadable", &format!("{field}: {message}; {remedy}."))
+}
+
+/// Of a status that somebody else writes as often as we do.
+pub(super) fn of_contest() -> Notice {
+    notice(
+        "StatusContested",
+        "status: another controller writes it as well, again and again; let only one serve the GatewayClass: give each \
+         installation of Portico a --gateway-controller-name and a GatewayClass of its own.",
+    )
 }
 
 /// Of a list that others have filled up.
