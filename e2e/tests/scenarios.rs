@@ -26,6 +26,8 @@ mod replicas;
 mod rolling;
 #[path = "scenarios/rotation.rs"]
 mod rotation;
+#[path = "scenarios/strangers.rs"]
+mod strangers;
 #[path = "scenarios/thousand.rs"]
 mod thousand;
 #[path = "scenarios/verdicts.rs"]
@@ -65,14 +67,19 @@ fn several_replicas_and_clusters_that_are_not_ready() {
 }
 
 #[test]
-fn an_api_server_that_does_not_do_what_it_is_asked_to() {
+fn an_api_server_and_others_that_do_not_do_what_is_expected() {
     scenario::run_with(Options::named("faults"), async |cluster| {
-        faults::requests_are_answered_whatever_the_api_server_answers(cluster).await
+        let agree = verdicts::the_api_server_and_portico_agree(cluster, portico::schema::Channel::Standard);
+        agree.await.context("verdicts of the standard channel")?;
+        faults::requests_are_answered_whatever_the_api_server_answers(cluster).await.context("faults")?;
+        strangers::nothing_that_others_do_harms_the_rest(cluster).await.context("strangers")
     });
 }
 
 #[test]
 fn verdicts_are_those_of_the_api_server() {
     let options = Options { channel: Some(Channel::Experimental), ..Options::named("verdicts") };
-    scenario::run_with(options, async |cluster| verdicts::the_api_server_and_portico_agree(cluster).await);
+    scenario::run_with(options, async |cluster| {
+        verdicts::the_api_server_and_portico_agree(cluster, portico::schema::Channel::Experimental).await
+    });
 }
