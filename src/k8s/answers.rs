@@ -171,9 +171,9 @@ mod tests {
         ] {
             let passed = with_wait(answer(status, wait, text)).await.unwrap();
             assert_eq!(passed.status(), status);
-            let passed = passed.into_body().collect().await.unwrap().to_bytes();
+            let passed = read(passed.into_body()).await.unwrap();
             let Some((message, seconds)) = expected else {
-                assert_eq!(passed, text);
+                assert_eq!(passed, text.as_bytes());
                 continue;
             };
             let passed: kube::core::Status = serde_json::from_slice(&passed).unwrap();

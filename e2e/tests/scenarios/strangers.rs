@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::client::Target;
-use crate::objects::{accepted, apply, condition, gateway, gateways, prefix, programmed, route, routes, until};
+use crate::objects::{
+    accepted, apply, classes, condition, gateway, gateways, is_true, prefix, programmed, route, routes, until,
+};
 
 const HOST: &str = "strangers.example";
 const CRD: &str = "httproutes.gateway.networking.k8s.io";
@@ -32,6 +34,7 @@ pub(crate) async fn nothing_that_others_do_harms_the_rest(cluster: &Cluster) -> 
     values_of_a_newer_release_are_named(cluster).await.context("values of a newer release")?;
     target.expect(200, "strangers").await?;
     a_gateway_that_does_not_exist_is_told(cluster).await.context("no Gateway")?;
+    statuses_at_their_limits_are_whole(cluster).await.context("limits")?;
     lists_that_are_full_stay_as_they_are(cluster).await.context("full lists")?;
     target.expect(200, "strangers").await?;
     a_second_installation_is_noticed(cluster, &portico).await.context("a second installation")?;
@@ -62,7 +65,20 @@ async fn values_of_a_newer_release_are_named(cluster: &Cluster) -> Result<()> {
         })
         .await?;
     }
-    cluster.kubectl(&["delete", "httproute", "filtered", "matched"]).await.map(drop)
+    cluster.kubectl(&["delete", "httproute", "filtered", "matched"]).await?;
+    let release = "gateway.networking.k8s.io/bundle-version=v1.9.0";
+    cluster.kubectl(&["annotate", "customresourcedefinitions", "--all", "--overwrite", release]).await?;
+    until("the class says that the release is newer", async || {
+        let class = classes(cluster).get("portico").await?;
+        let version = condition(&class, &class.data["status"]["conditions"], "SupportedVersion")?;
+        let message = version["message"].as_str().unwrap_or_default();
+        ensure!(
+            version["status"] == "False" && message.contains("v1.9.0") && message.contains("update Portico"),
+            "{version}"
+        );
+        Ok(())
+    })
+    .await
 }
 
 /// As a release to come may: a filter and a way to match, without the rules of today.
@@ -88,6 +104,32 @@ async fn a_gateway_that_does_not_exist_is_told(cluster: &Cluster) -> Result<()> 
     let orphan = routes(cluster).get("orphan").await?;
     ensure!(orphan.data.get("status").is_none_or(|status| status["parents"] == json!([])), "{orphan:?}");
     cluster.kubectl(&["delete", "httproute", "orphan"]).await.map(drop)
+}
+
+/// As many listeners and as many parents as the API allows.
+async fn statuses_at_their_limits_are_whole(cluster: &Cluster) -> Result<()> {
+    let listener = |number: usize| json!({ "name": format!("l{number}"), "port": 2000 + number, "protocol": "HTTP" });
+    let mut large = gateway("large");
+    large["spec"]["listeners"] = (0..64).map(listener).collect();
+    let mut wide = route("wide", "large", HOST, prefix("/wide"), "strangers");
+    let parent = |number: usize| json!({ "name": "large", "sectionName": format!("l{number}") });
+    wide["spec"]["parentRefs"] = (0..32).map(parent).collect();
+    apply(cluster, &[large, wide]).await?;
+    until("all listeners and all parents are judged", async || {
+        let large = gateways(cluster).get("large").await?;
+        let listeners = large.data["status"]["listeners"].as_array().context("no listeners")?;
+        let good = listeners.iter().filter(|listener| is_true(&large, &listener["conditions"], "Programmed").is_ok());
+        let attached = listeners.iter().filter(|listener| listener["attachedRoutes"] == 1).count();
+        let good = good.count();
+        ensure!(good == 64 && attached == 32, "{good} listeners, {attached} with the route");
+        let wide = routes(cluster).get("wide").await?;
+        let parents = wide.data["status"]["parents"].as_array().context("no parents")?;
+        let good = parents.iter().filter(|parent| is_true(&wide, &parent["conditions"], "Accepted").is_ok()).count();
+        ensure!(good == 32, "{good} parents");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl(&["delete", "gateway/large", "httproute/wide"]).await.map(drop)
 }
 
 async fn lists_that_are_full_stay_as_they_are(cluster: &Cluster) -> Result<()> {
