@@ -78,7 +78,7 @@ impl Access {
         // What fails is retried by whoever knows what it was for, and says so meanwhile.
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Longer than a watch is silent: it has a bookmark every minute. It ends what a server that vanished, or a network
+        // Longer than a watch is silent: a bookmark is due every minute, and API servers leave one out at times. It ends what a server that vanished, or a network
         // that has forgotten the connection, will never tell us of.
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
@@ -215,7 +215,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
+const READ_TIMEOUT: Duration = Duration::from_secs(190);
 
 #[cfg(test)]
 mod tests {
