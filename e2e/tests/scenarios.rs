@@ -58,6 +58,7 @@ fn several_replicas_and_clusters_that_are_not_ready() {
     scenario::run_with(options, async |cluster| {
         late::crds_may_come_after_portico(cluster).await.context("CRDs that come late")?;
         late::a_missing_right_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
+        late::policies_that_cannot_be_read_are_not_taken_for_none(cluster).await.context("policies not known")?;
         replicas::another_replica_takes_over_from_the_one_that_leads(cluster).await.context("replicas")
     });
 }
