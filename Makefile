@@ -39,6 +39,7 @@ audit: setup ## Compare the dependencies with the advisory database (needs the n
 # The Gateway API CRDs of `make e2e-up`: standard or experimental.
 CHANNEL ?= standard
 
+# With PORTICO_E2E_KUBECONFIG=FILE, Portico runs against that cluster instead.
 .PHONY: e2e-up
 e2e-up: ## Start a Kubernetes cluster without containers, and Portico on it, and print its KUBECONFIG (as root)
 	@bash scripts/setup.sh e2e

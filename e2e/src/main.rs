@@ -190,7 +190,12 @@ fn up(which: &Which) -> Result<()> {
 fn run(which: &Which) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
-        let _node = Node::start(cluster).await?;
+        let _node = if cluster.is_borrowed() {
+            say(format_args!("No node and no balancer of ours; what manifests/base has is applied and stays"));
+            None
+        } else {
+            Some(Node::start(cluster).await?)
+        };
         let portico = if which.portico { Some(Portico::start(cluster, "hand", &[]).await?) } else { None };
         println!("{}\n{READY}", instructions(cluster, portico.as_ref()));
         std::future::pending().await

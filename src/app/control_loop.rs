@@ -137,8 +137,12 @@ impl ControlLoop {
             return;
         }
         if let Some(fronts) = &mut self.fronts {
-            if self.first.is_some() && !fronts.let_compile() {
-                return;
+            if self.first.is_some() {
+                // What there is in front of the Gateways is only told for those that have asked.
+                self.control.assign();
+                if !fronts.let_compile() {
+                    return;
+                }
             }
             fronts.see(&mut self.control);
         }
