@@ -2,6 +2,8 @@
 
 #[path = "scenarios/backend.rs"]
 mod backend;
+#[path = "scenarios/bench.rs"]
+mod bench;
 #[path = "scenarios/client.rs"]
 mod client;
 #[path = "scenarios/core_objects.rs"]
@@ -60,6 +62,11 @@ fn several_replicas_and_clusters_that_are_not_ready() {
         late::a_missing_right_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
         replicas::another_replica_takes_over_from_the_one_that_leads(cluster).await.context("replicas")
     });
+}
+
+#[test]
+fn the_bench_measures_what_it_says() {
+    scenario::run_with(Options::named("bench-smoke"), async |cluster| bench::everything_is_measured(cluster).await);
 }
 
 #[test]
