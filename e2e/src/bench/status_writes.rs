@@ -150,15 +150,25 @@ impl Seen {
     }
 }
 
-/// Tells every write of objects that were there before, until the other end is gone.
-async fn follow(api: Api<DynamicObject>, which: WatchParams, version: String, writes: mpsc::Sender<Write>) {
-    let Ok(events) = api.watch(&which, &version).await else { return };
-    let mut events = events.boxed();
-    while let Some(Ok(event)) = events.next().await {
-        if let WatchEvent::Modified(object) = event
-            && writes.send(Write(Instant::now(), object)).await.is_err()
-        {
-            return;
+/// Tells every write of objects after this version, until the other end is gone. A watch that falls behind is closed by
+/// the API server, and goes on where it was.
+async fn follow(api: Api<DynamicObject>, which: WatchParams, mut version: String, writes: mpsc::Sender<Write>) {
+    while let Ok(events) = api.watch(&which, &version).await {
+        let mut events = events.boxed();
+        while let Some(Ok(event)) = events.next().await {
+            let (object, written) = match event {
+                WatchEvent::Modified(object) => (object, true),
+                WatchEvent::Added(object) => (object, false),
+                WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => continue,
+                // What was missed meanwhile is known to nobody; without its end of the queue the bench fails.
+                WatchEvent::Error(_) => return,
+            };
+            if let Some(seen) = &object.metadata.resource_version {
+                version.clone_from(seen);
+            }
+            if written && writes.send(Write(Instant::now(), object)).await.is_err() {
+                return;
+            }
         }
     }
 }
