@@ -3,6 +3,7 @@
 
 pub mod apiserver;
 pub mod balancer;
+pub mod bench;
 pub mod borrowed;
 pub mod cluster;
 pub mod conformance;

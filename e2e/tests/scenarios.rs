@@ -2,6 +2,8 @@
 
 #[path = "scenarios/backend.rs"]
 mod backend;
+#[path = "scenarios/bench.rs"]
+mod bench;
 #[path = "scenarios/client.rs"]
 mod client;
 #[path = "scenarios/core_objects.rs"]
@@ -106,6 +108,11 @@ fn an_api_server_and_others_that_do_not_do_what_is_expected() {
         faults::requests_are_answered_whatever_the_api_server_answers(cluster).await.context("faults")?;
         strangers::nothing_that_others_do_harms_the_rest(cluster).await.context("strangers")
     });
+}
+
+#[test]
+fn the_bench_measures_what_it_says() {
+    scenario::run_with(Options::named("bench-smoke"), async |cluster| bench::everything_is_measured(cluster).await);
 }
 
 #[test]
