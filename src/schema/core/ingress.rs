@@ -52,11 +52,12 @@ fn check_class(object: &Value, report: &mut Report) {
     let Some(class) = object["spec"]["ingressClassName"].as_str() else { return };
     let spec = Path::Root.field("spec");
     check_grammar(DNS_NAME, class, "the name of an IngressClass", &spec.field("ingressClassName"), report);
-    if object["metadata"]["annotations"][INGRESS_CLASS].as_str().is_some_and(|class| !class.is_empty()) {
+    let annotated = object["metadata"]["annotations"][INGRESS_CLASS].as_str().filter(|annotated| !annotated.is_empty());
+    if annotated.is_some_and(|annotated| annotated != class) {
         report.add(
             &Path::Root.field("metadata").field("annotations").key(INGRESS_CLASS),
-            "is set beside `spec.ingressClassName`",
-            "keep one of the two; the field is the newer way",
+            "is another class than that of `spec.ingressClassName`",
+            "keep one of the two, or write the same in both",
         );
     }
 }
