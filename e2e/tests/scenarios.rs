@@ -8,6 +8,8 @@ mod bench;
 mod client;
 #[path = "scenarios/core_objects.rs"]
 mod core_objects;
+#[path = "scenarios/definitions.rs"]
+mod definitions;
 #[path = "scenarios/deployed.rs"]
 mod deployed;
 #[path = "scenarios/editing.rs"]
@@ -119,6 +121,8 @@ fn the_bench_measures_what_it_says() {
 fn verdicts_are_those_of_the_api_server() {
     let options = Options { channel: Some(Channel::Experimental), ..Options::named("verdicts") };
     scenario::run_with(options, async |cluster| {
+        definitions::install(cluster).await.context("the definitions of Kong's kinds")?;
+        definitions::people_can_read_and_find_them(cluster).await.context("what people see of them")?;
         verdicts::the_api_server_and_portico_agree(cluster, portico::schema::Channel::Experimental).await
     });
 }
