@@ -190,6 +190,7 @@ async fn every_algorithm_is_verified_with_its_own_key_only() {
 }
 
 // kong-compat §4.16
+// kong-compat §7
 #[tokio::test]
 async fn claims_that_do_not_hold_are_the_whole_body() {
     let noon = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -326,8 +327,10 @@ proptest::proptest! {
         let mut visit = Visit::get("/?jwt=%ff%00").header("cookie", &text);
         let value = [b"Bearer ", text.as_bytes(), &bytes].concat();
         visit.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
+        static CHAIN: std::sync::OnceLock<Arc<crate::plugin::Chain>> = std::sync::OnceLock::new();
         let config = json!({"cookie_names": ["a"], "uri_param_names": []});
-        let outcome = runtime.block_on(run(&config, visit));
+        let chain = CHAIN.get_or_init(|| chain(&[(&KIND, config)]));
+        let outcome = runtime.block_on(visit.of(&consumers()).run(chain));
         proptest::prop_assert_eq!(outcome.replied(), Some(StatusCode::UNAUTHORIZED));
     }
 }
