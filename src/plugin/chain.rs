@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::consumers::{Consumer, Directory};
-use super::cx::{AnswerCx, Client, Ended, Identity, Kept, LogCx, Names, RequestCx, Source};
+use super::cx::{AnswerCx, Client, Ended, Framing, Identity, Kept, LogCx, Names, RequestCx, Source};
 use super::kind::Phases;
 use super::reply::Reply;
 use super::{Outcome, Plugin};
@@ -194,6 +194,10 @@ impl Builder {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// None if there is nothing in it.
     pub fn build(mut self, names: Arc<Names>) -> Option<Arc<Chain>> {
         if self.slots.is_empty() {
@@ -213,6 +217,7 @@ pub struct Ask<'r> {
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: Client<'r>,
+    pub framing: Framing,
     pub id: &'r HeaderValue,
     pub body: Option<&'r Bytes>,
     pub consumers: &'r Directory,
@@ -250,6 +255,7 @@ impl Chain {
             path: ask.path,
             query: ask.query,
             client: ask.client,
+            framing: ask.framing,
             id: ask.id,
             body: ask.body,
             new_body: &mut passage.new_body,

@@ -22,6 +22,7 @@ pub struct RequestCx<'r> {
     /// As the client wrote it. To change it, write `head.uri`.
     pub query: Option<&'r str>,
     pub client: Client<'r>,
+    pub framing: Framing,
     /// The request's id, 32 hexadecimal digits unless a trusted peer gave another.
     pub id: &'r HeaderValue,
     /// The whole body as the client sent it, if some plugin of the chain asked for it.
@@ -76,6 +77,15 @@ pub struct Client<'r> {
     pub host: &'r str,
     /// The port clients see.
     pub listen_port: u16,
+}
+
+/// How the body comes, which was said in headers for this hop only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// With `Transfer-Encoding: chunked`.
+    pub is_chunked: bool,
+    /// After `Expect: 100-continue` has been answered.
+    pub expects_continue: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

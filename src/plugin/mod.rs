@@ -23,16 +23,18 @@ pub mod services;
 pub mod signature;
 pub mod state;
 pub mod testing;
+pub mod workshop;
 
 use futures_util::future::LocalBoxFuture;
 
 pub use chain::Chain;
 pub use consumers::{Consumer, Directory};
-pub use cx::{AnswerCx, Client, Ended, Identity, LogCx, Names, RequestCx, Scheme, Source};
-pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Phases, Registry, Scopes};
+pub use cx::{AnswerCx, Client, Ended, Framing, Identity, LogCx, Names, RequestCx, Scheme, Source};
+pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, Scopes};
 pub use reply::{Reply, ReplyBody};
-pub use services::{Fetched, Services};
+pub use services::{Fetched, Remote, RemoteTls, Services, Stream};
 pub use state::State;
+pub use workshop::Workshop;
 
 /// A plugin with its configuration, everything parsed.
 ///

@@ -8,8 +8,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::chain::{Ask, Base, Builder, Chain, Instance, Passage, Place, Protocols, Spoken};
-use super::cx::{Client, Ended, Names, Scheme, Source};
-use super::kind::{AnyKind, BuildCx, Invalid};
+use super::cx::{Client, Ended, Framing, Names, Scheme, Source};
+use super::kind::{AnyKind, BuildCx, Invalid, Notes};
 use super::reply::{Reply, ReplyBody};
 use super::services::NoServices;
 use super::{Consumer, Directory, Plugin, Services, State};
@@ -26,7 +26,20 @@ pub fn build_with(
     state: &State,
     services: &Arc<dyn Services>,
 ) -> Result<Arc<dyn Plugin>, Vec<Invalid>> {
-    kind.build(config, &BuildCx { object: "KongPlugin/default/test", state, services, node: "test" })
+    kind.build(
+        config,
+        &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &Notes::default() },
+    )
+}
+
+/// What is said about a configuration that is good all the same.
+pub fn notes(kind: &dyn AnyKind, config: &Value) -> Vec<Invalid> {
+    let (state, notes) = (State::default(), Notes::default());
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    let cx =
+        BuildCx { object: "KongPlugin/default/test", state: &state, services: &services, node: "test", notes: &notes };
+    kind.build(config, &cx).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+    notes.into_vec()
 }
 
 /// A chain of these plugins, all attached to the route.
@@ -137,6 +150,14 @@ impl Visit {
         let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let spoken =
             Spoken { secure: self.scheme == Scheme::Https, grpc: content_type.starts_with(b"application/grpc") };
+        // As the proxy does with what is meant for one hop.
+        let hop = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let framing = Framing {
+            is_chunked: hop(http::header::TRANSFER_ENCODING) == b"chunked",
+            expects_continue: hop(http::header::EXPECT) == b"100-continue",
+        };
+        head.headers.remove(http::header::TRANSFER_ENCODING);
+        head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
         let mut passage = Passage::default();
         let ask = Ask {
@@ -151,6 +172,7 @@ impl Visit {
                 host: &host,
                 listen_port: 80,
             },
+            framing,
             id: &id,
             body: Some(&body).filter(|_| chain.reads_body().is_some()),
             consumers: &self.consumers,
