@@ -146,26 +146,6 @@ pub enum Key {
 }
 
 impl Key {
-    /// As a Secret of the type `jwt` has it: a secret for HMAC, which also is what it is for if it does not say, and a public
-    /// key in PEM for every other algorithm.
-    pub fn of_credential(
-        algorithm: Option<&str>,
-        secret: Option<&[u8]>,
-        public_key: Option<&[u8]>,
-    ) -> Result<Self, WrongKey> {
-        let algorithm = match algorithm {
-            None => Algorithm::Hs256,
-            Some(name) => Algorithm::named(name).ok_or_else(|| WrongKey::UnknownAlgorithm { name: name.to_owned() })?,
-        };
-        if algorithm.is_symmetric() {
-            let secret = secret.ok_or(WrongKey::NeedsSecret { algorithm })?;
-            Ok(Key::Secret(Secret::new(algorithm, secret)?))
-        } else {
-            let pem = public_key.ok_or(WrongKey::NeedsPublicKey { algorithm })?;
-            Ok(Key::Public(PublicKey::from_pem(algorithm, pem)?))
-        }
-    }
-
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Key::Secret(secret) => secret.algorithm,
@@ -318,8 +298,6 @@ pub enum WrongKey {
     NeedsPublicKey { algorithm: Algorithm },
     #[error("is empty, so that anybody could sign; write a long random secret")]
     EmptySecret,
-    #[error("`{name}` is no algorithm for tokens; use one of {}", Algorithm::ALL.map(Algorithm::name).join(", "))]
-    UnknownAlgorithm { name: String },
 }
 
 impl WrongKey {

@@ -270,6 +270,22 @@ async fn what_was_verified_is_known_until_its_credential_changes() {
     assert!(outcome.replied().is_some(), "another signature is another token");
 }
 
+// kong-compat §7
+#[test]
+fn accepting_expired_tokens_is_remarked_on() {
+    let workshop = crate::plugin::workshop::Workshop::offline(crate::plugins::REGISTRY);
+    let jwks = json!([{"issuer": "i", "uri": "https://i.example/keys"}]);
+    for (config, remarks) in [
+        (json!({}), &["config.claims_to_verify"][..]),
+        (json!({"claims_to_verify": ["nbf"]}), &["config.claims_to_verify"]),
+        (json!({"claims_to_verify": ["iat", "exp"]}), &[]),
+        (json!({"jwks": jwks}), &[]),
+    ] {
+        let (_, notes) = workshop.build(&KIND, "KongPlugin/default/test", &config).unwrap();
+        assert_eq!(notes.iter().map(|note| &*note.field).collect::<Vec<_>>(), remarks, "{config}");
+    }
+}
+
 fn no_services() -> Arc<dyn crate::plugin::Services> {
     Arc::new(crate::plugin::services::NoServices)
 }
