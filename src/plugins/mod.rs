@@ -17,3 +17,6 @@ const KINDS: &[&dyn AnyKind] = &[
 
 /// All plugins there are.
 pub const REGISTRY: Registry = Registry(KINDS);
+
+#[cfg(test)]
+mod together;
