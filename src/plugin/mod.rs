@@ -14,6 +14,7 @@ pub mod chain;
 pub mod consumers;
 pub mod cx;
 pub mod kind;
+pub mod redis;
 pub mod reply;
 pub mod services;
 pub mod state;
