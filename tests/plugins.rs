@@ -6,19 +6,8 @@
 mod contract;
 #[path = "plugins/fields.rs"]
 mod fields;
-#[path = "harness/golden.rs"]
-mod golden;
+mod harness;
 #[path = "plugins/pages.rs"]
 mod pages;
 #[path = "plugins/source.rs"]
 mod source;
-
-mod program {
-    //! What the expected texts need of the programs' harness.
-
-    use std::path::Path;
-
-    pub fn root() -> &'static Path {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-    }
-}

@@ -25,7 +25,7 @@ use futures_util::future::LocalBoxFuture;
 pub use chain::Chain;
 pub use consumers::{Consumer, Directory};
 pub use cx::{AnswerCx, Client, Ended, Framing, Identity, LogCx, Names, RequestCx, Scheme, Source};
-pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, Scopes};
+pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, Scopes, record};
 pub use reply::{Reply, ReplyBody};
 pub use services::{Fetched, Remote, RemoteTls, Services, Stream};
 pub use state::State;

@@ -3,22 +3,22 @@
 use portico::plugin::AnyKind;
 use serde_json::Value;
 
-pub struct Field {
+pub(crate) struct Field {
     /// Below `config`: `redis.host`, `origins[]`.
-    pub path: String,
-    pub description: String,
+    pub(crate) path: String,
+    pub(crate) description: String,
     /// In words: `string`, `list of integer`.
-    pub of: String,
+    pub(crate) of: String,
     /// What it may be, and what that means.
-    pub choices: Vec<(String, String)>,
-    pub default: Option<Value>,
-    pub is_required: bool,
+    pub(crate) choices: Vec<(String, String)>,
+    pub(crate) default: Option<Value>,
+    pub(crate) is_required: bool,
     /// Whether there are fields in it.
-    pub is_record: bool,
+    pub(crate) is_record: bool,
 }
 
 /// All of them, those of records behind their record.
-pub fn of(kind: &dyn AnyKind) -> Vec<Field> {
+pub(crate) fn of(kind: &dyn AnyKind) -> Vec<Field> {
     let schema = kind.schema().to_value();
     let mut fields = Vec::new();
     walk(&schema, &schema, "", &mut fields);
@@ -26,7 +26,7 @@ pub fn of(kind: &dyn AnyKind) -> Vec<Field> {
 }
 
 /// Every object in the schema, with its path.
-pub fn objects(schema: &Value) -> Vec<(String, &Value)> {
+pub(crate) fn objects(schema: &Value) -> Vec<(String, &Value)> {
     fn visit<'s>(value: &'s Value, path: &str, found: &mut Vec<(String, &'s Value)>) {
         match value {
             Value::Object(members) => {

@@ -8,8 +8,8 @@ use portico::plugin::{AnyKind, Phases, Scopes};
 use portico::plugins::REGISTRY;
 
 use crate::fields::{self, Field};
-use crate::golden::{Golden, expect_none, is_update};
-use crate::program::root;
+use crate::harness::golden::{Golden, expect_none, is_update};
+use crate::harness::program::root;
 use crate::source;
 
 #[test]

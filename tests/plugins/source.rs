@@ -2,17 +2,17 @@
 
 use std::fs;
 
-use crate::program::root;
+use crate::harness::program::root;
 
 /// The text before its imports, without the marks of comments.
-pub fn introduction(name: &str) -> String {
+pub(crate) fn introduction(name: &str) -> String {
     let file = files(name).into_iter().next().expect("a plugin has a file");
     let lines = file.lines().map_while(|line| line.strip_prefix("//!"));
     lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
 /// Whether there is a function of the phase in it, outside of tests.
-pub fn implements(name: &str, phase: &str) -> bool {
+pub(crate) fn implements(name: &str, phase: &str) -> bool {
     let function = format!("fn {phase}");
     files(name).iter().any(|text| {
         let production = text.split("#[cfg(test)]\nmod tests {").next().expect("there is always a first part");

@@ -9,20 +9,20 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 /// Ends with this.
-pub struct Server {
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     arguments: Vec<String>,
     folder: TempDir,
     process: Child,
 }
 
 impl Server {
-    pub async fn start(arguments: &[&str]) -> Server {
+    pub(crate) async fn start(arguments: &[&str]) -> Server {
         Server::started(arguments.iter().map(|argument| (*argument).to_owned()).collect(), false, folder()).await
     }
 
     /// With a certificate for this name, and without plain text.
-    pub async fn start_with_tls(authority: &Authority, name: &str) -> Server {
+    pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> Server {
         let folder = folder();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
@@ -53,19 +53,19 @@ impl Server {
         panic!("redis-server does not start; see what it says with --loglevel debug");
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
     /// At the same port, empty.
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.process = spawn(&self.arguments, &self.folder);
         assert!(is_listening(self.port, &mut self.process).await, "redis-server does not start again");
     }
 
     /// What `redis-cli` prints.
-    pub fn ask(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
@@ -105,16 +105,16 @@ async fn is_listening(port: u16, process: &mut Child) -> bool {
 }
 
 /// Signs certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn der(&self) -> rustls_pki_types::CertificateDer<'static> {
+    pub(crate) fn der(&self) -> rustls_pki_types::CertificateDer<'static> {
         self.0.der().clone()
     }
 }

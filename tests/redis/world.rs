@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::server::Authority;
 
-pub struct World {
+pub(crate) struct World {
     name: &'static str,
     roots: RootCertStore,
     told: Mutex<HashMap<String, Option<Invalid>>>,
@@ -23,18 +23,18 @@ pub struct World {
 
 impl World {
     /// Where this name is one of this machine.
-    pub fn knowing(name: &'static str) -> Arc<World> {
+    pub(crate) fn knowing(name: &'static str) -> Arc<World> {
         Arc::new(World { name, roots: RootCertStore::empty(), told: Mutex::default() })
     }
 
-    pub fn trusting(name: &'static str, authority: &Authority) -> Arc<World> {
+    pub(crate) fn trusting(name: &'static str, authority: &Authority) -> Arc<World> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.der()).unwrap();
         Arc::new(World { name, roots, told: Mutex::default() })
     }
 
     /// What is wrong with an object.
-    pub fn told(&self, object: &str) -> Option<Invalid> {
+    pub(crate) fn told(&self, object: &str) -> Option<Invalid> {
         self.told.lock().unwrap().get(object).cloned().flatten()
     }
 

@@ -12,7 +12,7 @@
 mod config;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Script};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -173,9 +173,18 @@ impl Talk {
             info = info.set_password(password);
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(limit));
-        let greeting = MultiplexedConnection::new_with_config(&info, stream, config);
+        let greeting = async {
+            let (mut connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
+            let mut driver: BoxFuture<'static, ()> = Box::pin(driver);
+            // Without a login nothing has been said yet that a server could refuse.
+            tokio::select! {
+                () = &mut driver => {}
+                pong = redis::cmd("PING").query_async::<()>(&mut connection) => pong?,
+            }
+            Ok::<_, RedisError>((connection, driver))
+        };
         match timeout(limit, greeting).await {
-            Ok(Ok((connection, driver))) => Ok((connection, Box::pin(driver))),
+            Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(format!("{} refuses: {error}", self.server.address())),
             Err(_) => Err(format!("{} says nothing for {limit:?}", self.server.address())),
         }
@@ -243,18 +252,29 @@ impl Drop for Talk {
 }
 
 async fn answer(mut connection: MultiplexedConnection, ask: Ask) -> Result<(), RedisError> {
-    let mut transaction = redis::pipe();
-    transaction.atomic();
+    let mut adding = ADDING.prepare_invoke();
     for Addition { key, by, expires_in } in &ask.additions {
         // At least a second more than the window, so that a clock that is behind still finds what it counts.
         let seconds = expires_in.as_secs().saturating_add(1);
-        transaction.cmd("INCRBY").arg(key).arg(*by).cmd("EXPIRE").arg(key).arg(seconds).ignore();
+        adding.key(key).arg(*by).arg(seconds);
     }
-    let totals: Vec<u64> = transaction.query_async(&mut connection).await?;
+    let totals: Vec<u64> = adding.invoke_async(&mut connection).await?;
     // Whoever asked may have gone.
     let _gone = ask.answer.send(totals);
     Ok(())
 }
+
+/// A script is atomic, and one command. A transaction would be five, and the client takes it badly if the first is refused.
+static ADDING: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local totals = {}
+        for i, key in ipairs(KEYS) do
+            totals[i] = redis.call('INCRBY', key, ARGV[2 * i - 1])
+            redis.call('EXPIRE', key, ARGV[2 * i])
+        end
+        return totals",
+    )
+});
 
 /// Asks that wait, and asks that are on their way.
 const MOST_WAITING: usize = 4096;

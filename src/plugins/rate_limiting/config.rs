@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::MOST;
 use super::window::Period;
 use crate::plugin::redis::{RedisConfig, Server};
-use crate::plugin::{BuildCx, Invalid};
+use crate::plugin::{BuildCx, Invalid, record};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -39,6 +39,7 @@ pub struct Config {
     /// Lets requests through while the server cannot be asked. If not, they are answered 500.
     fault_tolerant: bool,
     /// The server of the policy `redis`.
+    #[serde(deserialize_with = "record")]
     redis: RedisConfig,
     /// Keeps to itself how many requests are left.
     hide_client_headers: bool,
