@@ -2,6 +2,8 @@
 //!
 //! `UPDATE=1 cargo test --test plugins` rewrites `docs/plugins`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 #[path = "plugins/contract.rs"]
 mod contract;
 #[path = "plugins/fields.rs"]

@@ -1,6 +1,8 @@
 //! Plugins that count on a Redis server, with a real one: several replicas, password, TLS, and a server that goes away and
 //! comes back while requests flow.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 #[path = "redis/server.rs"]
 mod server;
 #[path = "redis/world.rs"]

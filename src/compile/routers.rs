@@ -12,7 +12,7 @@ use crate::api::ObjectKey;
 use crate::snapshot::certs::{Certificates, Tls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
-use crate::snapshot::{Bind, Listener, Snapshot};
+use crate::snapshot::{Bind, Listener, Routes, Snapshot};
 
 /// A listener of a Gateway.
 type ListenerKey = (ObjectKey, Arc<str>);
@@ -129,7 +129,7 @@ impl Routers {
                     gateway: gateway.clone(),
                     name: listener.name.clone(),
                     port: listener.port,
-                    hosts: HostMap::new(hosts),
+                    routes: Routes::Gateway(HostMap::new(hosts)),
                 };
                 let port = ports.entry(bound).or_default();
                 port.listeners.push((listener.hostname.clone(), Arc::new(made)));
@@ -148,7 +148,7 @@ impl Routers {
                 }
             }
         }
-        self.snapshot = Arc::new(Snapshot { binds });
+        self.snapshot = Arc::new(Snapshot { binds, ..Snapshot::default() });
         built
     }
 }

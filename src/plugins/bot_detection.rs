@@ -15,14 +15,14 @@ use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, Requ
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Regular expressions, searched in `User-Agent` with regard to case. Whom one matches is let in.
     allow: Vec<String>,
     /// Regular expressions as in `allow`. Whom one matches, and none of `allow`, is kept out, besides the known crawlers.
     deny: Vec<String>,
 }
 
-pub struct BotDetection {
+pub(crate) struct BotDetection {
     allow: RegexSet,
     /// What is configured and what is known.
     deny: RegexSet,

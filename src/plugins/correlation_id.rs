@@ -16,7 +16,7 @@ use crate::plugin::{AnswerCx, BuildCx, Invalid, Kind, Outcome, Phases, Plugin, R
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// The header with the id. A request that has it already keeps its own.
     header_name: String,
     /// How ids are made.
@@ -44,7 +44,7 @@ enum Generator {
     Tracker,
 }
 
-pub struct CorrelationId {
+pub(crate) struct CorrelationId {
     header: HeaderName,
     generator: Generator,
     echo: bool,

@@ -16,7 +16,7 @@ use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, Requ
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Addresses and networks that may come in; nobody else may. IPv4 or IPv6, such as `10.0.0.1` or `10.0.0.0/8`.
     allow: Vec<String>,
     /// Addresses and networks that may not come in, whatever `allow` says.
@@ -33,7 +33,7 @@ impl Default for Config {
     }
 }
 
-pub struct IpRestriction {
+pub(crate) struct IpRestriction {
     /// None if everybody may.
     allow: Option<Addresses>,
     deny: Addresses,

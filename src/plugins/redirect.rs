@@ -14,7 +14,7 @@ use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, Repl
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The status of the answer, 200 to 599.
     #[serde(default = "moved_permanently")]
     status_code: u16,
@@ -25,7 +25,7 @@ pub struct Config {
     keep_incoming_path: bool,
 }
 
-pub struct Redirect {
+pub(crate) struct Redirect {
     status: StatusCode,
     location: HeaderValue,
     /// Scheme and authority, if the path is the request's.

@@ -14,7 +14,7 @@ use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, Requ
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// The largest body that is let through.
     allowed_payload_size: u64,
     /// What `allowed_payload_size` counts.
@@ -40,7 +40,7 @@ enum Unit {
     Bytes,
 }
 
-pub struct RequestSizeLimiting {
+pub(crate) struct RequestSizeLimiting {
     /// In bytes.
     most: u64,
     requires_length: bool,

@@ -19,7 +19,7 @@ use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, Repl
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// The status of the answer, 200 to 599.
     status_code: u16,
     /// What the answer says, as `{"message": …}`. Excludes `body` and `content_type`.
@@ -41,7 +41,7 @@ impl Default for Config {
     }
 }
 
-pub struct RequestTermination {
+pub(crate) struct RequestTermination {
     status: StatusCode,
     says: Says,
     trigger: Option<Trigger>,

@@ -49,6 +49,7 @@ fn list() -> String {
         let name = kind.name();
         let introduction = source::introduction(name);
         let first = introduction.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+        let first = first.strip_prefix(&format!("`{name}`: ")).unwrap_or(&first);
         let guards = if kind.is_guard() { "yes" } else { "" };
         writeln!(out, "| [{name}]({name}.md) | {} | {guards} | {first} |", kind.priority()).unwrap();
     }

@@ -1,6 +1,7 @@
 //! The file of a plugin, as somebody reads it: what its first lines say, and which phases it writes out.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::harness::program::root;
 
@@ -23,15 +24,16 @@ pub(crate) fn implements(name: &str, phase: &str) -> bool {
     })
 }
 
-/// The file of the plugin, or those in its folder, the one with the introduction first.
+/// The file of the plugin and those in its folder, the one with the introduction first.
 fn files(name: &str) -> Vec<String> {
     let stem = root().join("src/plugins").join(name.replace('-', "_"));
-    if !stem.is_dir() {
-        let path = stem.with_extension("rs");
-        return vec![fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))];
+    let mut paths = vec![stem.with_extension("rs"), stem.join("mod.rs")];
+    paths.retain(|path| path.exists());
+    assert_eq!(paths.len(), 1, "{name} is either {0}.rs or {0}/mod.rs", stem.display());
+    if stem.is_dir() {
+        let others = fs::read_dir(&stem).unwrap().map(|entry| entry.unwrap().path());
+        let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+        paths.extend(others.filter(|path| is_source(path) && !path.ends_with("mod.rs") && !path.ends_with("tests.rs")));
     }
-    let mut paths: Vec<_> = fs::read_dir(&stem).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs"));
-    paths.sort_by_key(|path| (!path.ends_with("mod.rs"), path.clone()));
     paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }

@@ -177,9 +177,10 @@ impl Talk {
             let (mut connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
             let mut driver: BoxFuture<'static, ()> = Box::pin(driver);
             // Without a login nothing has been said yet that a server could refuse.
+            let ping = redis::cmd("PING");
             tokio::select! {
                 () = &mut driver => {}
-                pong = redis::cmd("PING").query_async::<()>(&mut connection) => pong?,
+                pong = ping.query_async::<()>(&mut connection) => pong?,
             }
             Ok::<_, RedisError>((connection, driver))
         };

@@ -24,7 +24,7 @@ use origin::{Asking, Origins, Verdict};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Who may read answers; everybody if it is empty. An entry is `*`, an origin such as `https://shop.example:8443`, an
     /// origin with `*.` before its host, which is every subdomain and not the host itself, or a regular expression: of the
     /// whole host if there is no colon in it, else of the whole origin. A single origin is returned to everybody, whoever
@@ -95,7 +95,7 @@ impl Verb {
     }
 }
 
-pub struct Cors {
+pub(crate) struct Cors {
     origins: Origins,
     headers: Option<HeaderValue>,
     exposed: Option<HeaderValue>,

@@ -14,7 +14,7 @@ use crate::plugin::{BuildCx, Invalid, record};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// How many requests there may be in a second. Windows are those of the clock and the calendar in UTC. With no limit at
     /// all nothing is limited.
     second: Option<u64>,

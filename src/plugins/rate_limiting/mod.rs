@@ -24,13 +24,13 @@ use crate::plugin::redis::Redis;
 use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, consumers};
 
 use cell::{Cell, Limit};
-pub use config::Config;
+pub(crate) use config::Config;
 use config::{Checked, LimitBy, Policy};
 use shared::Synced;
 use table::{Table, Who};
 use window::{Period, second_of};
 
-pub struct RateLimiting {
+pub(crate) struct RateLimiting {
     limits: Box<[(Period, u64, HeaderValue)]>,
     by: By,
     store: Store,
