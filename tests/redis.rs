@@ -55,6 +55,7 @@ async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> 
 }
 
 // kong-compat §4.25
+// kong-compat §7.21
 #[tokio::test]
 async fn replicas_count_together_and_what_is_refused_counts_too() {
     let server = Server::start(&[]).await;

@@ -238,7 +238,8 @@ fn without_nulls(value: Value) -> Value {
 /// Serde's words, split into what is wrong and what would be right.
 fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     let said = error.inner().to_string();
-    let (message, expected) = said.split_once(", expected ").unwrap_or((&said, ""));
+    let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
+    let message = without_value(message);
     let remedy = match expected {
         "" if message.starts_with("missing field") => "set it".to_owned(),
         "" => "see the plugin's reference page for what it takes".to_owned(),
@@ -247,6 +248,14 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid 
     let path = error.path().to_string();
     // The path to an unknown field ends with it, and is `.` for the configuration itself.
     Invalid::new(if path == "." { "" } else { &path }, message, remedy)
+}
+
+/// `invalid type: string "secret"` without the secret: what stands in the wrong place may be one.
+fn without_value(message: &str) -> &str {
+    if !message.starts_with("invalid type: ") && !message.starts_with("invalid value: ") {
+        return message;
+    }
+    message.find(['`', '"']).map_or(message, |value| message[..value].trim_end())
 }
 
 fn kind_of(value: &Value) -> &'static str {

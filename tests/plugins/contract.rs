@@ -198,6 +198,23 @@ fn what_is_of_another_type_is_refused_by_its_path() {
 }
 
 #[test]
+fn what_is_refused_is_not_told_to_everybody() {
+    for kind in REGISTRY.iter() {
+        for field in fields::of(kind).iter().filter(|field| !field.path.contains("[]") && field.choices.is_empty()) {
+            for secret in [json!(8_675_309), json!("8675309, expected ")] {
+                let config = with(&least(kind), &field.path, secret);
+                let Err(invalid) = build(kind, &config) else { continue };
+                let of_type = invalid.iter().filter(|invalid| invalid.message.starts_with("invalid type"));
+                for invalid in of_type {
+                    let said = format!("{invalid:?}");
+                    assert!(!said.contains("8675309"), "{}: {}: {said}", kind.name(), field.path);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_no_object_is_refused() {
     for kind in REGISTRY.iter() {
         for config in [json!([]), json!("text"), json!(1), json!(true)] {

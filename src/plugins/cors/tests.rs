@@ -23,6 +23,7 @@ async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Optio
 }
 
 // kong-compat §4.8
+// kong-compat §7.19
 #[tokio::test]
 async fn origins_decide_who_may() {
     let vary = Some("Origin");
@@ -63,6 +64,7 @@ async fn origins_decide_who_may() {
 }
 
 // kong-compat §4.8
+// kong-compat §7.19
 #[tokio::test]
 async fn a_star_before_a_host_means_subdomains_and_nothing_else() {
     let alone = json!(["https://*.company.com"]);

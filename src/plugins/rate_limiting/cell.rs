@@ -31,9 +31,12 @@ struct Count {
 }
 
 /// One more than the largest limit.
-pub(super) const MOST: u64 = 1 << COUNT_BITS;
+pub(super) const MOST: u64 = COUNT_MASK;
 const COUNT_BITS: u32 = 40;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const WINDOW_MASK: u64 = (1 << 24) - 1;
+/// Of a cell that is no longer in the table. No count is as large as that.
+const RETIRED: u64 = u64::MAX;
 
 /// A limit in the window that lasts.
 #[derive(Clone, Copy, Debug)]
@@ -49,34 +52,37 @@ impl Cell {
         Cell { counts: Default::default(), shared: Some(Box::new(shared)) }
     }
 
-    /// Counts one more in every period, or in none if one of them is used up. Returns what had been used before.
-    pub(super) fn take(&self, limits: &[Limit], mut used: impl FnMut(u64)) -> bool {
+    /// Counts one more in every period, or in none if one of them is used up, and says whether there was room and what had
+    /// been used before. None if these are no longer anybody's counters.
+    pub(super) fn take(&self, limits: &[Limit], mut used: impl FnMut(u64)) -> Option<bool> {
         for (at, limit) in limits.iter().enumerate() {
-            if !self.add_one(limit) {
+            if let Err(bits) = self.add_one(limit) {
                 for limit in &limits[..at] {
                     self.take_back(limit);
+                }
+                if bits == RETIRED {
+                    return None;
                 }
                 for limit in limits {
                     used(self.used(limit));
                 }
-                return false;
+                return Some(false);
             }
         }
         for limit in limits {
             // Others may have come in between: what is left is then told as less, never as more.
             used(self.used(limit).saturating_sub(1).min(limit.limit - 1));
         }
-        true
+        Some(true)
     }
 
-    /// Whether there was room.
-    fn add_one(&self, limit: &Limit) -> bool {
+    /// What stands there if there is no room.
+    fn add_one(&self, limit: &Limit) -> Result<u64, u64> {
         let cell = &self.counts[limit.period as usize];
-        let added = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+        cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
             let now = Count::of(bits).seen_from(&limit.window);
-            (now.count < limit.limit).then(|| Count { count: now.count + 1, ..now }.bits())
-        });
-        added.is_ok()
+            (bits != RETIRED && now.count < limit.limit).then(|| Count { count: now.count + 1, ..now }.bits())
+        })
     }
 
     fn take_back(&self, limit: &Limit) {
@@ -84,7 +90,7 @@ impl Cell {
         let _ended = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
             let count = Count::of(bits);
             // If a new window has begun, what was taken is gone with the old one.
-            let same = count.seen_from(&limit.window) == count && count.count > 0;
+            let same = bits != RETIRED && count.seen_from(&limit.window) == count && count.count > 0;
             same.then(|| Count { count: count.count - 1, ..count }.bits())
         });
     }
@@ -93,12 +99,34 @@ impl Cell {
         Count::of(self.counts[limit.period as usize].load(Ordering::Relaxed)).seen_from(&limit.window).count
     }
 
-    /// Whether every window that something was counted in has ended.
-    pub(super) fn is_over(&self, second: u64) -> bool {
-        Period::ALL.iter().all(|period| {
-            let count = Count::of(self.counts[*period as usize].load(Ordering::Relaxed));
+    /// Takes it out of use if every window that something was counted in has ended. Whoever has it in hand then looks it up
+    /// again, so that nothing is counted that nobody would find.
+    pub(super) fn retire(&self, second: u64) -> bool {
+        let seen: [u64; 6] = std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed));
+        let is_over = Period::ALL.iter().zip(seen).all(|(period, bits)| {
+            let count = Count::of(bits);
             count.count == 0 || count.seen_from(&period.window(second)) != count
-        })
+        });
+        if !is_over {
+            return false;
+        }
+        for (at, count) in self.counts.iter().enumerate() {
+            if count.compare_exchange(seen[at], RETIRED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                // Somebody came meanwhile. What stood in the others had ended.
+                for count in &self.counts[..at] {
+                    count.store(0, Ordering::Relaxed);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Begins with what others count.
+    pub(super) fn start_from(&self, other: &Cell) {
+        for (count, other) in self.counts.iter().zip(&other.counts) {
+            count.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// What was counted in this window and the server does not know yet.
@@ -120,7 +148,8 @@ impl Cell {
         let count = &self.counts[limit.period as usize];
         let learned = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
             let now = Count::of(bits).seen_from(&limit.window);
-            (now.window == before.window).then(|| Count { count: (now.count + of_others).min(MOST - 1), ..now }.bits())
+            (bits != RETIRED && now.window == before.window)
+                .then(|| Count { count: (now.count + of_others).min(MOST - 1), ..now }.bits())
         });
         if learned.is_ok() {
             known.store(Count { count: total, ..before }.bits(), Ordering::Relaxed);
@@ -130,7 +159,10 @@ impl Cell {
 
 impl Count {
     fn of(bits: u64) -> Self {
-        Count { window: bits >> COUNT_BITS, count: bits & (MOST - 1) }
+        if bits == RETIRED {
+            return Count { window: 0, count: 0 };
+        }
+        Count { window: bits >> COUNT_BITS, count: bits & COUNT_MASK }
     }
 
     fn bits(self) -> u64 {
@@ -158,7 +190,7 @@ mod tests {
 
     fn take(cell: &Cell, limits: &[Limit]) -> (bool, Vec<u64>) {
         let mut used = Vec::new();
-        (cell.take(limits, |count| used.push(count)), used)
+        (cell.take(limits, |count| used.push(count)).unwrap(), used)
     }
 
     #[test]
@@ -184,13 +216,15 @@ mod tests {
     }
 
     #[test]
-    fn it_is_over_when_every_window_has_ended() {
+    fn it_retires_when_every_window_has_ended_and_counts_no_more() {
         let cell = Cell::default();
-        assert!(cell.is_over(0));
         let both = limits(&[(Period::Second, 9), (Period::Minute, 9)], 600);
         assert!(take(&cell, &both).0);
-        assert!(!cell.is_over(600) && !cell.is_over(659));
-        assert!(cell.is_over(660));
+        assert!(!cell.retire(600) && !cell.retire(659));
+        assert_eq!(take(&cell, &limits(&[(Period::Minute, 9)], 659)), (true, vec![1]));
+        assert!(cell.retire(660));
+        assert_eq!(cell.take(&limits(&[(Period::Hour, 9)], 660), |_| {}), None);
+        assert!(Cell::default().retire(0), "nothing was counted");
     }
 
     #[test]

@@ -127,9 +127,11 @@ impl Plugin for RateLimiting {
                 }
                 let make = || Cell::named(self.counter(&who, cx.scope));
                 shared.table.with(who.seen_at(cx.scope), second, make, |cell| {
-                    if cell.take(&limits, |count| used.push(count)) {
+                    let taken = cell.take(&limits, |count| used.push(count))?;
+                    if taken {
                         shared.synced.changed(cell);
                     }
+                    Some(())
                 });
             }
             Store::Redis(redis) => {

@@ -45,8 +45,6 @@ type Map = HashMap<Key, Arc<Cell>, RandomState>;
 struct Shard {
     settled: ArcSwap<Map>,
     fresh: Mutex<Fresh>,
-    /// Shared by those for whom there is no room: they have less together than each would have, but never more.
-    crowd: Box<[Arc<Cell>]>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +52,9 @@ struct Fresh {
     map: HashMap<Key, Arc<Cell>>,
     /// How often the lock was taken since the maps became one.
     looks: usize,
+    /// Shared by those for whom there is no room: they have less together than each would have, but never more. Empty until
+    /// somebody needs it.
+    crowd: Box<[Arc<Cell>]>,
     /// When a full shard was last searched for who can go, in seconds since 1970.
     swept: u64,
 }
@@ -67,30 +68,31 @@ impl Default for Table {
 impl Table {
     fn holding(most: usize) -> Self {
         let hasher = RandomState::new();
-        let shard = || Shard {
-            settled: ArcSwap::from_pointee(Map::with_hasher(hasher.clone())),
-            fresh: Mutex::default(),
-            crowd: (0..CROWDS).map(|at| Arc::new(Cell::named(format!("crowd {at}")))).collect(),
-        };
+        let shard =
+            || Shard { settled: ArcSwap::from_pointee(Map::with_hasher(hasher.clone())), fresh: Mutex::default() };
         Table { shards: (0..SHARDS).map(|_| shard()).collect(), most: most / SHARDS, hasher }
     }
 
-    /// Does something with somebody's counters, which `make` makes if there are none yet.
+    /// Does something with somebody's counters, which `make` makes if there are none yet. `then` says None if they are no
+    /// longer in use, and gets others.
     pub(super) fn with<R>(
         &self,
         who: Who<'_>,
         second: u64,
-        make: impl FnOnce() -> Cell,
-        then: impl FnOnce(&Arc<Cell>) -> R,
+        make: impl Fn() -> Cell,
+        mut then: impl FnMut(&Arc<Cell>) -> Option<R>,
     ) -> R {
         let hash = self.hasher.hash_one(who);
         // Maps find their places by the lowest and the highest bits.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
-        if let Some(cell) = shard.settled.load().get(&who) {
-            return then(cell);
+        loop {
+            if let Some(done) = shard.settled.load().get(&who).and_then(&mut then) {
+                return done;
+            }
+            if let Some(done) = shard.among_fresh(who, second, self.most, hash, &make, &mut then) {
+                return done;
+            }
         }
-        let cell = shard.among_fresh(who, second, self.most, hash, make);
-        then(&cell)
     }
 
     #[cfg(test)]
@@ -100,41 +102,59 @@ impl Table {
 }
 
 impl Shard {
-    fn among_fresh(&self, who: Who<'_>, second: u64, most: usize, hash: u64, make: impl FnOnce() -> Cell) -> Arc<Cell> {
+    fn among_fresh<R>(
+        &self,
+        who: Who<'_>,
+        second: u64,
+        most: usize,
+        hash: u64,
+        make: impl Fn() -> Cell,
+        mut then: impl FnMut(&Arc<Cell>) -> Option<R>,
+    ) -> Option<R> {
         let mut fresh = self.fresh.lock();
         // The maps may have become one since.
-        let settled = self.settled.load_full();
-        if let Some(cell) = settled.get(&who) {
-            return Arc::clone(cell);
-        }
+        let mut settled = self.settled.load_full();
         fresh.looks += 1;
-        let known = fresh.map.get(&who).map(Arc::clone);
         let mut room = most.saturating_sub(settled.len() + fresh.map.len());
-        let is_full = known.is_none() && room == 0 && fresh.swept != second;
+        let is_full = room == 0 && fresh.swept != second;
         if is_full || fresh.looks > settled.len().max(FEWEST_LOOKS) {
-            room = most.saturating_sub(self.settle(&mut fresh, &settled, second));
+            settled = self.settle(&mut fresh, &settled, second);
+            room = most.saturating_sub(settled.len());
         }
-        match known {
-            Some(cell) => cell,
-            None if room == 0 => Arc::clone(&self.crowd[hash as usize % CROWDS]),
+        let crowd = fresh.crowd.get(hash as usize % CROWDS).map(Arc::clone);
+        let cell = match settled.get(&who).or_else(|| fresh.map.get(&who)) {
+            Some(cell) => Arc::clone(cell),
+            None if room == 0 => {
+                if fresh.crowd.is_empty() {
+                    fresh.crowd = (0..CROWDS).map(|_| Arc::default()).collect();
+                }
+                // Under the lock: whoever gets a place later begins with all that was counted here.
+                return then(&fresh.crowd[hash as usize % CROWDS]);
+            }
             None => {
-                let cell = Arc::new(make());
+                let cell = make();
+                if let Some(crowd) = crowd {
+                    cell.start_from(&crowd);
+                }
+                let cell = Arc::new(cell);
                 fresh.map.insert(Key::from(who), Arc::clone(&cell));
                 cell
             }
-        }
+        };
+        drop(fresh);
+        then(&cell)
     }
 
-    /// Makes one map of both, and says how many are in it.
-    fn settle(&self, fresh: &mut Fresh, settled: &Map, second: u64) -> usize {
+    /// Makes one map of both.
+    fn settle(&self, fresh: &mut Fresh, settled: &Map, second: u64) -> Arc<Map> {
         let mut map = Map::with_capacity_and_hasher(settled.len() + fresh.map.len(), settled.hasher().clone());
         let both = settled.iter().map(|(key, cell)| (key.clone(), Arc::clone(cell))).chain(fresh.map.drain());
-        map.extend(both.filter(|(_, cell)| !cell.is_over(second)));
+        map.extend(both.filter(|(_, cell)| !cell.retire(second)));
         map.shrink_to_fit();
-        let len = map.len();
-        self.settled.store(Arc::new(map));
+        let map = Arc::new(map);
+        self.settled.store(Arc::clone(&map));
         (fresh.looks, fresh.swept) = (0, second);
-        len
+        map
     }
 }
 
@@ -223,6 +243,23 @@ mod tests {
         assert!(table.len() <= SHARDS * 4);
         assert!((SHARDS * 4..=SHARDS * (4 + CROWDS)).contains(&admitted), "{admitted}");
         assert!(take(&table, "another", 1, 8), "there is room again when windows have ended");
+    }
+
+    #[test]
+    fn whoever_gets_a_place_late_has_used_what_was_used_without_one() {
+        let table = Table::holding(SHARDS);
+        for number in 0..2000 {
+            take(&table, &number.to_string(), 1, 7);
+        }
+        assert_eq!(table.len(), SHARDS, "no place is left");
+        let come = |second| {
+            let limits = [Limit { period: Period::Hour, limit: 3, window: Period::Hour.window(second) }];
+            let who = Who { scope: "global", kind: 0, identifier: b"late" };
+            table.with(who, second, Cell::default, |cell| cell.take(&limits, |_| {}))
+        };
+        assert!(come(7) && come(7));
+        assert!(come(8), "places are free again");
+        assert!(!come(8) && !come(9), "that were three");
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn at(second: u64) -> Visit {
 }
 
 // kong-compat §4.25
+// kong-compat §7.21
 #[tokio::test]
 async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
     let chain = chain(&[(&KIND, json!({"minute": 2, "hour": 9}))]);

@@ -87,6 +87,7 @@ mod tests {
     use super::*;
 
     // kong-compat §4.25
+    // kong-compat §7.21
     #[test]
     fn windows_are_those_of_the_calendar() {
         for (now, period, start, end) in [
