@@ -49,7 +49,10 @@ fn list() -> String {
         let name = kind.name();
         let introduction = source::introduction(name);
         let first = introduction.split("\n\n").next().unwrap_or_default().replace('\n', " ");
-        let first = first.strip_prefix(&format!("`{name}`: ")).unwrap_or(&first);
+        let first = match first.strip_prefix(&format!("`{name}`: ")) {
+            Some(rest) => rest[..1].to_uppercase() + &rest[1..],
+            None => first,
+        };
         let guards = if kind.is_guard() { "yes" } else { "" };
         writeln!(out, "| [{name}]({name}.md) | {} | {guards} | {first} |", kind.priority()).unwrap();
     }
