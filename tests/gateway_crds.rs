@@ -217,9 +217,7 @@ fn typed(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
         Kind::XBackendTrafficPolicy => read::<gateway::XBackendTrafficPolicy>(object),
         Kind::XMesh => read::<gateway::XMesh>(object),
         Kind::XTelemetryPolicy => read::<gateway::XTelemetryPolicy>(object),
-        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace => {
-            panic!("{kind} is not of the release")
-        }
+        _ => panic!("{kind} is not of the release"),
     }
 }
 

@@ -7,6 +7,11 @@ use serde::de::DeserializeOwned;
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub const GATEWAY_X_GROUP: &str = "gateway.networking.x-k8s.io";
 pub const DISCOVERY_GROUP: &str = "discovery.k8s.io";
+pub const NETWORKING_GROUP: &str = "networking.k8s.io";
+/// Where Kong's resources live. Manifests written for it are what we take, so the name stays theirs.
+pub const KONG_GROUP: &str = "configuration.konghq.com";
+/// Where Kong puts what is on trial.
+pub const KONG_INCUBATOR_GROUP: &str = "incubator.ingress-controller.konghq.com";
 /// The group of Service, Secret and the like, written as nothing.
 pub const CORE_GROUP: &str = "";
 
@@ -27,6 +32,21 @@ pub enum Kind {
     XBackendTrafficPolicy,
     XMesh,
     XTelemetryPolicy,
+    Ingress,
+    IngressClass,
+    IngressClassParameters,
+    KongPlugin,
+    KongClusterPlugin,
+    KongConsumer,
+    KongConsumerGroup,
+    KongUpstreamPolicy,
+    KongIngress,
+    KongVault,
+    KongLicense,
+    KongCustomEntity,
+    KongServiceFacade,
+    TcpIngress,
+    UdpIngress,
     Service,
     EndpointSlice,
     Secret,
@@ -74,6 +94,21 @@ impl Kind {
         Kind::XBackendTrafficPolicy,
         Kind::XMesh,
         Kind::XTelemetryPolicy,
+        Kind::Ingress,
+        Kind::IngressClass,
+        Kind::IngressClassParameters,
+        Kind::KongPlugin,
+        Kind::KongClusterPlugin,
+        Kind::KongConsumer,
+        Kind::KongConsumerGroup,
+        Kind::KongUpstreamPolicy,
+        Kind::KongIngress,
+        Kind::KongVault,
+        Kind::KongLicense,
+        Kind::KongCustomEntity,
+        Kind::KongServiceFacade,
+        Kind::TcpIngress,
+        Kind::UdpIngress,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
@@ -103,6 +138,27 @@ impl Kind {
             Kind::XTelemetryPolicy => {
                 info("XTelemetryPolicy", GATEWAY_X_GROUP, &["v1alpha1"], "xtelemetrypolicies", true)
             }
+            Kind::Ingress => info("Ingress", NETWORKING_GROUP, &["v1"], "ingresses", true),
+            Kind::IngressClass => info("IngressClass", NETWORKING_GROUP, &["v1"], "ingressclasses", false),
+            Kind::IngressClassParameters => {
+                info("IngressClassParameters", KONG_GROUP, &["v1alpha1"], "ingressclassparameterses", true)
+            }
+            Kind::KongPlugin => info("KongPlugin", KONG_GROUP, &["v1"], "kongplugins", true),
+            Kind::KongClusterPlugin => info("KongClusterPlugin", KONG_GROUP, &["v1"], "kongclusterplugins", false),
+            Kind::KongConsumer => info("KongConsumer", KONG_GROUP, &["v1"], "kongconsumers", true),
+            Kind::KongConsumerGroup => info("KongConsumerGroup", KONG_GROUP, &["v1beta1"], "kongconsumergroups", true),
+            Kind::KongUpstreamPolicy => {
+                info("KongUpstreamPolicy", KONG_GROUP, &["v1beta1"], "kongupstreampolicies", true)
+            }
+            Kind::KongIngress => info("KongIngress", KONG_GROUP, &["v1"], "kongingresses", true),
+            Kind::KongVault => info("KongVault", KONG_GROUP, &["v1alpha1"], "kongvaults", false),
+            Kind::KongLicense => info("KongLicense", KONG_GROUP, &["v1alpha1"], "konglicenses", false),
+            Kind::KongCustomEntity => info("KongCustomEntity", KONG_GROUP, &["v1alpha1"], "kongcustomentities", true),
+            Kind::KongServiceFacade => {
+                info("KongServiceFacade", KONG_INCUBATOR_GROUP, &["v1alpha1"], "kongservicefacades", true)
+            }
+            Kind::TcpIngress => info("TCPIngress", KONG_GROUP, &["v1beta1"], "tcpingresses", true),
+            Kind::UdpIngress => info("UDPIngress", KONG_GROUP, &["v1beta1"], "udpingresses", true),
             Kind::Service => info("Service", CORE_GROUP, &["v1"], "services", true),
             Kind::EndpointSlice => info("EndpointSlice", DISCOVERY_GROUP, &["v1"], "endpointslices", true),
             Kind::Secret => info("Secret", CORE_GROUP, &["v1"], "secrets", true),

@@ -5,6 +5,8 @@
 //!   kind.rs      the closed list of kinds, with group, versions and scope
 //!   names.rs     controller names, annotation and label keys
 //!   gateway/     Gateway API, both channels; strings stay open here and close in `compile`
+//!   networking/  Ingress and IngressClass
+//!   kong/        the kinds and annotations of Kong's ingress controller
 //!   core/        Service, EndpointSlice, Secret, ConfigMap, Namespace: only what we read of them
 //! ```
 //!
@@ -14,8 +16,10 @@
 pub mod core;
 pub mod gateway;
 pub mod kind;
+pub mod kong;
 pub mod meta;
 pub mod names;
+pub mod networking;
 
 pub use kind::{Kind, Resource};
 pub use meta::{Meta, Object, ObjectId, ObjectKey};

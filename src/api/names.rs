@@ -1,7 +1,15 @@
 //! Names of ours that appear in other people's manifests, dashboards and scripts. They change only with a migration.
 
+use super::kong::annotations::{INGRESS_CLASS, INGRESS_PREFIX, IS_DEFAULT_CLASS, KONG_PREFIX};
+
 /// `spec.controllerName` of the GatewayClasses we serve.
 pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
+
+/// `spec.controller` of the IngressClasses we serve.
+pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
+
+/// `spec.controller` of Kong's IngressClasses, which we serve when one of them is taken over.
+pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
 /// Annotation on a Service, for use without a cluster: where its backends listen. An address or name list whose ports
 /// are the Service's numeric target ports, or `host:port` for a Service of one port.
@@ -31,4 +39,5 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "portico";
 
 /// Prefixes of the annotations that we read; all others are dropped when an object arrives.
-pub const ANNOTATION_PREFIXES: &[&str] = &["portico.dev/"];
+pub const ANNOTATION_PREFIXES: &[&str] =
+    &["portico.dev/", KONG_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

@@ -18,6 +18,7 @@ mod host_addresses;
 mod meters;
 mod overlap;
 mod run;
+mod servers;
 mod tell;
 mod views;
 mod watch_meters;

@@ -194,6 +194,10 @@ impl Builder {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// None if there is nothing in it.
     pub fn build(mut self, names: Arc<Names>) -> Option<Arc<Chain>> {
         if self.slots.is_empty() {
@@ -229,6 +233,8 @@ pub struct Passage {
     pub headers: HeaderMap,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
+    /// What goes upstream in place of the body that was read; its length is among the headers already.
+    pub new_body: Option<Bytes>,
     spoken: Spoken,
     /// The instance that each slot had; the slots after a reply are decided when the answer goes.
     picks: SmallVec<[Option<u16>; 12]>,
@@ -252,6 +258,7 @@ impl Chain {
             framing: ask.framing,
             id: ask.id,
             body: ask.body,
+            new_body: &mut passage.new_body,
             identity: &mut passage.identity,
             consumers: ask.consumers,
             answer_headers: &mut passage.headers,

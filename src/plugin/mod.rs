@@ -10,14 +10,20 @@
 //! A built plugin is immutable and shared by all requests. What has to outlive a change of the configuration (counters,
 //! caches, fetched keys) is asked for by name from [`State`].
 
+pub mod authentication;
 pub mod chain;
 pub mod consumers;
 pub mod cx;
+pub mod fields;
+pub mod jwk;
 pub mod kind;
+pub mod multipart;
 pub mod reply;
 pub mod services;
+pub mod signature;
 pub mod state;
 pub mod testing;
+pub mod workshop;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -28,6 +34,7 @@ pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, 
 pub use reply::{Reply, ReplyBody};
 pub use services::{Fetched, Remote, RemoteTls, Services, Stream};
 pub use state::State;
+pub use workshop::Workshop;
 
 /// A plugin with its configuration, everything parsed.
 ///

@@ -46,9 +46,9 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
     let mut decision = decide(&view, &mut request, &mut exchange);
-    if let Ok(Decision::Ask { listener, rule, chain, upgrade }) = decision {
+    if let Ok(Decision::Ask { listener, rule, chain, framing, upgrade }) = decision {
         // Boxed: requests of other rules do not set aside what plugins need.
-        let asking = ask(&view, (listener, rule, chain), upgrade, &mut request, &mut exchange, &manners);
+        let asking = ask(&view, (listener, rule, chain), (framing, upgrade), &mut request, &mut exchange, &manners);
         decision = Box::pin(asking).await;
     }
     let outcome = match decision {
@@ -128,6 +128,7 @@ enum Decision<'v> {
         listener: &'v Arc<Listener>,
         rule: &'v Arc<Rule>,
         chain: &'v Arc<Chain>,
+        framing: Framing,
         upgrade: Option<Box<Upgrade>>,
     },
     /// The request is now as the endpoint is to see it.
@@ -185,10 +186,11 @@ fn decide<'v>(
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
+    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers())).unwrap_or_default();
     let Some(manner) = &rule.kong else {
         introduce(&peer, request, (rule, &host, listener), &exchange.id);
         kong::name_us(request, exchange);
-        return go_on(view, (listener, rule), (&host, &path), upgrade, request, exchange);
+        return go_on(view, (listener, rule), (&host, &path), (framing, upgrade), request, exchange);
     };
     kong::note(exchange);
     exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
@@ -200,7 +202,7 @@ fn decide<'v>(
     kong::pass_on(rule, manner, matched.path, (&host, &path), request, exchange)?;
     let uri = request.uri().clone();
     let path = Path::of(request.method(), &uri).ok().flatten().ok_or(Fault::Rewrite)?;
-    go_on(view, (listener, rule), (&host, &path), kong::upgrading(upgrade), request, exchange)
+    go_on(view, (listener, rule), (&host, &path), (framing, kong::upgrading(upgrade)), request, exchange)
 }
 
 /// Past the plugins of the rule, if it has any, to what the rule does.
@@ -208,13 +210,13 @@ fn go_on<'v>(
     view: &'v View,
     (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
     target: (&Host, &Path<'_>),
-    upgrade: Option<Box<Upgrade>>,
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
     request: &mut Request<RequestBody>,
     exchange: &mut Exchange,
 ) -> Result<Decision<'v>, Fault> {
     if let Some(chain) = &rule.plugins {
         exchange.series = Some(view.series(&exchange.peer.worker, listener, Some(rule), None));
-        return Ok(Decision::Ask { listener, rule, chain, upgrade });
+        return Ok(Decision::Ask { listener, rule, chain, framing, upgrade });
     }
     act(view, (listener, rule), target, upgrade, request, exchange)
 }
@@ -246,7 +248,7 @@ fn introduce(
 async fn ask<'v>(
     view: &'v View,
     (listener, rule, chain): (&'v Arc<Listener>, &'v Arc<Rule>, &'v Arc<Chain>),
-    upgrade: Option<Box<Upgrade>>,
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
     request: &mut Request<RequestBody>,
     exchange: &mut Exchange,
     manners: &Manners,
@@ -264,8 +266,7 @@ async fn ask<'v>(
     let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
     let path = kong::read(listener, path);
     let consumers = &view.snapshot.consumers;
-    let reply =
-        passage::ask(chain, consumers, request, (&host, &path), (listener.port, Framing::default()), exchange).await?;
+    let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, framing), exchange).await?;
     if let Some(reply) = reply {
         exchange.fault = Some(reply.reason);
         let mut answer = passage::written(*reply, manners, &exchange.id);

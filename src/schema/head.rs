@@ -63,23 +63,7 @@ fn name_grammar(kind: Kind) -> Grammar {
     match kind {
         Kind::Service => DNS_LABEL_1035,
         Kind::Namespace => DNS_LABEL,
-        Kind::GatewayClass
-        | Kind::Gateway
-        | Kind::ListenerSet
-        | Kind::HttpRoute
-        | Kind::GrpcRoute
-        | Kind::TlsRoute
-        | Kind::TcpRoute
-        | Kind::UdpRoute
-        | Kind::BackendTlsPolicy
-        | Kind::ReferenceGrant
-        | Kind::XBackend
-        | Kind::XBackendTrafficPolicy
-        | Kind::XMesh
-        | Kind::XTelemetryPolicy
-        | Kind::EndpointSlice
-        | Kind::Secret
-        | Kind::ConfigMap => DNS_NAME,
+        _ => DNS_NAME,
     }
 }
 

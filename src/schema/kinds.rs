@@ -8,6 +8,7 @@ use super::tree::Node;
 use super::{Channel, core};
 use crate::api::Kind;
 use crate::api::gateway::schema::{served, structural_of};
+use crate::api::kong;
 
 const MOST_VERSIONS: usize = 3;
 
@@ -18,7 +19,7 @@ static TREES: [[[Slot; MOST_VERSIONS]; Channel::ALL.len()]; Kind::ALL.len()] =
 
 /// The versions of a kind in a channel, the preferred one first; none at all if the channel lacks the kind.
 pub(super) fn versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
-    if core::has(kind) { kind.versions() } else { served(kind, channel) }
+    if core::has(kind) || kong::schema::has(kind) { kind.versions() } else { served(kind, channel) }
 }
 
 /// The tree for objects of this `apiVersion`, or that of the preferred version if there is no such one.
@@ -42,7 +43,7 @@ pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'stat
 
 /// The schema as it comes, without a head.
 fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
-    core::schema(kind).or_else(|| structural_of(kind, version, channel))
+    core::schema(kind).or_else(|| kong::schema::structural(kind)).or_else(|| structural_of(kind, version, channel))
 }
 
 /// Adds what every object has. CRDs say of metadata only that it is an object; the API server knows the rest.

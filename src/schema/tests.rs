@@ -176,7 +176,7 @@ fn read(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
         Kind::Secret => as_type::<Secret>(object),
         Kind::ConfigMap => as_type::<ConfigMap>(object),
         Kind::Namespace => as_type::<Namespace>(object),
-        Kind::XBackend | Kind::XBackendTrafficPolicy | Kind::XMesh | Kind::XTelemetryPolicy => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::path::Path;
 use super::report::{Report, shown};
 
-/// A pattern of the Gateway API, and how to tell people about it.
+/// A pattern of some kind of object, and how to tell people about it.
 pub(super) struct Wording {
     pattern: &'static str,
     /// What a matching text is called.
@@ -167,6 +167,13 @@ const WORDINGS: &[Wording] = &[
         noun: "a type of address",
         words: "IPAddress or Hostname, or one of an implementation behind a domain and `/`",
         example: "IPAddress",
+    },
+    Wording { pattern: "^/.*$", noun: "an absolute path", words: "a path that begins with `/`", example: "/status" },
+    Wording {
+        pattern: r"^[0-9a-f]{8}(?:\-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        noun: "an identifier",
+        words: "the 32 hexadecimal digits of a UUID in lower case, with its hyphens",
+        example: "0b8a7f3c-5a8e-4a0e-9a51-4b9d3f6a2c10",
     },
 ];
 

@@ -5,26 +5,59 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
-use crate::api::gateway::{BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, ReferenceGrant};
+use super::kept::{kept, types};
 use crate::api::{Kind, Meta, Object, ObjectId};
 
-/// An object of any kind that we keep.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AnyObject {
-    GatewayClass(Arc<Object<GatewayClass>>),
-    Gateway(Arc<Object<Gateway>>),
-    HttpRoute(Arc<Object<HttpRoute>>),
-    BackendTlsPolicy(Arc<Object<BackendTlsPolicy>>),
-    ReferenceGrant(Arc<Object<ReferenceGrant>>),
-    Service(Arc<Object<Service>>),
-    EndpointSlice(Arc<Object<EndpointSlice>>),
-    Secret(Arc<Object<Secret>>),
-    ConfigMap(Arc<Object<ConfigMap>>),
-    Namespace(Arc<Object<Namespace>>),
-    /// A kind that we check but do not serve: known by its metadata, so that a verdict can say so.
-    Unserved(Kind, Arc<Meta>),
+macro_rules! any_object {
+    ($($kind:ident in $table:ident,)*) => {
+        /// An object of any kind that we keep.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AnyObject {
+            $($kind(Arc<Object<types::$kind>>),)*
+            /// A kind that we check but do not serve: known by its metadata, so that a verdict can say so.
+            Unserved(Kind, Arc<Meta>),
+        }
+
+        impl AnyObject {
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(AnyObject::$kind(_) => Kind::$kind,)*
+                    AnyObject::Unserved(kind, _) => *kind,
+                }
+            }
+
+            pub fn meta(&self) -> &Meta {
+                match self {
+                    $(AnyObject::$kind(object) => &object.meta,)*
+                    AnyObject::Unserved(_, meta) => meta,
+                }
+            }
+
+            fn meta_mut(&mut self) -> &mut Meta {
+                match self {
+                    $(AnyObject::$kind(object) => &mut Arc::make_mut(object).meta,)*
+                    AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
+                }
+            }
+        }
+
+        fn read_as(kind: Kind, meta: Meta, body: Value) -> Result<AnyObject, Malformed> {
+            Ok(match kind {
+                $(Kind::$kind => AnyObject::$kind(Arc::new(Object { meta, body: read("", body)? })),)*
+                Kind::ListenerSet
+                | Kind::GrpcRoute
+                | Kind::TlsRoute
+                | Kind::TcpRoute
+                | Kind::UdpRoute
+                | Kind::XBackend
+                | Kind::XBackendTrafficPolicy
+                | Kind::XMesh
+                | Kind::XTelemetryPolicy => AnyObject::Unserved(kind, Arc::new(meta)),
+            })
+        }
+    };
 }
+kept!(any_object);
 
 /// Why an object cannot be read as its kind, although its schema was satisfied or not asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,59 +72,7 @@ impl AnyObject {
     pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, Malformed> {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
         let meta: Meta = read("metadata", metadata)?;
-        Ok(match kind {
-            Kind::GatewayClass => AnyObject::GatewayClass(whole(meta, value)?),
-            Kind::Gateway => AnyObject::Gateway(whole(meta, value)?),
-            Kind::HttpRoute => AnyObject::HttpRoute(whole(meta, value)?),
-            Kind::BackendTlsPolicy => AnyObject::BackendTlsPolicy(whole(meta, value)?),
-            Kind::ReferenceGrant => AnyObject::ReferenceGrant(whole(meta, value)?),
-            Kind::Service => AnyObject::Service(whole(meta, value)?),
-            Kind::EndpointSlice => AnyObject::EndpointSlice(whole(meta, value)?),
-            Kind::Secret => AnyObject::Secret(whole(meta, value)?),
-            Kind::ConfigMap => AnyObject::ConfigMap(whole(meta, value)?),
-            Kind::Namespace => AnyObject::Namespace(whole(meta, value)?),
-            Kind::ListenerSet
-            | Kind::GrpcRoute
-            | Kind::TlsRoute
-            | Kind::TcpRoute
-            | Kind::UdpRoute
-            | Kind::XBackend
-            | Kind::XBackendTrafficPolicy
-            | Kind::XMesh
-            | Kind::XTelemetryPolicy => AnyObject::Unserved(kind, Arc::new(meta)),
-        })
-    }
-
-    pub fn kind(&self) -> Kind {
-        match self {
-            AnyObject::GatewayClass(_) => Kind::GatewayClass,
-            AnyObject::Gateway(_) => Kind::Gateway,
-            AnyObject::HttpRoute(_) => Kind::HttpRoute,
-            AnyObject::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
-            AnyObject::ReferenceGrant(_) => Kind::ReferenceGrant,
-            AnyObject::Service(_) => Kind::Service,
-            AnyObject::EndpointSlice(_) => Kind::EndpointSlice,
-            AnyObject::Secret(_) => Kind::Secret,
-            AnyObject::ConfigMap(_) => Kind::ConfigMap,
-            AnyObject::Namespace(_) => Kind::Namespace,
-            AnyObject::Unserved(kind, _) => *kind,
-        }
-    }
-
-    pub fn meta(&self) -> &Meta {
-        match self {
-            AnyObject::GatewayClass(object) => &object.meta,
-            AnyObject::Gateway(object) => &object.meta,
-            AnyObject::HttpRoute(object) => &object.meta,
-            AnyObject::BackendTlsPolicy(object) => &object.meta,
-            AnyObject::ReferenceGrant(object) => &object.meta,
-            AnyObject::Service(object) => &object.meta,
-            AnyObject::EndpointSlice(object) => &object.meta,
-            AnyObject::Secret(object) => &object.meta,
-            AnyObject::ConfigMap(object) => &object.meta,
-            AnyObject::Namespace(object) => &object.meta,
-            AnyObject::Unserved(_, meta) => meta,
-        }
+        read_as(kind, meta, value)
     }
 
     pub fn id(&self) -> ObjectId {
@@ -100,25 +81,8 @@ impl AnyObject {
 
     /// Counts the versions of an object that comes from a source which does not count them itself.
     pub fn set_generation(&mut self, generation: i64) {
-        let meta = match self {
-            AnyObject::GatewayClass(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::Gateway(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::HttpRoute(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::BackendTlsPolicy(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::ReferenceGrant(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::Service(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::EndpointSlice(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::Secret(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::ConfigMap(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::Namespace(object) => &mut Arc::make_mut(object).meta,
-            AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
-        };
-        meta.generation = generation;
+        self.meta_mut().generation = generation;
     }
-}
-
-fn whole<T: DeserializeOwned>(meta: Meta, body: Value) -> Result<Arc<Object<T>>, Malformed> {
-    Ok(Arc::new(Object { meta, body: read("", body)? }))
 }
 
 /// Reads a part of an object, which is at this path in it.

@@ -2,14 +2,22 @@
 //!
 //! A mention is by name and does not ask whether the object exists: a Secret that appears later reaches the Gateway that
 //! has been waiting for it. Grants are mentioned by namespace, since any grant there may be the one.
+//!
+//! Some objects are nothing by themselves and are read by those who mention them; a change of what they mention is a
+//! change of theirs. [`Refs::touched_by`] goes through them:
+//!
+//! ```text
+//!   Secret ◀─ KongPlugin ◀─┬─ Ingress, HTTPRoute, KongConsumer, KongConsumerGroup
+//!   Secret, ConfigMap ◀────┴─ Service ◀─┬─ Ingress, HTTPRoute
+//!   KongUpstreamPolicy ◀──────┘    └ KongServiceFacade ◀─ Ingress
+//!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
+//! ```
+//!
+//! What mentions a Gateway is left to whoever plans it: only then is it known whether anything changed for its routes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::AnyObject;
-use crate::api::gateway::BackendObjectReference;
-use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP};
-use crate::api::names::SERVICE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 /// What an object may depend on.
@@ -18,6 +26,8 @@ pub enum Mention {
     Object(ObjectId),
     /// Any ReferenceGrant of this namespace.
     GrantsIn(Arc<str>),
+    /// Any IngressClass, since the object names none and belongs to the default one.
+    DefaultClass,
 }
 
 /// Mentions in both directions.
@@ -32,17 +42,47 @@ impl Refs {
     pub fn services<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectKey> + use<'a> {
         self.forward.get(id).into_iter().flatten().filter_map(|mention| match mention {
             Mention::Object(target) if target.kind == Kind::Service => Some(&target.key),
-            Mention::Object(_) | Mention::GrantsIn(_) => None,
+            Mention::Object(_) | Mention::GrantsIn(_) | Mention::DefaultClass => None,
         })
     }
 
-    /// The objects that mention this one: a grant is mentioned through its namespace.
+    /// The objects that mention this one: a grant is mentioned through its namespace, and an IngressClass also by those who
+    /// name none.
     pub fn dependents<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
         let mention = match id.kind {
             Kind::ReferenceGrant => Mention::GrantsIn(id.key.namespace.clone()),
             _ => Mention::Object(id.clone()),
         };
-        self.reverse.get(&mention).into_iter().flatten()
+        let of_any_class = (id.kind == Kind::IngressClass).then(|| self.reverse.get(&Mention::DefaultClass)).flatten();
+        self.reverse.get(&mention).into_iter().chain(of_any_class).flatten()
+    }
+
+    /// The objects whose meaning may change with these: who mentions them, and who mentions those that are only read by
+    /// others. The given ones are not among them unless they depend on each other.
+    pub fn touched_by<'a>(&'a self, changed: impl IntoIterator<Item = &'a ObjectId>) -> BTreeSet<ObjectId> {
+        let mut touched = BTreeSet::new();
+        let mut open: Vec<&ObjectId> = changed.into_iter().collect();
+        while let Some(id) = open.pop() {
+            if id.kind == Kind::Gateway {
+                continue;
+            }
+            for dependent in self.dependents(id) {
+                if touched.insert(dependent.clone()) && is_read_by_others(dependent.kind) {
+                    open.push(dependent);
+                }
+            }
+        }
+        touched
+    }
+
+    /// The plugins that this object mentions, of either kind.
+    pub fn plugins<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
+        self.forward.get(id).into_iter().flatten().filter_map(|mention| match mention {
+            Mention::Object(target) if [Kind::KongPlugin, Kind::KongClusterPlugin].contains(&target.kind) => {
+                Some(target)
+            }
+            Mention::Object(_) | Mention::GrantsIn(_) | Mention::DefaultClass => None,
+        })
     }
 
     /// The objects of a kind that anything mentions, whether they exist or not.
@@ -50,7 +90,7 @@ impl Refs {
         let first = Mention::Object(ObjectId::new(kind, ObjectKey::cluster("")));
         self.reverse.range(first..).map_while(move |(mention, _)| match mention {
             Mention::Object(id) if id.kind == kind => Some(id),
-            Mention::Object(_) | Mention::GrantsIn(_) => None,
+            Mention::Object(_) | Mention::GrantsIn(_) | Mention::DefaultClass => None,
         })
     }
 
@@ -76,96 +116,18 @@ impl Refs {
     }
 }
 
-/// Everything an object's meaning depends on, each once.
-pub(super) fn mentions(object: &AnyObject) -> Vec<Mention> {
-    let mut found = Collector { own: object.meta().key.namespace.clone(), mentions: Vec::new() };
-    match object {
-        AnyObject::Gateway(gateway) => {
-            found.object(Kind::GatewayClass, Some(""), &gateway.spec.gateway_class_name);
-            for listener in &gateway.spec.listeners {
-                for certificate in listener.tls.iter().flat_map(|tls| &tls.certificate_refs) {
-                    if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
-                        found.object(Kind::Secret, certificate.namespace.as_deref(), &certificate.name);
-                    }
-                    found.grants(certificate.namespace.as_deref());
-                }
-            }
-        }
-        AnyObject::HttpRoute(route) => {
-            // Namespace labels decide whether a listener's selector lets the route in.
-            found.object(Kind::Namespace, Some(""), &route.meta.key.namespace);
-            for parent in &route.spec.parent_refs {
-                if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
-                    found.object(Kind::Gateway, parent.namespace.as_deref(), &parent.name);
-                }
-            }
-            for rule in &route.spec.rules {
-                for backend in &rule.backend_refs {
-                    found.backend(&backend.target);
-                }
-                let of_backends = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-                for mirror in rule.filters.iter().chain(of_backends).filter_map(|filter| filter.request_mirror.as_ref())
-                {
-                    found.backend(&mirror.backend_ref);
-                }
-            }
-        }
-        AnyObject::EndpointSlice(slice) => {
-            if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
-                found.object(Kind::Service, None, service);
-            }
-        }
-        AnyObject::BackendTlsPolicy(policy) => {
-            for target in &policy.spec.target_refs {
-                if target.group == CORE_GROUP && target.kind == Kind::Service.name() {
-                    found.object(Kind::Service, None, &target.name);
-                }
-            }
-        }
-        AnyObject::GatewayClass(_)
-        | AnyObject::ReferenceGrant(_)
-        | AnyObject::Service(_)
-        | AnyObject::Secret(_)
-        | AnyObject::ConfigMap(_)
-        | AnyObject::Namespace(_)
-        | AnyObject::Unserved(..) => {}
-    }
-    found.mentions.sort();
-    found.mentions.dedup();
-    found.mentions
-}
-
-struct Collector {
-    own: Arc<str>,
-    mentions: Vec<Mention>,
-}
-
-impl Collector {
-    /// `namespace` None is the object's own.
-    fn object(&mut self, kind: Kind, namespace: Option<&str>, name: &str) {
-        let namespace = namespace.map_or_else(|| self.own.clone(), Arc::from);
-        let key = ObjectKey { namespace, name: Arc::from(name) };
-        self.mentions.push(Mention::Object(ObjectId::new(kind, key)));
-    }
-
-    fn backend(&mut self, backend: &BackendObjectReference) {
-        if backend.group == CORE_GROUP && backend.kind == Kind::Service.name() {
-            self.object(Kind::Service, backend.namespace.as_deref(), &backend.name);
-        }
-        self.grants(backend.namespace.as_deref());
-    }
-
-    fn grants(&mut self, namespace: Option<&str>) {
-        if let Some(namespace) = namespace
-            && namespace != &*self.own
-        {
-            self.mentions.push(Mention::GrantsIn(Arc::from(namespace)));
-        }
-    }
+/// Whether objects of this kind say nothing by themselves but to those who mention them.
+fn is_read_by_others(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Service | Kind::KongServiceFacade | Kind::KongPlugin | Kind::KongClusterPlugin | Kind::IngressClass
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::AnyObject;
+    use super::super::mentions::mentions;
     use super::*;
     use serde_json::json;
 

@@ -14,8 +14,9 @@ use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
-use portico::compile::{Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Inputs, addressed};
 use portico::k8s::Installed;
+use portico::plugin::Workshop;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
@@ -187,6 +188,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
     upstreams: Registry,
+    workshop: Workshop,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: Addresses,
@@ -202,6 +204,7 @@ impl World {
             store: Store::default(),
             compiler: Compiler::default(),
             upstreams: Registry::default(),
+            workshop: Workshop::offline(portico::plugins::REGISTRY),
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: Addresses::default(),
@@ -223,7 +226,7 @@ impl World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.installed = self.installed.clone();
         fresh.addresses = self.addresses.clone();
-        fresh.store.apply(Batch { upserts: objects_of(&self.store), removes: vec![] });
+        fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
         fresh.compile(everything);
         fresh
@@ -233,7 +236,13 @@ impl World {
         if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        let inputs = Inputs {
+            controllers: &self.controllers,
+            addresses: &self.addresses,
+            upstreams: &self.upstreams,
+            classes: &Classes::default(),
+            workshop: &self.workshop,
+        };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used {
@@ -297,26 +306,6 @@ fn memory(remembered: Vec<Remembered>) -> Memory {
         }
     }
     memory
-}
-
-fn objects_of(store: &Store) -> Vec<AnyObject> {
-    fn all<T>(
-        table: &portico::store::Table<T>,
-        wrap: fn(Arc<portico::api::Object<T>>) -> AnyObject,
-    ) -> impl Iterator<Item = AnyObject> + '_ {
-        table.values().cloned().map(wrap)
-    }
-    all(&store.gateway_classes, AnyObject::GatewayClass)
-        .chain(all(&store.gateways, AnyObject::Gateway))
-        .chain(all(&store.http_routes, AnyObject::HttpRoute))
-        .chain(all(&store.backend_tls_policies, AnyObject::BackendTlsPolicy))
-        .chain(all(&store.reference_grants, AnyObject::ReferenceGrant))
-        .chain(all(&store.services, AnyObject::Service))
-        .chain(all(&store.endpoint_slices, AnyObject::EndpointSlice))
-        .chain(all(&store.secrets, AnyObject::Secret))
-        .chain(all(&store.config_maps, AnyObject::ConfigMap))
-        .chain(all(&store.namespaces, AnyObject::Namespace))
-        .collect()
 }
 
 /// Release and channel of the CRDs, `v1.7.0, standard`.

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -11,12 +12,23 @@ use crate::api::Kind;
 
 /// Whether this is one of Kubernetes' own kinds.
 pub(in crate::schema) fn has(kind: Kind) -> bool {
-    matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace)
+    matches!(
+        kind,
+        Kind::Ingress
+            | Kind::IngressClass
+            | Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Secret
+            | Kind::ConfigMap
+            | Kind::Namespace
+    )
 }
 
 /// The schema of a kind of Kubernetes' own, with the defaults that the API server fills in.
 pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {
+        Kind::Ingress => structural::<Ingress>(),
+        Kind::IngressClass => structural::<IngressClass>(),
         Kind::Service => structural::<Service>(),
         Kind::EndpointSlice => structural::<EndpointSlice>(),
         Kind::Secret => structural::<Secret>(),

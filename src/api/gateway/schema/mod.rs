@@ -14,13 +14,13 @@
 //! `tests/gateway_crds.rs` compares it with the release, field by field.
 
 mod channel_mark;
-pub(in crate::api::gateway) mod form;
+pub(in crate::api) mod form;
 mod older;
-pub(in crate::api::gateway) mod rule;
-mod settle;
-pub(in crate::api::gateway) mod shape;
-mod status;
-pub(in crate::api::gateway) mod union;
+pub(in crate::api) mod rule;
+pub(in crate::api) mod settle;
+pub(in crate::api) mod shape;
+pub(in crate::api) mod status;
+pub(in crate::api) mod union;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
@@ -31,7 +31,7 @@ use super::{
     ReferenceGrantSpec, StreamRouteSpec, TlsRouteSpec, XBackendSpec, XBackendTrafficPolicySpec, XMeshSpec,
     XTelemetryPolicySpec,
 };
-use crate::api::kind::Kind;
+use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, Kind};
 
 /// The schema of a kind in the version we prefer. None where the channel has no such kind, or it is not Gateway API's.
 pub fn structural(kind: Kind, channel: Channel) -> Option<Value> {
@@ -66,7 +66,7 @@ pub fn structural_of(kind: Kind, version: &str, channel: Channel) -> Option<Valu
 pub fn served(kind: Kind, channel: Channel) -> &'static [&'static str] {
     let all = kind.versions();
     match (kind, channel) {
-        (Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace, _) => &[],
+        _ if ![GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group()) => &[],
         (Kind::XBackend | Kind::XBackendTrafficPolicy | Kind::XMesh | Kind::XTelemetryPolicy, Channel::Standard) => &[],
         // The alpha versions of what has become v1 live on in the experimental channel only.
         (Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::BackendTlsPolicy, Channel::Standard) => &["v1"],
@@ -89,11 +89,11 @@ fn spec(kind: Kind) -> Option<Schema> {
         Kind::XBackendTrafficPolicy => schema_of::<XBackendTrafficPolicySpec>(),
         Kind::XMesh => schema_of::<XMeshSpec>(),
         Kind::XTelemetryPolicy => schema_of::<XTelemetryPolicySpec>(),
-        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::ConfigMap | Kind::Namespace => return None,
+        _ => return None,
     })
 }
 
-fn schema_of<T: JsonSchema>() -> Schema {
+pub(in crate::api) fn schema_of<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::openapi3().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;

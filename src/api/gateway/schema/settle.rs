@@ -6,19 +6,31 @@ use super::channel_mark::{EXPERIMENTAL_ONLY, IN_EXPERIMENTAL, RULE_CHANNEL, RULE
 use super::rule::{VALIDATIONS, retain};
 use crate::api::gateway::Channel;
 
-/// Chooses the channel and drops what a structural schema does not have.
-pub(super) fn settle(node: &mut Value, channel: Channel) {
+/// Chooses the channel and drops what a structural schema does not have, and descriptions, which cost memory unread.
+pub(in crate::api) fn settle(node: &mut Value, channel: Channel) {
+    visit(node, channel, false);
+}
+
+/// The same for those who do read descriptions.
+pub(in crate::api) fn settle_described(node: &mut Value, channel: Channel) {
+    visit(node, channel, true);
+}
+
+fn visit(node: &mut Value, channel: Channel, described: bool) {
     let Some(node) = node.as_object_mut() else { return };
     choose(node, channel);
     plain(node);
+    if !described {
+        node.remove("description");
+    }
     if let Some(properties) = node.get_mut("properties").and_then(Value::as_object_mut) {
         for property in properties.values_mut() {
-            settle(property, channel);
+            visit(property, channel, described);
         }
     }
     for key in ["items", "additionalProperties"] {
         if let Some(entries) = node.get_mut(key) {
-            settle(entries, channel);
+            visit(entries, channel, described);
         }
     }
 }
@@ -51,9 +63,9 @@ fn choose(node: &mut Map<String, Value>, channel: Channel) {
     }
 }
 
-/// Drops words of JSON Schema that a structural schema does without, and descriptions, which cost memory unread.
+/// Drops words of JSON Schema that a structural schema does without.
 fn plain(node: &mut Map<String, Value>) {
-    for key in ["title", "description", "$schema"] {
+    for key in ["title", "$schema"] {
         node.remove(key);
     }
     // Absent and null are one to us, but the API server takes null for absent by itself.

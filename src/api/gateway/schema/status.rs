@@ -43,12 +43,7 @@ pub(super) fn of(kind: Kind) -> Option<Value> {
             by_controller("ancestors", "ancestorRef", 16, true)
         }
         Kind::XBackend => by_controller("ancestors", "ancestorRef", 32, false),
-        Kind::ReferenceGrant
-        | Kind::Service
-        | Kind::EndpointSlice
-        | Kind::Secret
-        | Kind::ConfigMap
-        | Kind::Namespace => return None,
+        _ => return None,
     };
     Some(status.to_value())
 }
@@ -64,7 +59,7 @@ fn by_condition<const N: usize>(status: Value, conditions: Value, more: [(&'stat
 }
 
 /// A status to which several controllers add, each an entry about one object that the kind refers to.
-fn by_controller(list: &str, about: &str, most: u32, strict: bool) -> Schema {
+pub(in crate::api) fn by_controller(list: &str, about: &str, most: u32, strict: bool) -> Schema {
     let mut controller = json_schema!({ "type": "string" });
     form::controller_name(&mut controller);
     let mut conditions = condition_list(strict.then_some(8));
@@ -95,7 +90,7 @@ fn by_controller(list: &str, about: &str, most: u32, strict: bool) -> Schema {
     status
 }
 
-fn condition_list(most: Option<u32>) -> Schema {
+pub(in crate::api) fn condition_list(most: Option<u32>) -> Schema {
     let mut conditions = json_schema!({
         "type": "array",
         "items": {
@@ -122,7 +117,7 @@ const CONDITION_TYPE: &str = concat!("^(", form::dns_name!(), "/)?(([A-Za-z0-9][
 const REASON: &str = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
 
 /// What the API server itself writes into a new object.
-fn pending(kind: &str) -> Value {
+pub(in crate::api) fn pending(kind: &str) -> Value {
     json!({
         "type": kind,
         "status": "Unknown",

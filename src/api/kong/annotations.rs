@@ -1,0 +1,80 @@
+//! Keys of annotations and labels that manifests written for Kong use. All values are strings; lists are separated by
+//! commas, with or without spaces.
+
+/// What all annotations of Kong's own begin with.
+pub const KONG_PREFIX: &str = "konghq.com/";
+/// What those begin with that several controllers of Ingresses know.
+pub const INGRESS_PREFIX: &str = "ingress.kubernetes.io/";
+
+/// Class of an Ingress, a consumer and so on; goes before `spec.ingressClassName`.
+pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
+/// On an IngressClass, `"true"`: it also owns what names no class.
+pub const IS_DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+// On Services, and on KongServiceFacades in their place.
+
+/// Also on everything that becomes a route, on consumers and on consumer groups: `name` or `namespace:name`.
+pub const PLUGINS: &str = "konghq.com/plugins";
+pub const PROTOCOL: &str = "konghq.com/protocol";
+pub const PATH: &str = "konghq.com/path";
+pub const CLIENT_CERT: &str = "konghq.com/client-cert";
+pub const CONNECT_TIMEOUT: &str = "konghq.com/connect-timeout";
+pub const WRITE_TIMEOUT: &str = "konghq.com/write-timeout";
+pub const READ_TIMEOUT: &str = "konghq.com/read-timeout";
+pub const RETRIES: &str = "konghq.com/retries";
+pub const HOST_HEADER: &str = "konghq.com/host-header";
+/// Name of a KongIngress.
+pub const OVERRIDE: &str = "konghq.com/override";
+/// Name of a KongUpstreamPolicy.
+pub const UPSTREAM_POLICY: &str = "konghq.com/upstream-policy";
+pub const TLS_VERIFY: &str = "konghq.com/tls-verify";
+pub const TLS_VERIFY_DEPTH: &str = "konghq.com/tls-verify-depth";
+pub const CA_CERTIFICATES_SECRETS: &str = "konghq.com/ca-certificates-secrets";
+pub const CA_CERTIFICATES_CONFIG_MAPS: &str = "konghq.com/ca-certificates-configmaps";
+/// Also on plugins, consumers, groups, credentials and routes.
+pub const TAGS: &str = "konghq.com/tags";
+pub const SERVICE_UPSTREAM: &str = "ingress.kubernetes.io/service-upstream";
+
+// On everything that becomes a route.
+
+pub const STRIP_PATH: &str = "konghq.com/strip-path";
+pub const PRESERVE_HOST: &str = "konghq.com/preserve-host";
+pub const PROTOCOLS: &str = "konghq.com/protocols";
+pub const HTTPS_REDIRECT_STATUS_CODE: &str = "konghq.com/https-redirect-status-code";
+pub const FORCE_SSL_REDIRECT: &str = "ingress.kubernetes.io/force-ssl-redirect";
+pub const REGEX_PRIORITY: &str = "konghq.com/regex-priority";
+pub const METHODS: &str = "konghq.com/methods";
+pub const SNIS: &str = "konghq.com/snis";
+pub const HOST_ALIASES: &str = "konghq.com/host-aliases";
+/// The name of a header field follows.
+pub const HEADERS_PREFIX: &str = "konghq.com/headers.";
+pub const HEADERS_SEPARATOR: &str = "konghq.com/headers-separator";
+pub const PATH_HANDLING: &str = "konghq.com/path-handling";
+pub const REQUEST_BUFFERING: &str = "konghq.com/request-buffering";
+pub const RESPONSE_BUFFERING: &str = "konghq.com/response-buffering";
+pub const REGEX_PREFIX: &str = "konghq.com/regex-prefix";
+pub const REWRITE: &str = "konghq.com/rewrite";
+
+// On Gateways and their classes.
+
+pub const GATEWAY_CLASS_UNMANAGED: &str = "konghq.com/gatewayclass-unmanaged";
+pub const PUBLISH_SERVICE: &str = "konghq.com/publish-service";
+
+// Labels.
+
+/// On a Secret: the type of credential that it holds.
+pub const CREDENTIAL_LABEL: &str = "konghq.com/credential";
+/// On a Secret or a ConfigMap, `"true"`: it holds the certificate of an authority.
+pub const CA_CERT_LABEL: &str = "konghq.com/ca-cert";
+/// On a Secret, `plugin`: plugins that use it are looked at again when it changes.
+pub const VALIDATE_LABEL: &str = "konghq.com/validate";
+pub const CONFIG_MAP_LABEL: &str = "konghq.com/configmap";
+/// On what a controller made.
+pub const MANAGED_BY_LABEL: &str = "konghq.com/managed-by";
+/// On a KongClusterPlugin, `"true"`: it runs on every route.
+pub const GLOBAL_LABEL: &str = "global";
+
+/// The entries of a list, without the spaces around them and without empty ones.
+pub fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}

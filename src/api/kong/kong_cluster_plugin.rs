@@ -1,0 +1,31 @@
+//! KongClusterPlugin: a plugin with its configuration, for every namespace.
+
+use std::ops::Deref;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::plugin_settings::PluginSettings;
+use super::secret_ref;
+use crate::api::kind::{Kind, Resource};
+
+/// A plugin with its configuration, to which every namespace may refer as if it were a KongPlugin of its own. With the
+/// label `global: "true"` it runs on every route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transform = secret_ref::anywhere)]
+pub struct KongClusterPlugin {
+    pub settings: PluginSettings,
+}
+
+impl Resource for KongClusterPlugin {
+    const KIND: Kind = Kind::KongClusterPlugin;
+}
+
+impl Deref for KongClusterPlugin {
+    type Target = PluginSettings;
+
+    fn deref(&self) -> &PluginSettings {
+        &self.settings
+    }
+}

@@ -1,0 +1,31 @@
+//! KongPlugin: a plugin with its configuration, for whoever of its namespace refers to it.
+
+use std::ops::Deref;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::plugin_settings::PluginSettings;
+use super::secret_ref;
+use crate::api::kind::{Kind, Resource};
+
+/// A plugin with its configuration. It runs where something refers to it: by the annotation `konghq.com/plugins` of an
+/// Ingress, a route, a Service, a KongConsumer or a KongConsumerGroup, or by an `ExtensionRef` filter of an HTTPRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transform = secret_ref::local)]
+pub struct KongPlugin {
+    pub settings: PluginSettings,
+}
+
+impl Resource for KongPlugin {
+    const KIND: Kind = Kind::KongPlugin;
+}
+
+impl Deref for KongPlugin {
+    type Target = PluginSettings;
+
+    fn deref(&self) -> &PluginSettings {
+        &self.settings
+    }
+}

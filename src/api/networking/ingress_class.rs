@@ -1,0 +1,36 @@
+//! IngressClass: which controller serves the Ingresses that name this class.
+
+use serde::Deserialize;
+
+use crate::api::kind::{Kind, Resource};
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct IngressClass {
+    #[serde(default)]
+    pub spec: IngressClassSpec,
+}
+
+impl Resource for IngressClass {
+    const KIND: Kind = Kind::IngressClass;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct IngressClassSpec {
+    #[serde(default)]
+    pub controller: String,
+    pub parameters: Option<IngressClassParametersReference>,
+}
+
+/// Settings that all Ingresses of the class share.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressClassParametersReference {
+    /// None for the core group.
+    pub api_group: Option<String>,
+    pub kind: String,
+    pub name: String,
+    /// Set if and only if the scope is `Namespace`.
+    pub namespace: Option<String>,
+    /// `Cluster` (also when absent) or `Namespace`.
+    pub scope: Option<String>,
+}

@@ -1,0 +1,10 @@
+//! The group networking.k8s.io, cut down to the fields we read: Ingress and IngressClass.
+
+mod ingress;
+mod ingress_class;
+
+pub use ingress::{
+    HttpIngressPath, HttpIngressRules, Ingress, IngressBackend, IngressResource, IngressRule, IngressService,
+    IngressServicePort, IngressSpec, IngressTls,
+};
+pub use ingress_class::{IngressClass, IngressClassParametersReference, IngressClassSpec};
