@@ -48,6 +48,7 @@ use crate::upstream::{self, Address, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
 use certificates::Secrets;
 pub use classes::Classes;
+use consumers::Consumers;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use own_sockets::OwnSockets;
@@ -94,6 +95,7 @@ pub struct Compiler {
     gateways: Plans<GatewayPlan>,
     routes: Plans<RoutePlan>,
     plugins: Plugins,
+    consumers: Consumers,
     routers: Routers,
     own_sockets: OwnSockets,
     /// Upstreams by how many routes use them.
@@ -140,6 +142,11 @@ impl Compiler {
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         self.judge_gateways(&mut run);
+        for id in self.consumers.update(store, inputs, &touched) {
+            let verdict = self.consumers.verdict(store, inputs, &id);
+            self.judge(id, verdict, &mut run);
+        }
+        self.routers.set_consumers(self.consumers.directory());
         for id in plugins_again {
             let verdict = self.plugins.verdict(store, inputs, &id);
             self.judge(id, verdict, &mut run);
@@ -282,6 +289,7 @@ impl Compiler {
         for id in touched {
             let verdict = match id.kind {
                 Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
+                Kind::KongConsumer | Kind::KongConsumerGroup => continue,
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }

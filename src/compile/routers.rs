@@ -9,6 +9,7 @@ use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::http_route::RoutePlan;
 use crate::api::ObjectKey;
+use crate::plugin::Directory;
 use crate::snapshot::certs::{Certificates, Tls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
@@ -62,6 +63,13 @@ impl Routers {
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// Whom plugins can know from now on.
+    pub(super) fn set_consumers(&mut self, consumers: Arc<Directory>) {
+        if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
+            self.snapshot = Arc::new(Snapshot { binds: self.snapshot.binds.clone(), consumers });
+        }
     }
 
     /// A Gateway was planned anew, or is gone. Its routes are planned anew too, so they are not looked at here.
@@ -148,7 +156,7 @@ impl Routers {
                 }
             }
         }
-        self.snapshot = Arc::new(Snapshot { binds, ..Snapshot::default() });
+        self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
         built
     }
 }

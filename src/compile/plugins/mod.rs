@@ -141,6 +141,15 @@ impl Plugins {
     }
 }
 
+/// What the annotation of an object names: each plugin, or why there is none.
+pub(super) fn named<'s>(
+    store: &'s Store,
+    kind: Kind,
+    meta: &'s Meta,
+) -> impl Iterator<Item = Result<ObjectId, Problem>> {
+    references::named(store, kind, meta).into_iter().map(|named| named.meant)
+}
+
 impl Everywhere {
     fn contains(&self, id: &ObjectId) -> bool {
         self.global.contains(id) || self.ambiguous.contains(id) || self.personal.contains(id)

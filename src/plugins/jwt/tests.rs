@@ -7,7 +7,7 @@ use super::*;
 use crate::plugin::signature::signing::Signer;
 use crate::plugin::signature::{Algorithm, PublicKey, Secret};
 use crate::plugin::testing::{Outcome as Seen, Visit, build, chain, consumer, noon};
-use crate::plugin::{Directory, Entry as Registered, State};
+use crate::plugin::{Directory, Entry as Registered, Notes, State};
 
 mod published;
 
@@ -275,7 +275,13 @@ fn no_services() -> Arc<dyn crate::plugin::Services> {
 
 fn built(config: &Value, state: &State, services: &Arc<dyn crate::plugin::Services>) -> Arc<Jwt> {
     let config = serde_json::from_value(config.clone()).unwrap();
-    Arc::new(Jwt::build(config, &BuildCx { object: "KongPlugin/default/test", state, services, node: "test" }).unwrap())
+    Arc::new(
+        Jwt::build(
+            config,
+            &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &Notes::default() },
+        )
+        .unwrap(),
+    )
 }
 
 // kong-compat §4.16
