@@ -90,6 +90,24 @@ enum Overlay {
     Group,
 }
 
+impl Overlay {
+    fn of_consumer(with: With) -> Self {
+        match with {
+            With::Route => Overlay::ConsumerAndRoute,
+            With::Service => Overlay::ConsumerAndService,
+            With::Nothing => Overlay::Consumer,
+        }
+    }
+
+    fn of_group(with: With) -> Self {
+        match with {
+            With::Route => Overlay::GroupAndRoute,
+            With::Service => Overlay::GroupAndService,
+            With::Nothing => Overlay::Group,
+        }
+    }
+}
+
 /// What kinds of requests an instance is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
@@ -142,6 +160,20 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Whether there is an instance for this very place.
+    pub fn has(&self, kind: &str, place: &Place) -> bool {
+        let Some(slot) = self.slots.iter().find(|slot| slot.kind == kind) else { return false };
+        match place {
+            Place::Base(base) => slot.base.is_some_and(|(known, _)| known == *base),
+            Place::Consumer(id, with) => {
+                slot.consumers.get(id).is_some_and(|(known, _)| *known == Overlay::of_consumer(*with))
+            }
+            Place::Group(name, with) => {
+                slot.groups.iter().any(|(known, group, _)| *known == Overlay::of_group(*with) && group == name)
+            }
+        }
+    }
+
     /// Of two instances for the same place the first stays.
     pub fn add(&mut self, kind: &'static str, priority: i32, place: Place, instance: Instance) {
         let slot = match self.slots.iter().position(|slot| slot.kind == kind) {
@@ -163,11 +195,7 @@ impl Builder {
                 better
             }
             Place::Consumer(id, with) => {
-                let overlay = match with {
-                    With::Route => Overlay::ConsumerAndRoute,
-                    With::Service => Overlay::ConsumerAndService,
-                    With::Nothing => Overlay::Consumer,
-                };
+                let overlay = Overlay::of_consumer(with);
                 let better = slot.consumers.get(&id).is_none_or(|(known, _)| overlay < *known);
                 if better {
                     slot.consumers.insert(id, (overlay, at));
@@ -175,11 +203,7 @@ impl Builder {
                 better
             }
             Place::Group(name, with) => {
-                let overlay = match with {
-                    With::Route => Overlay::GroupAndRoute,
-                    With::Service => Overlay::GroupAndService,
-                    With::Nothing => Overlay::Group,
-                };
+                let overlay = Overlay::of_group(with);
                 let known = slot.groups.iter().any(|(known, group, _)| *known == overlay && *group == name);
                 if !known {
                     slot.groups.push((overlay, name, at));

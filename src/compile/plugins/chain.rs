@@ -157,6 +157,12 @@ impl Mix<'_> {
                 (Refusal::with(format!("{} of this route cannot be used", made.object)), Phases::ACCESS, Protocols::ALL)
             }
         };
+        if self.builder.has(name, &place) && made.kind.is_some() {
+            self.say(
+                format!("another {name} is attached here already, so {} has no effect", made.object),
+                "keep one of them",
+            );
+        }
         let instance =
             Instance { plugin, phases, protocols, scope: Arc::clone(scope), object: Arc::clone(&made.object) };
         self.builder.add(name, priority, place, instance);
