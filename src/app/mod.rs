@@ -15,6 +15,7 @@ mod control_loop;
 mod descriptors;
 mod fronts;
 mod host_addresses;
+mod kong_metrics;
 mod meters;
 mod overlap;
 mod run;
