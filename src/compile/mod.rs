@@ -353,6 +353,16 @@ pub fn fronted<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator
     gateway::by_age(store, controllers).into_iter().filter_map(|gateway| gateway::fronted(store, gateway))
 }
 
+/// The Gateways that are known to be another controller's. One whose class is not there, which may be for a moment, is
+/// nobody's.
+pub fn foreign<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
+    let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
+        let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
+    };
+    store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
+}
+
 /// The Gateways that get addresses, oldest first: those of our classes.
 pub fn addressed<'a>(
     store: &'a Store,
