@@ -126,6 +126,11 @@ impl Control {
         }
     }
 
+    /// What became of each address that is to be listened on.
+    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Bind> {
+        &self.binds
+    }
+
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
         let refs = self.store.refs();

@@ -152,6 +152,9 @@ impl ControlLoop {
                 self.meters.propagated(took);
             }
             self.reconcile().await;
+        } else {
+            // A port may serve another Gateway in the same way.
+            self.tell_bound();
         }
         let news = self.control.take_news();
         // What a status says is being served already.
@@ -201,10 +204,14 @@ impl ControlLoop {
         let binds = self.proxy.reconcile().await;
         self.retry.after(&binds);
         let binds = binds.into_iter().map(|(address, state)| (address, bind(state))).collect();
-        if let Some(fronts) = &self.fronts {
-            fronts.tell_bound(&binds);
-        }
         self.control.bound(binds);
+        self.tell_bound();
+    }
+
+    fn tell_bound(&self) {
+        if let Some(fronts) = &self.fronts {
+            fronts.tell_bound(&self.control);
+        }
     }
 }
 

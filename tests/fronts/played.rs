@@ -45,6 +45,8 @@ struct State {
     writes: Vec<String>,
     /// Plurals that may not be written.
     forbidden: Vec<String>,
+    /// Plurals that may not be listed or watched.
+    hidden: Vec<String>,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -99,6 +101,10 @@ impl Played {
 
     pub(crate) fn forbid(&self, plurals: &[&str]) {
         self.state.lock().forbidden = plurals.iter().map(|&plural| plural.into()).collect();
+    }
+
+    pub(crate) fn hide(&self, plurals: &[&str]) {
+        self.state.lock().hidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
 
     /// Waits until something holds, which only a change can bring about.
@@ -187,6 +193,9 @@ impl Played {
     }
 
     fn collection(&self, plural: &str, namespace: Option<&str>, query: Option<&str>) -> Answer {
+        if self.state.lock().hidden.iter().any(|hidden| *hidden == plural) {
+            return failure(403, "Forbidden");
+        }
         let query = query.unwrap_or_default().to_owned();
         let ours_only = query.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dportico");
         let namespace = namespace.map(str::to_owned);

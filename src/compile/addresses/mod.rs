@@ -88,6 +88,15 @@ impl Addresses {
         self.assigned.get(gateway)
     }
 
+    /// The ports of ours to which Services send clients, each with the Gateway whose clients they are. No two Gateways
+    /// have one, since only one of the Services that say so counts.
+    pub fn sent(&self) -> impl Iterator<Item = (u16, &ObjectKey)> {
+        self.assigned.iter().flat_map(|(gateway, assigned)| {
+            let ports = if let Ports::Sent(ports) = &assigned.ports { Some(ports.values().copied()) } else { None };
+            ports.into_iter().flatten().map(move |port| (port, gateway))
+        })
+    }
+
     /// Gives every Gateway its addresses, in the order given, and says whether anything changed. Gateways that are no
     /// longer there give theirs back.
     pub fn assign<'a>(

@@ -10,6 +10,7 @@ use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::choice::{self, Bound, Chosen};
 use super::plan::{self, Step, What};
 use super::pod::Pod;
 use super::service::{self, Known};
@@ -18,6 +19,7 @@ use super::table::Table;
 use super::watch::Seen;
 use super::{Front, Settings, Shape, Trouble, View, Wants};
 use crate::api::ObjectKey;
+use crate::api::core::ServiceType;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -42,8 +44,8 @@ struct Hitch {
 pub(super) struct Here<'a> {
     pub(super) leading: bool,
     pub(super) stay: Stay,
-    /// The ports that it listens on; None as long as it has not come to that.
-    pub(super) bound: Option<&'a BTreeSet<u16>>,
+    /// None as long as it has not come to listening.
+    pub(super) bound: Option<&'a Bound>,
 }
 
 /// What a call led to.
@@ -80,16 +82,20 @@ impl World {
     }
 
     /// What the Services say of the Gateways.
-    pub(super) fn view(&self, settings: &Settings, wants: &Wants) -> View {
+    pub(super) fn view(&self, settings: &Settings, wants: &Wants, bound: &Bound) -> View {
         let mut fronts: BTreeMap<ObjectKey, Front> = BTreeMap::new();
         if let Shape::Exposed(kind) = settings.shape {
-            let nodes = self.nodes();
-            for service in self.services.items().values().filter(|service| service.serves(wants)) {
+            let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
+            let chosen = choice::of_gateways(wants, self.services.items(), bound);
+            for (gateway, Chosen { service, ports }) in chosen.into_iter().filter(|(_, chosen)| chosen.serves()) {
                 let nodes: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
-                let front = fronts.entry(service.owner.gateway.clone()).or_default();
-                front.name = service.key.name.to_string();
-                front.ports.clone_from(&service.ports);
-                front.addresses = service::addresses(service, kind, &nodes);
+                let front = Front {
+                    name: service.key.name.to_string(),
+                    ports,
+                    addresses: service::addresses(service, kind, &nodes),
+                    trouble: None,
+                };
+                fronts.insert(gateway.clone(), front);
             }
         }
         for hitch in self.hitches.values() {
@@ -126,7 +132,9 @@ impl World {
         }
         let mut steps = Vec::new();
         if here.leading {
-            steps = plan::services(wants, settings.shape, &settings.controllers, self.services.items());
+            let nothing = Bound::new();
+            let bound = here.bound.unwrap_or(&nothing);
+            steps = plan::services(wants, settings.shape, &settings.controllers, self.services.items(), bound);
         }
         if self.slices.is_complete() && self.pods.is_complete() && settings.is_exposed() {
             steps.extend(self.slice_steps(settings, wants, here));
@@ -152,9 +160,11 @@ impl World {
         if let (Some(pod), Some(bound)) = (pod, here.bound) {
             steps = slices::of_this_pod(&Own { pod, stay: here.stay, bound }, wants, services, known);
         }
-        if here.leading {
-            let own = pod.map_or("", |pod| &pod.uid);
-            steps.extend(slices::of_other_pods(&key.namespace, own, self.pods.items(), services, known));
+        // Where not even our own Pod is seen, nothing follows from not seeing the others: we may not list them.
+        if here.leading
+            && let Some(pod) = pod
+        {
+            steps.extend(slices::of_other_pods(&key.namespace, &pod.uid, self.pods.items(), services, known));
         }
         steps
     }
