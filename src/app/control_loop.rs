@@ -180,9 +180,14 @@ impl ControlLoop {
         applied.swapped
     }
 
-    fn tell(&self, news: &News) {
-        if let Some(desk) = self.cluster.as_ref().and_then(|cluster| cluster.desk.as_ref()) {
+    fn tell(&mut self, news: &News) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let successors = cluster.take_successors();
+        if let Some(desk) = &cluster.desk {
             tell::want(desk, news);
+            for id in successors.into_iter().filter(|id| !news.after.contains_key(id)) {
+                desk.want(id.clone(), self.control.verdicts().get(&id).cloned());
+            }
         }
     }
 

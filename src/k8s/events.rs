@@ -30,6 +30,11 @@ pub struct Event<'a> {
     pub note: &'a str,
 }
 
+/// The namespace of the events of an object: its own, or `default` for one of cluster scope, as the API has it.
+pub fn events_of(id: &ObjectId) -> &str {
+    if id.kind.namespaced() { &id.key.namespace } else { "default" }
+}
+
 /// Tells events in the name of one replica.
 #[derive(Clone)]
 pub struct Recorder {
@@ -97,7 +102,7 @@ impl Recorder {
         json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name(event), "namespace": namespace(event)},
+            "metadata": {"name": name(event), "namespace": events_of(event.id)},
             "eventTime": now,
             "reportingController": self.controller,
             "reportingInstance": self.instance,
@@ -110,13 +115,8 @@ impl Recorder {
     }
 }
 
-/// Of the object, or `default` for those of cluster scope, as the API has it.
-fn namespace<'a>(event: &Event<'a>) -> &'a str {
-    if event.id.kind.namespaced() { &event.id.key.namespace } else { "default" }
-}
-
 fn collection(event: &Event<'_>) -> String {
-    format!("/apis/events.k8s.io/v1/namespaces/{}/events", namespace(event))
+    format!("/apis/events.k8s.io/v1/namespaces/{}/events", events_of(event.id))
 }
 
 fn name(event: &Event<'_>) -> String {

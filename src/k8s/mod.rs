@@ -30,7 +30,7 @@ mod watch;
 
 pub use client::{Access, AccessError, Connection};
 pub use delivery::{Delivery, Installed, Observed, Refused};
-pub use events::{Event, Recorder};
+pub use events::{Event, Recorder, events_of};
 pub use failure::Failure;
 pub use lease::{Seat, campaign};
 pub use patch::Statuses;

@@ -167,9 +167,9 @@ impl Writer {
                     Failure::Conflict => Outcome::Conflict,
                     Failure::Gone => Outcome::Gone,
                     Failure::Throttled(wait) => Outcome::Failed(wait),
-                    Failure::Forbidden(_) | Failure::Refused(_) | Failure::Exists | Failure::Unreachable(_) => {
-                        Outcome::Failed(None)
-                    }
+                    Failure::Forbidden(_) => Outcome::Forbidden,
+                    Failure::Refused(_) | Failure::Exists => Outcome::Refused,
+                    Failure::Unreachable(_) => Outcome::Failed(None),
                 }
             }
         };
