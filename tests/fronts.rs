@@ -254,3 +254,24 @@ async fn a_service_that_names_the_port_of_another_gateway_takes_nothing_from_it(
     let to_target: Vec<_> = slices.iter().filter(|slice| slice["ports"][0]["port"] == target).collect();
     assert!(to_target.len() == 1 && to_target[0]["metadata"]["namespace"] == "ns", "{slices:?}");
 }
+
+/// Nothing is asked for again and again because the watch does not tell what became of it.
+#[tokio::test(start_paused = true)]
+async fn services_that_cannot_be_watched_are_kept_by_what_calls_say() {
+    let played = Played::new();
+    let predecessor = Replica::start(&played, Shape::Headless, "a", true);
+    played.until("the Service", |played| !played.object(SERVICE).is_null()).await;
+    predecessor.keeping.abort();
+    played.hide(&["services"]);
+    let leader = Replica::start(&played, Shape::Headless, "b", true);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!((played.reads(), played.writes().len()), (2, 1), "found by the second, which has nothing to write");
+    let mut successor = web(&[80]);
+    successor.gateways.get_mut(&key()).unwrap().uid = Arc::from("h");
+    leader.wants.send_replace(Arc::new(successor));
+    let replaced = |played: &Played| played.object(SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "h";
+    played.until("it is replaced", replaced).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let expected = ["PATCH", "DELETE", "PATCH"].map(|verb| format!("{verb} {SERVICE}"));
+    assert_eq!((played.reads(), played.writes()), (3, expected.to_vec()));
+}

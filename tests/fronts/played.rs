@@ -47,6 +47,8 @@ struct State {
     forbidden: Vec<String>,
     /// Plurals that may not be listed or watched.
     hidden: Vec<String>,
+    /// How often single objects were asked for.
+    reads: usize,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -103,6 +105,10 @@ impl Played {
         self.state.lock().forbidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
 
+    pub(crate) fn reads(&self) -> usize {
+        self.state.lock().reads
+    }
+
     pub(crate) fn hide(&self, plurals: &[&str]) {
         self.state.lock().hidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
@@ -157,6 +163,7 @@ impl Played {
         let Some(name) = words.get(1) else { return self.collection(plural, namespace, head.uri.query()) };
         let path = format!("{plural}/{}/{name}", namespace.expect("objects here have one"));
         if head.method == Method::GET {
+            self.state.lock().reads += 1;
             let object = self.object(&path);
             return if object.is_null() { failure(404, "NotFound") } else { json_answer(&object) };
         }
@@ -188,6 +195,9 @@ impl Played {
         applied["metadata"]["managedFields"] =
             json!([{"manager": "portico", "operation": "Apply", "fieldsV1": owned(&sent)}]);
         applied["status"] = there["status"].clone();
+        if sent["spec"]["clusterIP"] == "None" {
+            applied["spec"]["clusterIPs"] = json!(["None"]);
+        }
         self.store(&path, applied);
         json_answer(&self.object(&path))
     }

@@ -30,7 +30,7 @@ pub(super) type Pods = BTreeMap<ObjectKey, Arc<Pod>>;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Slice {
     pub(super) key: ObjectKey,
-    uid: String,
+    pub(super) uid: String,
     pub(super) service: String,
     /// The Pod that wrote it.
     pod_namespace: String,
