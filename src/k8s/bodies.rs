@@ -27,7 +27,7 @@ pub(super) struct Bodies {
     collector: Arc<Collector>,
     state: Mutex<State>,
     changed: Notify,
-    /// Counts up whenever nothing is missing any more.
+    /// Nothing that is wanted and exists is missing, but for what was tried in vain.
     settled: watch::Sender<bool>,
 }
 
@@ -91,8 +91,13 @@ impl Bodies {
     pub(super) async fn fetch(self: Arc<Self>, mut client: watch::Receiver<Client>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
         loop {
-            let due = self.state.lock().due();
-            self.settled.send_replace(due.is_empty());
+            let due = {
+                let state = self.state.lock();
+                let due = state.due();
+                // Under the lock, or it might say so of what was wanted before.
+                self.settled.send_replace(due.is_empty());
+                due
+            };
             if due.is_empty() {
                 self.changed.notified().await;
                 continue;
@@ -124,7 +129,8 @@ impl Bodies {
                 if let Some(arrival) = Arrival::read(id.kind, raw) {
                     // Under the lock, so that nobody gives it up in between.
                     let mut state = self.state.lock();
-                    if state.wanted.contains(&id) {
+                    // If the watch has told that it is gone, that came after what is read here.
+                    if state.wanted.contains(&id) && state.version(&id).is_some() {
                         self.collector.applied(&cluster_wide(id.kind), arrival);
                         state.held.insert(id.clone(), Held { asked: asked.clone(), got: got.clone() });
                     }
@@ -170,9 +176,7 @@ impl Bodies {
     }
 
     fn look(&self, state: parking_lot::MutexGuard<'_, State>) {
-        let settled = state.due().is_empty();
-        drop(state);
-        if !settled {
+        if !state.due().is_empty() {
             self.settled.send_replace(false);
             self.changed.notify_one();
         }
@@ -247,3 +251,38 @@ fn cluster_wide(kind: Kind) -> Scope {
 
 const AT_ONCE: usize = 8;
 const LONGEST_FETCH: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_while_it_is_fetched_is_not_kept() {
+        let key = ObjectKey::new("ns", "tls");
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        for goes in [false, true] {
+            let collector = Arc::new(Collector::default());
+            let bodies = Bodies::new(collector.clone());
+            let sink = Arc::new(BodySink { bodies: bodies.clone(), scope: cluster_wide(Kind::Secret) });
+            sink.listed(vec![(key.clone(), Arc::from("1"))]);
+            bodies.want(BTreeSet::from([id.clone()]));
+            let (watching, gone) = (sink.clone(), key.clone());
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                if goes {
+                    // The watch is quicker than the answer.
+                    watching.deleted(gone.clone());
+                }
+                let secret = json!({"metadata": {"namespace": "ns", "name": "tls", "resourceVersion": "1"}});
+                let body = http_body_util::Full::new(bytes::Bytes::from(secret.to_string()));
+                std::future::ready(Ok::<_, Infallible>(http::Response::new(body)))
+            });
+            let client = Client::new(server, "default");
+            assert_eq!(bodies.fetch_one(client, id.clone(), Arc::from("1")).await, None);
+            assert_eq!((collector.count(Kind::Secret), bodies.settled()), (usize::from(!goes), true));
+        }
+    }
+}
