@@ -1,6 +1,7 @@
 //! Which of our kinds the API server serves, in which version, and which release their CRDs are of.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use kube::{Client, Error};
@@ -62,10 +63,17 @@ pub(super) struct Marks {
 }
 
 impl Crds {
-    /// Whether a kind is one of CRDs and has none.
-    pub(super) fn lack(&self, kind: Kind) -> bool {
-        let ours = [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
-        ours && self.listed && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
+    /// How long a kind that was served and is not mentioned any more counts as served. One whose CRD is gone is gone. One
+    /// whose CRD is there, or that every cluster has, is most likely one that an API server of several does not know yet,
+    /// or that has just started; what was served of it must not be withdrawn for that.
+    pub(super) fn doubt(&self, kind: Kind) -> Duration {
+        let defined = [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
+        let name = format!("{}.{}", kind.plural(), kind.group());
+        match (defined, self.listed) {
+            (true, true) if !self.marks.contains_key(&name) => Duration::ZERO,
+            (true, false) => DOUBT,
+            (true, true) | (false, _) => LONG_DOUBT,
+        }
     }
 
     /// Whether it is known which there are.
@@ -82,6 +90,11 @@ impl Crds {
         agreed(self.marks.values().map(|marks| &marks.channel))
     }
 }
+
+/// Where it is not known which CRDs there are.
+const DOUBT: Duration = Duration::from_secs(30);
+/// Longer than any upgrade of a control plane that goes well.
+const LONG_DOUBT: Duration = Duration::from_secs(600);
 
 /// The one value that all have.
 fn agreed<'a>(mut values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
@@ -134,15 +147,15 @@ mod tests {
     fn the_release_is_what_all_crds_of_ours_agree_on() {
         let sink = CrdSink(tokio::sync::watch::Sender::default());
         let of = |version: &str| json!({"gateway.networking.k8s.io/bundle-version": version, "gateway.networking.k8s.io/channel": "standard"});
-        assert!(!sink.0.borrow().lack(Kind::Gateway), "nobody knows yet");
+        assert_eq!(sink.0.borrow().doubt(Kind::Gateway), DOUBT, "nobody knows yet");
         assert!(sink.read(crd("crontabs.example.com", of("v1.7.0"))).is_none());
         let names = ["gateways.gateway.networking.k8s.io", "xmeshes.gateway.networking.x-k8s.io"];
         sink.listed(names.iter().filter_map(|name| sink.read(crd(name, of("v1.7.0")))).collect());
         let told = || (sink.0.borrow().bundle_version(), sink.0.borrow().channel());
         assert_eq!(told(), (Some("v1.7.0".to_owned()), Some("standard".to_owned())));
-        let lacking =
-            [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service].map(|kind| sink.0.borrow().lack(kind));
-        assert_eq!(lacking, [false, true, false, false]);
+        let doubts =
+            [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service].map(|kind| sink.0.borrow().doubt(kind));
+        assert_eq!(doubts, [LONG_DOUBT, Duration::ZERO, LONG_DOUBT, LONG_DOUBT]);
         sink.applied(sink.read(crd(names[1], of("v1.6.0"))).unwrap());
         assert_eq!(told(), (None, Some("standard".to_owned())));
         sink.deleted(ObjectKey::cluster(names[1]));

@@ -62,6 +62,12 @@ impl AnyObject {
         })
     }
 
+    /// Whether we serve what objects of a kind say. Of others it is known that they are there.
+    pub fn is_served(kind: Kind) -> bool {
+        let named = serde_json::json!({"metadata": {"name": "x"}});
+        !matches!(AnyObject::parse(kind, named), Ok(AnyObject::Unserved(..)))
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             AnyObject::GatewayClass(_) => Kind::GatewayClass,
