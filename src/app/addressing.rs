@@ -96,6 +96,8 @@ impl Addressing {
         let fronts = view.fronts.iter().map(|(key, front)| (key.clone(), describe(front))).collect();
         let interfaces = interfaces(&view.pod_ips);
         self.stale |= self.memory.fronts != fronts || self.memory.interfaces != interfaces;
+        self.stale |= self.memory.replicas != view.replicas;
+        self.memory.replicas.clone_from(&view.replicas);
         self.memory.fronts = fronts;
         self.memory.interfaces = interfaces;
     }
@@ -313,9 +315,12 @@ mod tests {
             complete: true,
             fronts: BTreeMap::from([(ObjectKey::new("ns", "web"), front)]),
             pod_ips: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            replicas: BTreeSet::new(),
         };
         again("a Service", &|addressing| addressing.see(&view), true);
         again("the same again", &|addressing| addressing.see(&view), false);
+        let joined = View { replicas: ["10.0.0.3".parse().unwrap()].into(), ..view.clone() };
+        again("another replica", &|addressing| addressing.see(&joined), true);
         again("its own status, written", &|addressing| addressing.observe(&seen), false);
         again("leading, with nothing to give", &|addressing| addressing.lead(true), false);
         again("no Service any more", &|addressing| addressing.see(&View::default()), true);

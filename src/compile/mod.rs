@@ -111,7 +111,7 @@ impl Compiler {
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
         let upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
         let routers_built = self.routers.build(&self.gateways, &self.routes);
-        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan));
+        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), inputs.addresses);
         if own_sockets != self.own_sockets {
             self.own_sockets = own_sockets;
             // Any endpoint may have become one of our own sockets, or ceased to be.
@@ -139,7 +139,12 @@ impl Compiler {
                 Kind::BackendTlsPolicy => Behind::Policy,
                 _ => continue,
             };
-            let now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            let mut now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            if id.kind == Kind::BackendTlsPolicy
+                && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
+            {
+                now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
+            }
             let before = self.about.remove(id).unwrap_or_default();
             for service in now.iter().chain(&before) {
                 let strongest = services.entry(service.clone()).or_insert(behind);

@@ -11,7 +11,7 @@ mod refs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use object::{AnyObject, Malformed};
+pub use object::{AnyObject, Guard, Malformed};
 pub use refs::{Mention, Refs};
 
 use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
@@ -38,6 +38,8 @@ pub struct Store {
     pub gateways: Table<Gateway>,
     pub http_routes: Table<HttpRoute>,
     pub backend_tls_policies: Table<BackendTlsPolicy>,
+    /// Policies that cannot be read. None of them is in `backend_tls_policies` as well.
+    pub guards: BTreeMap<ObjectKey, Arc<Guard>>,
     pub reference_grants: Table<ReferenceGrant>,
     pub services: Table<Service>,
     pub endpoint_slices: Table<EndpointSlice>,
@@ -79,6 +81,7 @@ impl Store {
             .chain(ids(&self.gateways))
             .chain(ids(&self.http_routes))
             .chain(ids(&self.backend_tls_policies))
+            .chain(self.guards.keys().map(|key| ObjectId::new(crate::api::Kind::BackendTlsPolicy, key.clone())))
             .chain(ids(&self.reference_grants))
             .chain(ids(&self.services))
             .chain(ids(&self.endpoint_slices))
@@ -101,7 +104,10 @@ impl Store {
             Kind::GatewayClass => self.gateway_classes.get(&id.key).map(|object| &object.meta),
             Kind::Gateway => self.gateways.get(&id.key).map(|object| &object.meta),
             Kind::HttpRoute => self.http_routes.get(&id.key).map(|object| &object.meta),
-            Kind::BackendTlsPolicy => self.backend_tls_policies.get(&id.key).map(|object| &object.meta),
+            Kind::BackendTlsPolicy => {
+                let guard = self.guards.get(&id.key).map(|guard| &guard.meta);
+                self.backend_tls_policies.get(&id.key).map(|object| &object.meta).or(guard)
+            }
             Kind::ReferenceGrant => self.reference_grants.get(&id.key).map(|object| &object.meta),
             Kind::Service => self.services.get(&id.key).map(|object| &object.meta),
             Kind::EndpointSlice => self.endpoint_slices.get(&id.key).map(|object| &object.meta),
@@ -124,7 +130,20 @@ impl Store {
             AnyObject::GatewayClass(object) => put(&mut self.gateway_classes, object),
             AnyObject::Gateway(object) => put(&mut self.gateways, object),
             AnyObject::HttpRoute(object) => put(&mut self.http_routes, object),
-            AnyObject::BackendTlsPolicy(object) => put(&mut self.backend_tls_policies, object),
+            AnyObject::BackendTlsPolicy(object) => {
+                let mended = self.guards.remove(&object.meta.key).is_some();
+                put(&mut self.backend_tls_policies, object) || mended
+            }
+            // The last good version says at least what it was about.
+            AnyObject::Guard(guard)
+                if guard.targets.is_none() && self.backend_tls_policies.contains_key(&guard.meta.key) =>
+            {
+                false
+            }
+            AnyObject::Guard(guard) => {
+                self.backend_tls_policies.remove(&guard.meta.key);
+                self.guards.insert(guard.meta.key.clone(), guard.clone()).as_ref() != Some(&guard)
+            }
             AnyObject::ReferenceGrant(object) => put(&mut self.reference_grants, object),
             AnyObject::Service(object) => put(&mut self.services, object),
             AnyObject::EndpointSlice(object) => put(&mut self.endpoint_slices, object),
@@ -146,7 +165,10 @@ impl Store {
             Kind::GatewayClass => self.gateway_classes.remove(&id.key).is_some(),
             Kind::Gateway => self.gateways.remove(&id.key).is_some(),
             Kind::HttpRoute => self.http_routes.remove(&id.key).is_some(),
-            Kind::BackendTlsPolicy => self.backend_tls_policies.remove(&id.key).is_some(),
+            Kind::BackendTlsPolicy => {
+                let guard = self.guards.remove(&id.key).is_some();
+                self.backend_tls_policies.remove(&id.key).is_some() || guard
+            }
             Kind::ReferenceGrant => self.reference_grants.remove(&id.key).is_some(),
             Kind::Service => self.services.remove(&id.key).is_some(),
             Kind::EndpointSlice => self.endpoint_slices.remove(&id.key).is_some(),

@@ -1,13 +1,15 @@
 //! An object of any kind, parsed into its type.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
-use crate::api::gateway::{BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, ReferenceGrant};
-use crate::api::{Kind, Meta, Object, ObjectId};
+use crate::api::gateway::{BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, PolicyTargetReference, ReferenceGrant};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 
 /// An object of any kind that we keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +24,8 @@ pub enum AnyObject {
     Secret(Arc<Object<Secret>>),
     ConfigMap(Arc<Object<ConfigMap>>),
     Namespace(Arc<Object<Namespace>>),
+    /// What is left of a BackendTLSPolicy that cannot be read.
+    Guard(Arc<Guard>),
     /// A kind that we check but do not serve: known by its metadata, so that a verdict can say so.
     Unserved(Kind, Arc<Meta>),
 }
@@ -80,6 +84,7 @@ impl AnyObject {
             AnyObject::Secret(_) => Kind::Secret,
             AnyObject::ConfigMap(_) => Kind::ConfigMap,
             AnyObject::Namespace(_) => Kind::Namespace,
+            AnyObject::Guard(_) => Kind::BackendTlsPolicy,
             AnyObject::Unserved(kind, _) => *kind,
         }
     }
@@ -96,6 +101,7 @@ impl AnyObject {
             AnyObject::Secret(object) => &object.meta,
             AnyObject::ConfigMap(object) => &object.meta,
             AnyObject::Namespace(object) => &object.meta,
+            AnyObject::Guard(guard) => &guard.meta,
             AnyObject::Unserved(_, meta) => meta,
         }
     }
@@ -117,9 +123,32 @@ impl AnyObject {
             AnyObject::Secret(object) => &mut Arc::make_mut(object).meta,
             AnyObject::ConfigMap(object) => &mut Arc::make_mut(object).meta,
             AnyObject::Namespace(object) => &mut Arc::make_mut(object).meta,
+            AnyObject::Guard(guard) => &mut Arc::make_mut(guard).meta,
             AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
         };
         meta.generation = generation;
+    }
+}
+
+/// A policy that cannot be read guards all the same: what it was to protect must not be sent in plain text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    pub meta: Meta,
+    /// What it is about; None if not even that can be read, and then it is every Service of its namespace.
+    pub targets: Option<Vec<PolicyTargetReference>>,
+}
+
+impl Guard {
+    /// Of an object that is no BackendTLSPolicy, although it is said to be one.
+    pub fn of(key: ObjectKey, generation: i64, object: &Value) -> Guard {
+        let read = |target: &Value| PolicyTargetReference::deserialize(target).ok();
+        let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(read).collect());
+        // To be about nothing is not to be readable either.
+        let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
+        Guard {
+            meta: Meta { key, generation, created: None, labels: BTreeMap::new(), annotations: BTreeMap::new() },
+            targets,
+        }
     }
 }
 

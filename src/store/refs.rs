@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::AnyObject;
-use crate::api::gateway::BackendObjectReference;
+use crate::api::gateway::{BackendObjectReference, PolicyTargetReference};
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP};
 use crate::api::names::SERVICE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -115,13 +115,8 @@ pub(super) fn mentions(object: &AnyObject) -> Vec<Mention> {
                 found.object(Kind::Service, None, service);
             }
         }
-        AnyObject::BackendTlsPolicy(policy) => {
-            for target in &policy.spec.target_refs {
-                if target.group == CORE_GROUP && target.kind == Kind::Service.name() {
-                    found.object(Kind::Service, None, &target.name);
-                }
-            }
-        }
+        AnyObject::BackendTlsPolicy(policy) => found.targets(&policy.spec.target_refs),
+        AnyObject::Guard(guard) => found.targets(guard.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayClass(_)
         | AnyObject::ReferenceGrant(_)
         | AnyObject::Service(_)
@@ -146,6 +141,13 @@ impl Collector {
         let namespace = namespace.map_or_else(|| self.own.clone(), Arc::from);
         let key = ObjectKey { namespace, name: Arc::from(name) };
         self.mentions.push(Mention::Object(ObjectId::new(kind, key)));
+    }
+
+    fn targets(&mut self, targets: &[PolicyTargetReference]) {
+        for target in targets.iter().filter(|target| target.group == CORE_GROUP && target.kind == Kind::Service.name())
+        {
+            self.object(Kind::Service, None, &target.name);
+        }
     }
 
     fn backend(&mut self, backend: &BackendObjectReference) {

@@ -81,6 +81,8 @@ pub struct View {
     pub fronts: BTreeMap<ObjectKey, Front>,
     /// The addresses of our own Pod.
     pub pod_ips: Vec<IpAddr>,
+    /// Those of every Pod of ours, itself included.
+    pub replicas: BTreeSet<IpAddr>,
 }
 
 /// The Service in front of a Gateway.

@@ -110,10 +110,14 @@ impl World {
         }
         let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
         let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
+        // The label on a slice may be anybody's, but the Pods that are looked at are of our own namespace.
+        let wrote: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
+        let others = self.pods.items().values().filter(|pod| wrote.contains(&*pod.uid));
+        let replicas = others.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
         // The kubelet writes the addresses of a Pod a moment after it has started it.
         let located = !pod_ips.is_empty() || pod.is_none();
         let complete = self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && located;
-        View { complete, fronts, pod_ips }
+        View { complete, fronts, pod_ips, replicas }
     }
 
     /// The addresses of the nodes on which each Service has endpoints that are ready.
