@@ -46,7 +46,6 @@ const IMPORTS: &[Row] = &[
     ("quantity", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),
-    ("quantity", &[]),
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),

@@ -133,8 +133,23 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
+        self.store.refs().mentioned(Kind::Secret).cloned().collect()
+    }
+
+    /// Whether somebody who reads the log wants to hear of an object: a cluster has thousands of Services to which no route
+    /// leads, and whether they have endpoints is nothing to us.
+    pub(super) fn concerns(&self, id: &ObjectId) -> bool {
         let refs = self.store.refs();
-        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
+        let is_routed_to = |service: &ObjectId| refs.dependents(service).any(|id| id.kind == Kind::HttpRoute);
+        match id.kind {
+            // What is in a file was written for us.
+            _ if self.installed.is_none() => true,
+            Kind::Service => is_routed_to(id),
+            Kind::EndpointSlice => {
+                refs.services(id).any(|service| is_routed_to(&ObjectId::new(Kind::Service, service.clone())))
+            }
+            _ => true,
+        }
     }
 
     /// Takes over what is installed in the cluster.
@@ -183,5 +198,47 @@ impl Control {
             None => self.verdicts.remove(&id),
         };
         self.before.entry(id).or_insert(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ObjectKey;
+    use crate::args::AddressSource;
+    use crate::store::AnyObject;
+
+    #[test]
+    fn only_services_that_a_route_leads_to_concern_anybody() {
+        let gateways = GatewayOptions {
+            controller_names: BTreeSet::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let mut control = Control::new(gateways, Arc::default(), Arc::default());
+        let object = |kind, name: &str, spec| {
+            let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
+            AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))
+                .unwrap()
+        };
+        let mut upserts =
+            vec![object(Kind::HttpRoute, "r", json!({"rules": [{"backendRefs": [{"name": "used", "port": 80}]}]}))];
+        for name in ["used", "other"] {
+            upserts.push(object(Kind::Service, name, json!({"ports": [{"port": 80}]})));
+            upserts.push(object(Kind::EndpointSlice, name, json!(null)));
+        }
+        control.put(Batch { upserts, removes: vec![] });
+        assert!(control.concerns(&ObjectId::new(Kind::Service, ObjectKey::new("ns", "other"))), "without a cluster");
+        control.installed(Arc::default());
+        for (kind, name, expected) in [
+            (Kind::Service, "used", true),
+            (Kind::EndpointSlice, "used", true),
+            (Kind::Service, "other", false),
+            (Kind::EndpointSlice, "other", false),
+            (Kind::HttpRoute, "r", true),
+        ] {
+            assert_eq!(control.concerns(&ObjectId::new(kind, ObjectKey::new("ns", name))), expected, "{kind} {name}");
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! Secrets and ConfigMaps: of all of them only names and versions are watched, and what is in one is fetched when an object
-//! mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
+//! Secrets: of all of them only names and versions are watched, and what is in one is fetched when an object mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use super::watch::Sink;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 /// The kinds that are fetched one by one.
-pub(super) const FETCHED: &[Kind] = &[Kind::Secret, Kind::ConfigMap];
+pub(super) const FETCHED: &[Kind] = &[Kind::Secret];
 
 /// Which bodies there are, which are wanted, and which we have.
 #[derive(Debug)]
@@ -90,6 +89,8 @@ impl Bodies {
     /// Fetches what is due, for ever.
     pub(super) async fn fetch(self: Arc<Self>, mut client: watch::Receiver<Client>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        // Said once, and not before each further try.
+        let mut told = None;
         loop {
             let due = {
                 let state = self.state.lock();
@@ -107,9 +108,15 @@ impl Bodies {
             let failed: Vec<_> =
                 results.buffer_unordered(AT_ONCE).filter_map(|failed| async { failed }).collect().await;
             match failed.first() {
-                None => backoff.reset(),
+                None => {
+                    backoff.reset();
+                    told = None;
+                }
                 Some((id, why)) => {
-                    tracing::warn!(object = %id, failed = failed.len(), "Cannot fetch what is referred to: {why}");
+                    if told.as_ref() != Some(why) {
+                        tracing::warn!(object = %id, failed = failed.len(), "Cannot fetch what is referred to: {why}");
+                        told = Some(why.clone());
+                    }
                     // Whoever waits for them has waited once; what was there stays.
                     self.settled.send_replace(true);
                     self.retry_later(failed.into_iter().map(|(id, _)| id), backoff.wait()).await;

@@ -11,10 +11,16 @@ use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
 use crate::api::{Kind, ObjectKey};
 
+/// The kinds that are read from an API server: all but ConfigMaps, since nothing that is served refers to one, and whoever
+/// need not read something should not be allowed to.
+pub(super) fn watched() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::ConfigMap)
+}
+
 /// Kinds that can be listed and watched, each in the version that we like best of those that are served.
 pub(super) async fn discover(client: &Client) -> Result<BTreeMap<Kind, &'static str>, Error> {
     let mut groups: Vec<(&str, &str)> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in watched() {
         for version in kind.versions() {
             if !groups.contains(&(kind.group(), version)) {
                 groups.push((kind.group(), version));
@@ -23,11 +29,11 @@ pub(super) async fn discover(client: &Client) -> Result<BTreeMap<Kind, &'static 
     }
     let asked = groups.iter().map(|(group, version)| resources(client, group, version));
     let served: BTreeMap<_, _> = groups.iter().copied().zip(try_join_all(asked).await?).collect();
-    let version_of = |kind: &Kind| {
+    let version_of = |kind: Kind| {
         let serves = |version: &&&str| served[&(kind.group(), **version)].iter().any(|plural| plural == kind.plural());
-        kind.versions().iter().find(serves).map(|version| (*kind, *version))
+        kind.versions().iter().find(serves).map(|version| (kind, *version))
     };
-    Ok(Kind::ALL.iter().filter_map(version_of).collect())
+    Ok(watched().filter_map(version_of).collect())
 }
 
 /// The resources of one version of a group that can be watched; none if there is no such version.

@@ -36,7 +36,8 @@ const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 /// Leaving must not take longer because of an API server that does not answer.
 const RELEASE: Duration = Duration::from_secs(1);
 
-const NAME: &str = "portico-leader";
+/// Of the Lease.
+pub const NAME: &str = "portico-leader";
 
 /// Who stands for election, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +165,11 @@ impl Campaign {
                 self.look().await?;
                 match self.judge(begun) {
                     Move::Renew => self.hold().await.map(|()| true),
+                    // Deleted by hand. Whoever leads makes it anew, unless somebody was quicker.
+                    Move::Create if self.held_until.is_some() => match self.create().await {
+                        Err(Failure::Exists) => Ok(false),
+                        done => done.map(|()| true),
+                    },
                     Move::Create | Move::Take | Move::Wait => Ok(false),
                 }
             }

@@ -191,3 +191,15 @@ async fn the_lease_is_given_back_although_a_call_was_on_its_way() {
         until(Duration::from_secs(2), "a successor", || leads(&two)).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_deleted_by_hand_is_made_anew_by_who_leads() {
+    let played = Played::new();
+    let one = Replica::start(&played, "one");
+    until(Duration::from_secs(1), "the first leader", || leads(&one)).await;
+    played.delete(LEASE);
+    let mut follows = one.leading.clone();
+    follows.mark_unchanged();
+    until(Duration::from_secs(3), "the new one", || holder(&played).starts_with("one_")).await;
+    assert!(leads(&one) && !follows.has_changed().unwrap(), "it led all the time");
+}
