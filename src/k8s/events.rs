@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::failure::{Failure, within};
+use super::moments::now;
 use super::patch::FIELD_MANAGER;
 use crate::api::ObjectId;
 
@@ -68,18 +69,18 @@ impl Recorder {
     async fn create(&self, event: &Event<'_>) -> Result<(), Failure> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let body = self.body(event, &now()).to_string().into_bytes();
-        let request = Request::new(collection(event)).create(&params, body).map_err(unfit)?;
+        let request = Request::new(collection(event)).create(&params, body)?;
         self.send(request).await.map(drop)
     }
 
     async fn count(&self, event: &Event<'_>) -> Result<(), Failure> {
         let name = name(event);
-        let request = Request::new(collection(event)).get(&name, &GetParams::default()).map_err(unfit)?;
+        let request = Request::new(collection(event)).get(&name, &GetParams::default())?;
         let known = self.send(request).await?;
         let count = known["series"]["count"].as_i64().unwrap_or(1).saturating_add(1).min(i32::MAX.into());
         let patch = json!({"series": {"count": count, "lastObservedTime": now()}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(collection(event)).patch(&name, &params, &Patch::Merge(patch)).map_err(unfit)?;
+        let request = Request::new(collection(event)).patch(&name, &params, &Patch::Merge(patch))?;
         self.send(request).await.map(drop)
     }
 
@@ -125,14 +126,6 @@ fn name(event: &Event<'_>) -> String {
     let name = &event.id.key.name;
     let name = name[..name.floor_char_boundary(LONGEST_NAME)].trim_end_matches(['.', '-']);
     format!("{name}.{:016x}", hasher.finish())
-}
-
-fn unfit(error: kube::core::request::Error) -> Failure {
-    Failure::Refused(error.to_string())
-}
-
-fn now() -> String {
-    format!("{:.6}", jiff::Timestamp::now())
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

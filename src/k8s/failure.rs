@@ -67,6 +67,12 @@ impl From<kube::Error> for Failure {
     }
 }
 
+impl From<kube::core::request::Error> for Failure {
+    fn from(error: kube::core::request::Error) -> Self {
+        Failure::Refused(error.to_string())
+    }
+}
+
 /// Whether nothing can be made because its namespace is being deleted, which is said as if it were not allowed.
 pub(super) fn is_terminating(status: &Status) -> bool {
     let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);

@@ -9,7 +9,6 @@
 //! Whether another holder is alive is judged by whether its Lease changes while we look on, by our own clock: what its
 //! clock says in there does not matter. A leader gives up 4 s before any other may take over.
 
-use std::future::pending;
 use std::time::Duration;
 
 use kube::Client;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::failure::{Failure, within};
+use super::moments::{now, until};
 use super::patch::FIELD_MANAGER;
 use super::pen::Pen;
 
@@ -143,7 +143,7 @@ impl Campaign {
         tokio::select! {
             biased;
             outcome = self.ask(begun) => outcome,
-            () = self::until(until) => Err(Failure::Unreachable("no answer in time".to_owned())),
+            () = super::until(until) => Err(Failure::Unreachable("no answer in time".to_owned())),
         }
     }
 
@@ -244,7 +244,7 @@ impl Campaign {
     }
 
     async fn look(&mut self) -> Result<(), Failure> {
-        let request = Request::new(&*self.path).get(NAME, &GetParams::default()).map_err(unfit)?;
+        let request = Request::new(&*self.path).get(NAME, &GetParams::default())?;
         match within(RETRY, self.client().request::<Lease>(request)).await {
             Ok(lease) => self.learn(Record::from(lease)),
             Err(Failure::Gone) => self.record = None,
@@ -270,7 +270,7 @@ impl Campaign {
             "spec": self.spec(&now, 0, Some(&now)),
         });
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes()).map_err(unfit)?;
+        let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes())?;
         self.send(request).await
     }
 
@@ -300,7 +300,7 @@ impl Campaign {
         let version = self.record.as_ref().map(|record| &record.resource_version);
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch)).map_err(unfit)?;
+        let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch))?;
         self.send(request).await
     }
 
@@ -357,22 +357,6 @@ impl Campaign {
             }
         }
     }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
-    }
-}
-
-fn unfit(error: kube::core::request::Error) -> Failure {
-    Failure::Refused(error.to_string())
-}
-
-/// As Leases write times.
-fn now() -> String {
-    format!("{:.6}", jiff::Timestamp::now())
 }
 
 #[derive(Deserialize)]

@@ -122,7 +122,8 @@ mod tests {
         let own = |target| service("a", "web-portico", 1, &[(80, target)]);
         let mut other_uid = service("a", "before", 0, &[(80, 10_001)]);
         other_uid.owner.uid = Arc::from("of one that is gone");
-        let cases: &[(&str, Vec<Known>, &[(u16, &str)], &[&str])] = &[
+        type Case<'a> = (&'a str, Vec<Known>, &'a [(u16, &'a str)], &'a [&'a str]);
+        let cases: &[Case<'_>] = &[
             ("each its own", vec![own(10_000), victim()], &[], &["a web-portico 80>10000", "v web-portico 80>10001"]),
             (
                 "another Service beside the right one",

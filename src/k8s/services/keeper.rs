@@ -12,7 +12,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::choice::Bound;
 use super::plan::Step;
@@ -22,6 +22,7 @@ use super::world::{Here, World};
 use super::{Shape, View, Wants, write};
 use crate::api::ObjectKey;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::k8s::until;
 
 /// How Services are kept.
 #[derive(Clone, Debug)]
@@ -171,7 +172,7 @@ async fn bring_about(settings: &Settings, client: &Client, shared: &Shared, inpu
             Ok(()) = leading.changed() => {}
             Ok(()) = bound.changed() => {}
             Ok(()) = stay.changed() => {}
-            () = at(again) => {}
+            () = until(again) => {}
         }
         // Whatever comes together is one plan.
         sleep(TOGETHER).await;
@@ -197,13 +198,6 @@ async fn take_all(
             shared.world.lock().done(settings, step, done);
         }
         shared.changed.send_replace(());
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
     }
 }
 
