@@ -1,6 +1,7 @@
 //! The examples, as a newcomer meets them: no remark about any object, and every request that the quickstart suggests
 //! goes where its text says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,7 +81,8 @@ fn serve(folder: &Path) -> Served {
     let mut addresses = Addresses::default();
     addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
     let upstreams = Registry::default();
-    let inputs = Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams };
+    let unknown = BTreeSet::new();
+    let inputs = Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams, unknown: &unknown };
     let mut compiler = Compiler::default();
     let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;
     for (id, verdict) in compiler.verdicts() {

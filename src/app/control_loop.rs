@@ -137,8 +137,12 @@ impl ControlLoop {
             return;
         }
         if let Some(fronts) = &mut self.fronts {
-            if self.first.is_some() && !fronts.let_compile() {
-                return;
+            if self.first.is_some() {
+                // What there is in front of the Gateways is only told for those that have asked.
+                self.control.assign();
+                if !fronts.let_compile() {
+                    return;
+                }
             }
             fronts.see(&mut self.control);
         }
@@ -184,7 +188,7 @@ impl ControlLoop {
         let Some(cluster) = &mut self.cluster else { return };
         let successors = cluster.take_successors();
         if let Some(desk) = &cluster.desk {
-            tell::want(desk, news);
+            tell::want(desk, news, self.control.is_alone());
             for id in successors.into_iter().filter(|id| !news.after.contains_key(id)) {
                 desk.want(id.clone(), self.control.verdicts().get(&id).cloned());
             }

@@ -57,6 +57,9 @@ pub struct Inputs<'a> {
     pub addresses: &'a Addresses,
     /// Where upstreams are found by identity, so that the same one outlives every snapshot that uses it.
     pub upstreams: &'a Registry,
+    /// Kinds of which there may be objects that nobody could read. What such an object could guard is not served. If this
+    /// changed, `changes` names the Services.
+    pub unknown: &'a BTreeSet<Kind>,
 }
 
 /// What one compile gave.

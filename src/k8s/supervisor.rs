@@ -306,12 +306,14 @@ impl Supervisor {
         // Without one of these kinds nobody would miss anything; without any other half of a configuration would be served.
         let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !AnyObject::is_served(*kind);
         let missing: Vec<_> = self.ends.board.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
-        let complete = asked && self.outage.is_none() && missing.is_empty();
+        let blind = asked && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
+        let complete = asked && self.outage.is_none() && missing.is_empty() && !blind;
 
         let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
         let installed = Installed {
             versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
             unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
+            unknown: self.ends.board.never_listed().into_iter().filter(|kind| unreadable.contains_key(kind)).collect(),
             release_settled,
             bundle_version,
             channel,
@@ -334,7 +336,7 @@ impl Supervisor {
             self.complete = true;
             self.ends.collector.complete();
         }
-        let waiting_for = self.missing(&missing, &unreadable);
+        let waiting_for = self.missing(&missing, &unreadable, blind);
         self.ends.waiting_for.send_if_modified(|told| {
             let news = *told != waiting_for;
             *told = waiting_for;
@@ -342,13 +344,18 @@ impl Supervisor {
         });
     }
 
-    fn missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, Trouble>) -> Vec<String> {
+    fn missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, Trouble>, blind: bool) -> Vec<String> {
         let first_list = |kind: &Kind| {
             let why = unreadable.get(kind).map(|trouble| format!(" ({})", trouble.message)).unwrap_or_default();
             format!("the first list of {}{why}", kind.plural())
         };
         match &self.outage {
             _ if self.complete => Vec::new(),
+            // One that is ready and has nothing would take the place of those that serve, in a rolling update for one.
+            None if blind => vec![format!(
+                "a right to read anything of the API server {}: grant what manifests/base/cluster-role.yaml lists",
+                self.ends.server
+            )],
             Some(outage) => vec![format!("the API server {}: {}", self.ends.server, outage.why)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.ends.server)],
             None => kinds.iter().map(first_list).collect(),
