@@ -161,6 +161,7 @@ fn heading(bearer: Bearer) -> &'static str {
         Bearer::Gateway => "Gateway",
         Bearer::Listener => "Listener",
         Bearer::RouteParent => "Route, for each parent",
+        Bearer::Kong => "Plugin, consumer and the like",
     }
 }
 

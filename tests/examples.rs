@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::compile::addresses::{Addresses, Memory, Pool, Provider};
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Inputs, addressed};
 use portico::manifests::Manifests;
+use portico::plugin::Workshop;
 use portico::schema::Channel;
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
@@ -54,7 +55,7 @@ fn requests_of_the_quickstart_go_where_its_text_says() {
             .iter()
             .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let question = Question { path, query: None, method: &Method::GET, headers: &headers };
+        let question = Question::plain(path, None, &Method::GET, &headers);
         let found = bind.listener(host).and_then(|listener| listener.find(host, &question));
         let found = found.map(|matched| format!("{} {}", matched.rule.id.route, matched.rule.id.rule));
         assert_eq!(found.as_deref(), Some(*expected), "{host}{path} {headers:?}");
@@ -80,7 +81,14 @@ fn serve(folder: &Path) -> Served {
     let mut addresses = Addresses::default();
     addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
     let upstreams = Registry::default();
-    let inputs = Inputs { controllers: &controllers, addresses: &addresses, upstreams: &upstreams };
+    let workshop = Workshop::offline(portico::plugins::REGISTRY);
+    let inputs = Inputs {
+        controllers: &controllers,
+        addresses: &addresses,
+        upstreams: &upstreams,
+        classes: &Classes::default(),
+        workshop: &workshop,
+    };
     let mut compiler = Compiler::default();
     let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;
     for (id, verdict) in compiler.verdicts() {

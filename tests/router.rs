@@ -16,12 +16,12 @@ use std::sync::Arc;
 use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use oracle::{Bug, Match, Oracle, Path, Request, Value};
-use portico::snapshot::Listener;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{
     Age, Candidate, HeaderMatch, HostRouter, PathMatch, QueryMatch, Question, ValueMatch, compile_regex,
 };
 use portico::snapshot::rule::{Action, Failure, Filters, Rule, RuleId};
+use portico::snapshot::{Listener, Routes};
 
 #[test]
 fn the_router_agrees_with_a_slow_matcher() {
@@ -103,8 +103,7 @@ fn find(listener: &Listener, request: &Request) -> Option<usize> {
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
         .collect();
     let method: Method = request.method.parse().unwrap();
-    let question =
-        Question { path: &request.path, query: request.query.as_deref(), method: &method, headers: &headers };
+    let question = Question::plain(&request.path, request.query.as_deref(), &method, &headers);
     let matched = listener.find(&request.host, &question)?;
     Some(matched.rule.id.rule.parse().unwrap())
 }
@@ -118,7 +117,7 @@ fn listener(table: &[Match]) -> Listener {
     }
     let hosts: HostMap<_> =
         hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates)))).collect();
-    Listener { gateway: "default/test".into(), name: "http".into(), port: 80, hosts }
+    Listener { gateway: "default/test".into(), name: "http".into(), port: 80, routes: Routes::Gateway(hosts) }
 }
 
 fn candidate(at: usize, entry: &Match) -> Candidate {
@@ -142,7 +141,13 @@ fn candidate(at: usize, entry: &Match) -> Candidate {
         headers: headers.collect(),
         query: query.collect(),
         age: Age { created: entry.created, route: entry.route.as_str().into(), rule: entry.rule, index: entry.index },
-        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends) }),
+        rule: Arc::new(Rule {
+            id,
+            filters: Filters::default(),
+            plugins: None,
+            action: Action::Fail(Failure::NoBackends),
+            kong: None,
+        }),
     }
 }
 

@@ -70,7 +70,8 @@ mod tests {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
         let bind = Bind { listeners: HostMap::default(), tls: Some(Tls { listeners: listeners.collect() }) };
-        let snapshot = Snapshot { binds: [("127.0.0.1:443".parse().unwrap(), Arc::new(bind))].into() };
+        let snapshot =
+            Snapshot { binds: [("127.0.0.1:443".parse().unwrap(), Arc::new(bind))].into(), ..Snapshot::default() };
 
         let mut registry = Registry::default();
         registry.register_collector(Box::new(CertificateExpiry(Arc::new(ArcSwap::from_pointee(snapshot)))));

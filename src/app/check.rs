@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use super::control::Control;
 use crate::args::{CheckOptions, Exit, OutputFormat};
 use crate::manifests::{Manifests, Refusal, Severity};
+use crate::plugin::Workshop;
+use crate::plugins;
 use crate::report::{self, Counts, Diagnostic};
 use crate::snapshot::Snapshot;
 use crate::upstream::Registry;
@@ -20,7 +22,8 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
     let is_given = |refusal: &Refusal| options.paths.iter().any(|path| **path == *refusal.place.file);
     let missing = update.refusals.iter().any(|refusal| refusal.reason == "NotFound" && is_given(refusal));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let mut control = Control::new(options.gateways, Arc::new(Registry::default()), snapshots);
+    let workshop = Workshop::offline(plugins::REGISTRY);
+    let mut control = Control::new(options.gateways, Arc::new(Registry::default()), workshop, snapshots);
     control.apply(update.batch);
 
     let mut diagnostics: Vec<Diagnostic> = update.refusals.iter().map(report::of_refusal).collect();

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
-use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
-use crate::api::{Kind, ObjectId};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
-use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs};
+use crate::compile::verdict::{Problem, Verdict, Verdicts};
+use crate::compile::{Classes, Compiler, Inputs};
 use crate::k8s::Installed;
+use crate::plugin::{Invalid, Workshop};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Bind};
 use crate::store::{Batch, Changes, Store};
-use crate::upstream::Registry;
+use crate::upstream::{Address, Registry};
 
 /// Store, compiler and what they need. Owned by one task: whoever wants to know something asks that task.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ pub(super) struct Control {
     pub(super) addressing: Addressing,
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
+    workshop: Workshop,
+    /// Of Ingresses, consumers and the like.
+    classes: Classes,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
@@ -35,6 +38,8 @@ pub(super) struct Control {
     verdicts: Verdicts,
     /// What a cluster has of our kinds; None without one.
     installed: Option<Arc<Installed>>,
+    /// What plugins at work say about the objects that configure them.
+    troubles: BTreeMap<String, Invalid>,
     /// What was thought of objects before their verdict changed, since the last `take_news`.
     before: BTreeMap<ObjectId, Option<Arc<Verdict>>>,
 }
@@ -56,7 +61,12 @@ pub(super) struct Applied {
 }
 
 impl Control {
-    pub(super) fn new(gateways: GatewayOptions, upstreams: Arc<Registry>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(
+        gateways: GatewayOptions,
+        upstreams: Arc<Registry>,
+        workshop: Workshop,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
         Control {
             store: Store::default(),
             uncompiled: Changes::new(),
@@ -64,10 +74,13 @@ impl Control {
             addressing: Addressing::new(&gateways),
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
+            workshop,
+            classes: Classes::default(),
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
             installed: None,
+            troubles: BTreeMap::new(),
             before: BTreeMap::new(),
         }
     }
@@ -94,7 +107,8 @@ impl Control {
         let count = changes.len();
         self.addressing.assign(&self.store, &self.controllers, &mut changes);
         let addresses = self.addressing.addresses();
-        let inputs = Inputs { controllers: &self.controllers, addresses, upstreams: &self.upstreams };
+        let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
+        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -127,10 +141,14 @@ impl Control {
         }
     }
 
+    /// Where a port of a Service listens now. None if there is no such Service.
+    pub(super) fn addresses(&self, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
+        self.compiler.addresses(&self.store, service, port)
+    }
+
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        self.store
-            .wanted_bodies(|class, controller| class == INGRESS_CLASS_NAME || controller == Some(INGRESS_CONTROLLER))
+        self.store.wanted_bodies(|meta, field| self.classes.own(&self.store, meta, field))
     }
 
     /// Takes over what is installed in the cluster.
@@ -138,6 +156,19 @@ impl Control {
         self.installed = Some(installed);
         let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
         for id in classes {
+            self.join(id);
+        }
+    }
+
+    /// Takes over what plugins at work have to say.
+    pub(super) fn troubled(&mut self, troubles: BTreeMap<String, Invalid>) {
+        let before = std::mem::replace(&mut self.troubles, troubles);
+        let concerned = |id: &&ObjectId| {
+            let object = object_name(id);
+            before.get(&object) != self.troubles.get(&object)
+        };
+        let concerned: Vec<_> = self.verdicts.keys().filter(concerned).cloned().collect();
+        for id in concerned {
             self.join(id);
         }
     }
@@ -172,7 +203,15 @@ impl Control {
                 (Kind::GatewayClass, Some(installed)) => status::with_installed(verdict, installed),
                 _ => status::join(verdict, &bind),
             };
-            joined.map_or_else(|| verdict.clone(), Arc::new)
+            let joined = joined.map_or_else(|| verdict.clone(), Arc::new);
+            match self.troubles.get(&object_name(&id)) {
+                None => joined,
+                Some(Invalid { field, message, remedy }) => {
+                    let mut troubled = Verdict::clone(&joined);
+                    troubled.notes.push(Problem::new(field.as_str(), message.as_str(), remedy.as_str()));
+                    Arc::new(troubled)
+                }
+            }
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
@@ -180,4 +219,9 @@ impl Control {
         };
         self.before.entry(id).or_insert(before);
     }
+}
+
+/// As plugins know the object that configures them.
+fn object_name(id: &ObjectId) -> String {
+    format!("{}/{}", id.kind, id.key)
 }

@@ -16,6 +16,7 @@ use super::control::{Control, News};
 use super::fronts::Fronts;
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::servers::{Lookup, Troubles};
 use super::tell;
 use super::views::Question;
 use crate::k8s::Delivery;
@@ -43,6 +44,8 @@ pub(super) struct ControlLoop {
     /// Until there is a snapshot.
     pub(super) first: Option<ReadyGuard>,
     pub(super) dns: Dns,
+    /// What plugins at work say.
+    pub(super) troubles: Arc<Troubles>,
     pub(super) upstreams: Arc<Registry>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) meters: Meters,
@@ -67,7 +70,12 @@ impl Files {
 
 impl ControlLoop {
     /// Never returns by itself.
-    pub(super) async fn run(mut self, mut ticks: mpsc::Receiver<()>, mut questions: mpsc::Receiver<Question>) {
+    pub(super) async fn run(
+        mut self,
+        mut ticks: mpsc::Receiver<()>,
+        mut questions: mpsc::Receiver<Question>,
+        mut lookups: mpsc::Receiver<Lookup>,
+    ) {
         self.read_files(&Changed::Anything);
         self.carry_on(Instant::now()).await;
         loop {
@@ -87,13 +95,23 @@ impl ControlLoop {
                 () = settled(self.cluster.as_ref()) => self.carry_on(Instant::now()).await,
                 () = self.retry.due() => {
                     self.reconcile().await;
-                    let news = self.control.take_news();
-                    self.tell(&news);
-                    self.announcer.verdicts(&news, &self.control, &self.files.manifests);
+                    self.announce_news();
                 }
                 Some(question) = questions.recv() => question.answer(&self.control),
+                () = self.troubles.changed() => {
+                    self.control.troubled(self.troubles.said());
+                    self.announce_news();
+                }
+                Some(lookup) = lookups.recv() => lookup.answer(&self.control),
             }
         }
+    }
+
+    /// Says what has become of objects that nobody changed.
+    fn announce_news(&mut self) {
+        let news = self.control.take_news();
+        self.tell(&news);
+        self.announcer.verdicts(&news, &self.control, &self.files.manifests);
     }
 
     /// Reads what changed in files and puts it into the store.

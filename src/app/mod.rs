@@ -19,6 +19,7 @@ mod host_addresses;
 mod meters;
 mod overlap;
 mod run;
+mod servers;
 mod tell;
 mod views;
 mod watch_meters;

@@ -22,6 +22,7 @@ use super::descriptors::connections_that_fit;
 use super::fronts::Fronts;
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::servers::Servers;
 use super::tell::Telling;
 use super::views::{Inside, Outside};
 use super::watch_meters::WatchMeters;
@@ -31,6 +32,8 @@ use crate::drain::{self, Drain, Hangups, Phase, StopSignals};
 use crate::echo;
 use crate::manifests::Watcher;
 use crate::metrics::Metrics;
+use crate::plugin::{State, Workshop};
+use crate::plugins;
 use crate::proxy::access_log::{self, AccessLog};
 use crate::proxy::{self, Proxy, Stats};
 use crate::ready::Ready;
@@ -120,7 +123,16 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
             }
         })
     };
-    let control = Control::new(options.gateways.clone(), upstreams.clone(), snapshots.clone());
+    let (servers, lookups) = Servers::start().context("cannot prepare connections of plugins")?;
+    let troubles = servers.troubles();
+    let workshop = Workshop {
+        registry: plugins::REGISTRY,
+        state: State::default(),
+        services: Arc::new(servers),
+        node: node_name().into(),
+        fail_open: false,
+    };
+    let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, snapshots.clone());
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {
             let leading = telling.leading.clone();
@@ -140,12 +152,13 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         cluster,
         fronts,
         dns,
+        troubles,
         upstreams,
         snapshots,
         meters,
     };
     // A task of its own: reading files may take as long as it wants, and signals are heard meanwhile.
-    let mut controlling = tokio::spawn(control_loop.run(ticks, questions));
+    let mut controlling = tokio::spawn(control_loop.run(ticks, questions, lookups));
     let until = tokio::select! {
         ended = &mut controlling => return ended.context("the control loop has failed").map(|()| Exit::Fine),
         until = drain.draining() => until,
@@ -189,6 +202,13 @@ fn tell_drained(cut: usize) {
         0 => info!("Stopped; every request was answered"),
         cut => warn!(cut, "Stopped; the drain timeout cut requests off"),
     }
+}
+
+/// The Pod, or the machine.
+fn node_name() -> String {
+    let named = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let machine = || Some(rustix::system::uname().nodename().to_str().ok()?.to_owned());
+    named.or_else(machine).unwrap_or_else(|| "portico".to_owned())
 }
 
 /// Whoever edits files sees tables. What a cluster says is in its status, and here in the log.
@@ -246,6 +266,12 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLog>) -> proxy::Conf
         balancers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
+        kong_headers: match options.kong.headers {
+            None => proxy::KongHeaders::Auto,
+            Some(args::KongHeaders::On) => proxy::KongHeaders::On,
+            Some(args::KongHeaders::Off) => proxy::KongHeaders::Off,
+        },
+        product: proxy::Product::new(&options.kong.product).expect("the flag takes nothing else"),
         max_series: options.metrics_max_series.get(),
     }
 }

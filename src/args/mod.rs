@@ -10,6 +10,7 @@
 mod check;
 mod cluster;
 mod gateways;
+mod kong;
 mod network;
 mod run;
 mod tls;
@@ -28,6 +29,7 @@ use thiserror::Error;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
+pub use kong::{KongHeaders, KongOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersion};
 

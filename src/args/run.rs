@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
+use super::kong::{KongArgs, KongOptions};
 use super::network::{self, Listen};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
@@ -34,6 +35,8 @@ pub struct RunArgs {
     tls: TlsArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    kong: KongArgs,
     #[command(flatten)]
     stopping: StoppingArgs,
     #[command(flatten)]
@@ -189,6 +192,7 @@ pub struct RunOptions {
     pub workers: NonZeroUsize,
     pub tls: TlsOptions,
     pub limits: Limits,
+    pub kong: KongOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLog,
     pub metrics_max_series: NonZeroUsize,
@@ -259,6 +263,7 @@ impl RunArgs {
             tls: self.tls.resolve()?,
             workers: listening.workers.unwrap_or(surroundings.cores),
             limits: self.limits.resolve(),
+            kong: self.kong.resolve(),
             drain: DrainOptions {
                 delay: self.stopping.drain_delay.unwrap_or(usual_delay),
                 timeout: self.stopping.drain_timeout,

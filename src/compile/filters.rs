@@ -7,9 +7,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
 use super::verdict::Problem;
+use crate::api::Kind;
 use crate::api::gateway::{
-    BackendObjectReference, Filter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect, UrlRewrite,
+    BackendObjectReference, Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
+    UrlRewrite,
 };
+use crate::api::kind::KONG_GROUP;
 use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Scheme};
 use crate::upstream::Upstream;
 
@@ -21,6 +24,8 @@ pub(super) struct Translated {
     /// Valid filters that we cannot honor, and values that no API server should have let pass. Whatever has one of these
     /// must not be served without the filter.
     pub unsupported: Vec<Problem>,
+    /// KongPlugins of the route's namespace, each with the field that names it.
+    pub extensions: Vec<(String, String)>,
     /// References of filters that lead nowhere.
     pub unresolved: Vec<Problem>,
 }
@@ -33,12 +38,13 @@ pub(super) enum Level {
 }
 
 /// `prefix` is the path prefix that the rule matches, if that is one and the same for all of its matches. `resolve` finds
-/// the upstream of a mirror, and says what is wrong if there is none.
+/// the upstream of a mirror, and says what is wrong if there is none; `is_plugin` knows the KongPlugins of the namespace.
 pub(super) fn translate(
     filters: &[Filter],
     level: Level,
     prefix: Option<&str>,
     field: &str,
+    is_plugin: &dyn Fn(&str) -> bool,
     resolve: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
 ) -> Translated {
     let mut result = Translated::default();
@@ -76,7 +82,24 @@ pub(super) fn translate(
                 one.result.filters.cors = Some(Box::new(filter));
             }
             "ExtensionRef" => {
+                let is_kong = |reference: &&LocalObjectReference| {
+                    reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
+                };
+                let plugin = filter.extension_ref.as_ref().filter(is_kong);
+                if let Some(plugin) = plugin.filter(|plugin| level == Level::Rule && is_plugin(&plugin.name)) {
+                    let field = format!("{}.extensionRef", one.field);
+                    one.result.extensions.push((plugin.name.clone(), field));
+                    continue;
+                }
                 let (message, remedy) = match &filter.extension_ref {
+                    Some(_) if plugin.is_some() && level == Level::Backend => (
+                        "plugins run for a rule, not for one of its backends".to_owned(),
+                        "name it in the filters of the rule",
+                    ),
+                    Some(reference) if plugin.is_some() => (
+                        format!("KongPlugin {} does not exist in this namespace", reference.name),
+                        "create it or correct the name",
+                    ),
                     Some(reference) => (
                         format!("no extension of kind {} of group {} is known", reference.kind, reference.group),
                         "remove the filter, if requests may be served without it",

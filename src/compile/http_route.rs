@@ -8,11 +8,13 @@ use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
 use super::matches;
+use super::plugins::{Chained, Plugins, Site};
 use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
 use crate::api::gateway::{BackendObjectReference, HttpRoute, HttpRouteRule};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
 use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
@@ -34,9 +36,10 @@ pub(super) fn plan(
     store: &Store,
     inputs: &Inputs<'_>,
     gateways: &Plans<GatewayPlan>,
+    plugins: &Plugins,
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
-    let rules = translate(store, inputs, route);
+    let rules = translate(store, inputs, plugins, route);
     let hosts: Vec<_> = match &route.spec.hostnames[..] {
         [] => vec![HostPattern::Any],
         names => names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
@@ -103,7 +106,7 @@ struct Rules {
     notes: Vec<Problem>,
 }
 
-fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> Rules {
+fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Object<HttpRoute>) -> Rules {
     let mut rules = Rules {
         candidates: Vec::new(),
         upstreams: BTreeSet::new(),
@@ -117,7 +120,11 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
     for (index, raw) in route.spec.rules.iter().enumerate() {
         let rule_name = raw.name.clone().unwrap_or_else(|| index.to_string());
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
-        let translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
+        let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
+        let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
+        translated.rule.plugins = chained.chain;
+        let notes = chained.problems.into_iter().filter(|problem| !rules.notes.contains(problem)).collect::<Vec<_>>();
+        rules.notes.extend(notes);
         rules.any_served |= translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
@@ -149,7 +156,44 @@ fn translate(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>) -> R
     rules
 }
 
+/// The plugins that requests of a rule meet.
+fn chain(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    plugins: &Plugins,
+    route: &Object<HttpRoute>,
+    index: usize,
+    extensions: &[(ObjectKey, String)],
+) -> Chained {
+    let ObjectKey { namespace, name } = &route.meta.key;
+    let raw = &route.spec.rules[index];
+    let services = raw.backend_refs.iter().filter_map(|backend| {
+        let namespace = backend.target.namespace.as_deref().unwrap_or(namespace);
+        store.services.get(&ObjectKey::new(namespace, &backend.target.name))
+    });
+    let backends: Vec<_> = services.map(|service| (Kind::Service, &service.meta)).collect();
+    let names = Names {
+        route: format!("httproute.{namespace}.{name}.{index}.0").into(),
+        service: format!("httproute.{namespace}.{name}.{index}").into(),
+    };
+    let scope = format!("{}/{namespace}/{name}/{index}", Kind::HttpRoute);
+    plugins.chain(
+        store,
+        inputs,
+        &Site {
+            kind: Kind::HttpRoute,
+            meta: &route.meta,
+            extensions,
+            backends: &backends,
+            names: Arc::new(names),
+            scope: scope.into(),
+        },
+    )
+}
+
 struct TranslatedRule {
+    /// KongPlugins of filters, each with its field.
+    extensions: Vec<(ObjectKey, String)>,
     rule: Rule,
     matches: Vec<matches::Parsed>,
     upstreams: BTreeSet<UpstreamKey>,
@@ -197,7 +241,8 @@ fn translate_rule(
         mirrored.push(resolved);
         upstream
     };
-    let own = filters::translate(&raw.filters, Level::Rule, prefix, field, &mut resolve);
+    let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(&route.namespace, name));
+    let own = filters::translate(&raw.filters, Level::Rule, prefix, field, &is_plugin, &mut resolve);
     let unresolved_filter = !own.unresolved.is_empty();
     dropped.extend(own.unsupported);
     unresolved.extend(own.unresolved.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
@@ -205,7 +250,7 @@ fn translate_rule(
     let mut backends = Vec::new();
     for (index, backend) in raw.backend_refs.iter().enumerate() {
         let field = format!("{field}.backendRefs[{index}]");
-        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field, &mut resolve);
+        let own = filters::translate(&backend.filters, Level::Backend, prefix, &field, &is_plugin, &mut resolve);
         dropped.extend(own.unsupported);
         let mut target = match backends::resolve(store, inputs, from, &backend.target, &field) {
             Ok((key, target)) => {
@@ -254,8 +299,10 @@ fn translate_rule(
             None => Action::Fail(Failure::NoBackends),
         }
     };
-    let rule = Rule { id, filters: own.filters, action };
-    TranslatedRule { rule, matches: parsed, upstreams, dropped, unresolved, notes }
+    let rule = Rule { id, filters: own.filters, plugins: None, action, kong: None };
+    let named = own.extensions.into_iter();
+    let extensions = named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect();
+    TranslatedRule { extensions, rule, matches: parsed, upstreams, dropped, unresolved, notes }
 }
 
 /// Valid fields that this version does not honor: the rule is not served without them.

@@ -17,6 +17,8 @@ pub mod verdict;
 mod attach;
 mod backends;
 mod certificates;
+mod classes;
+mod consumers;
 mod cors;
 mod endpoints;
 mod filters;
@@ -29,6 +31,7 @@ mod matches;
 mod notes;
 mod overlaps;
 mod own_sockets;
+mod plugins;
 mod routers;
 mod selector;
 mod tries;
@@ -38,14 +41,18 @@ use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::plugin::Workshop;
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{self, Endpoints, Registry, UpstreamKey};
+use crate::upstream::{self, Address, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
 use certificates::Secrets;
+pub use classes::Classes;
+use consumers::Consumers;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use own_sockets::OwnSockets;
+use plugins::Plugins;
 use routers::Routers;
 use verdict::{Verdict, Verdicts};
 
@@ -57,6 +64,10 @@ pub struct Inputs<'a> {
     pub addresses: &'a Addresses,
     /// Where upstreams are found by identity, so that the same one outlives every snapshot that uses it.
     pub upstreams: &'a Registry,
+    /// Which Ingresses, consumers and the like are ours.
+    pub classes: &'a Classes,
+    /// Where plugins are built.
+    pub workshop: &'a Workshop,
 }
 
 /// What one compile gave.
@@ -83,6 +94,8 @@ pub struct Compiler {
     secrets: Secrets,
     gateways: Plans<GatewayPlan>,
     routes: Plans<RoutePlan>,
+    plugins: Plugins,
+    consumers: Consumers,
     routers: Routers,
     own_sockets: OwnSockets,
     /// Upstreams by how many routes use them.
@@ -98,6 +111,13 @@ impl Compiler {
         &self.verdicts
     }
 
+    /// Where a port of a Service listens now. None if there is no such Service.
+    pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
+        let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
+        let key = UpstreamKey { namespace, service: name, port, protocol: upstream::Protocol::default() };
+        Some(endpoints::of(store, &key, &self.own_sockets).addresses)
+    }
+
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
     /// `inputs` changed, `changes` names the Gateways.
     pub fn compile(&mut self, store: &Store, changes: &Changes, inputs: &Inputs<'_>) -> Compiled {
@@ -108,6 +128,10 @@ impl Compiler {
         }
         let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
 
+        let (plugins_again, everywhere_differs) = self.plugins.update(store, inputs, &touched);
+        if everywhere_differs {
+            touched.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+        }
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
         let upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
         let routers_built = self.routers.build(&self.gateways, &self.routes);
@@ -118,6 +142,15 @@ impl Compiler {
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         self.judge_gateways(&mut run);
+        for id in self.consumers.update(store, inputs, &touched) {
+            let verdict = self.consumers.verdict(store, inputs, &id);
+            self.judge(id, verdict, &mut run);
+        }
+        self.routers.set_consumers(self.consumers.directory());
+        for id in plugins_again {
+            let verdict = self.plugins.verdict(store, inputs, &id);
+            self.judge(id, verdict, &mut run);
+        }
         self.judge_others(store, inputs, &touched, &mut run);
         let endpoints = self.endpoints(store, &touched, &upstreams);
 
@@ -213,7 +246,8 @@ impl Compiler {
         routes.extend(keys(touched, Kind::HttpRoute).cloned());
         for key in routes {
             let object = store.http_routes.get(&key);
-            let plan = object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, object)));
+            let plan =
+                object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
             let before = match &plan {
@@ -254,7 +288,8 @@ impl Compiler {
     fn judge_others(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes, run: &mut Run) {
         for id in touched {
             let verdict = match id.kind {
-                Kind::Gateway | Kind::HttpRoute => continue,
+                Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
+                Kind::KongConsumer | Kind::KongConsumerGroup => continue,
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }

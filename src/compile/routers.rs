@@ -9,10 +9,11 @@ use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::http_route::RoutePlan;
 use crate::api::ObjectKey;
+use crate::plugin::Directory;
 use crate::snapshot::certs::{Certificates, Tls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
-use crate::snapshot::{Bind, Listener, Snapshot};
+use crate::snapshot::{Bind, Listener, Routes, Snapshot};
 
 /// A listener of a Gateway.
 type ListenerKey = (ObjectKey, Arc<str>);
@@ -62,6 +63,13 @@ impl Routers {
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// Whom plugins can know from now on.
+    pub(super) fn set_consumers(&mut self, consumers: Arc<Directory>) {
+        if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
+            self.snapshot = Arc::new(Snapshot { binds: self.snapshot.binds.clone(), consumers });
+        }
     }
 
     /// A Gateway was planned anew, or is gone. Its routes are planned anew too, so they are not looked at here.
@@ -129,7 +137,7 @@ impl Routers {
                     gateway: gateway.clone(),
                     name: listener.name.clone(),
                     port: listener.port,
-                    hosts: HostMap::new(hosts),
+                    routes: Routes::Gateway(HostMap::new(hosts)),
                 };
                 let port = ports.entry(bound).or_default();
                 port.listeners.push((listener.hostname.clone(), Arc::new(made)));
@@ -148,7 +156,7 @@ impl Routers {
                 }
             }
         }
-        self.snapshot = Arc::new(Snapshot { binds });
+        self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
         built
     }
 }

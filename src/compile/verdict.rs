@@ -107,6 +107,8 @@ pub enum Bearer {
     Gateway,
     Listener,
     RouteParent,
+    /// A plugin, a consumer and the like.
+    Kong,
 }
 
 /// Every (bearer, condition, status, reason) that we can say. Closed, so that a test can ask for an example of each.
@@ -193,6 +195,10 @@ codes! {
     RouteBackendNotFound = RouteParent "ResolvedRefs" false "BackendNotFound" "A backend does not exist.";
     RouteUnsupportedProtocol = RouteParent "ResolvedRefs" false "UnsupportedProtocol" "A backend speaks a protocol that is not served.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules cannot be honored.";
+
+    KongProgrammed = Kong "Programmed" true "Programmed" "The object is in effect.";
+    KongInvalid = Kong "Programmed" false "Invalid" "The object cannot be used as it is.";
+    KongPending = Kong "Programmed" false "Pending" "The object is not used yet.";
 }
 
 impl Code {
@@ -200,6 +206,8 @@ impl Code {
     pub fn is_bad(self) -> bool {
         match self.condition() {
             "OverlappingTLSConfig" => false,
+            // Nobody misses what nobody uses.
+            _ if self == Code::KongPending => false,
             "Conflicted" | "PartiallyInvalid" => self.status(),
             _ => !self.status(),
         }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::consumers::{Consumer, Directory};
-use super::cx::{AnswerCx, Client, Ended, Identity, Kept, LogCx, Names, RequestCx, Source};
+use super::cx::{AnswerCx, Client, Ended, Framing, Identity, Kept, LogCx, Names, RequestCx, Source};
 use super::kind::Phases;
 use super::reply::Reply;
 use super::{Outcome, Plugin};
@@ -90,6 +90,24 @@ enum Overlay {
     Group,
 }
 
+impl Overlay {
+    fn of_consumer(with: With) -> Self {
+        match with {
+            With::Route => Overlay::ConsumerAndRoute,
+            With::Service => Overlay::ConsumerAndService,
+            With::Nothing => Overlay::Consumer,
+        }
+    }
+
+    fn of_group(with: With) -> Self {
+        match with {
+            With::Route => Overlay::GroupAndRoute,
+            With::Service => Overlay::GroupAndService,
+            With::Nothing => Overlay::Group,
+        }
+    }
+}
+
 /// What kinds of requests an instance is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
@@ -142,6 +160,20 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Whether there is an instance for this very place.
+    pub fn has(&self, kind: &str, place: &Place) -> bool {
+        let Some(slot) = self.slots.iter().find(|slot| slot.kind == kind) else { return false };
+        match place {
+            Place::Base(base) => slot.base.is_some_and(|(known, _)| known == *base),
+            Place::Consumer(id, with) => {
+                slot.consumers.get(id).is_some_and(|(known, _)| *known == Overlay::of_consumer(*with))
+            }
+            Place::Group(name, with) => {
+                slot.groups.iter().any(|(known, group, _)| *known == Overlay::of_group(*with) && group == name)
+            }
+        }
+    }
+
     /// Of two instances for the same place the first stays.
     pub fn add(&mut self, kind: &'static str, priority: i32, place: Place, instance: Instance) {
         let slot = match self.slots.iter().position(|slot| slot.kind == kind) {
@@ -163,11 +195,7 @@ impl Builder {
                 better
             }
             Place::Consumer(id, with) => {
-                let overlay = match with {
-                    With::Route => Overlay::ConsumerAndRoute,
-                    With::Service => Overlay::ConsumerAndService,
-                    With::Nothing => Overlay::Consumer,
-                };
+                let overlay = Overlay::of_consumer(with);
                 let better = slot.consumers.get(&id).is_none_or(|(known, _)| overlay < *known);
                 if better {
                     slot.consumers.insert(id, (overlay, at));
@@ -175,11 +203,7 @@ impl Builder {
                 better
             }
             Place::Group(name, with) => {
-                let overlay = match with {
-                    With::Route => Overlay::GroupAndRoute,
-                    With::Service => Overlay::GroupAndService,
-                    With::Nothing => Overlay::Group,
-                };
+                let overlay = Overlay::of_group(with);
                 let known = slot.groups.iter().any(|(known, group, _)| *known == overlay && *group == name);
                 if !known {
                     slot.groups.push((overlay, name, at));
@@ -192,6 +216,10 @@ impl Builder {
         if is_wanted {
             slot.instances.push(instance);
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// None if there is nothing in it.
@@ -213,6 +241,7 @@ pub struct Ask<'r> {
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: Client<'r>,
+    pub framing: Framing,
     pub id: &'r HeaderValue,
     pub body: Option<&'r Bytes>,
     pub consumers: &'r Directory,
@@ -228,6 +257,8 @@ pub struct Passage {
     pub headers: HeaderMap,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
+    /// What goes upstream in place of the body that was read; its length is among the headers already.
+    pub new_body: Option<Bytes>,
     spoken: Spoken,
     /// The instance that each slot had; the slots after a reply are decided when the answer goes.
     picks: SmallVec<[Option<u16>; 12]>,
@@ -248,8 +279,10 @@ impl Chain {
             path: ask.path,
             query: ask.query,
             client: ask.client,
+            framing: ask.framing,
             id: ask.id,
             body: ask.body,
+            new_body: &mut passage.new_body,
             identity: &mut passage.identity,
             consumers: ask.consumers,
             answer_headers: &mut passage.headers,

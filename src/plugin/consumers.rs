@@ -13,6 +13,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use foldhash::quality::FixedState;
 use http::HeaderValue;
 
+use super::signature::Key;
+
 /// Somebody who uses the routes, with everything about them that plugins write into requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -47,12 +49,11 @@ impl Consumer {
         acls: Vec<Arc<str>>,
     ) -> Self {
         let id = id.into();
-        let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
         let headers = ConsumerHeaders {
-            id: value(&id).unwrap_or(HeaderValue::from_static("")),
-            username: username.and_then(value),
-            custom_id: custom_id.and_then(value),
-            acls: if acls.is_empty() { None } else { value(&acls.join(", ")) },
+            id: header_of(&id).unwrap_or(HeaderValue::from_static("")),
+            username: username.and_then(header_of),
+            custom_id: custom_id.and_then(header_of),
+            acls: if acls.is_empty() { None } else { header_of(&acls.join(", ")) },
         };
         Consumer {
             id,
@@ -69,36 +70,63 @@ impl Consumer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyCredential {
     pub id: Arc<str>,
+    /// The id, as `X-Credential-Identifier`.
+    pub identifier: Option<HeaderValue>,
     pub expires: Option<SystemTime>,
     pub consumer: Arc<Consumer>,
 }
 
+impl KeyCredential {
+    pub fn new(id: impl Into<Arc<str>>, expires: Option<SystemTime>, consumer: Arc<Consumer>) -> Self {
+        let id = id.into();
+        KeyCredential { identifier: header_of(&id), id, expires, consumer }
+    }
+}
+
 /// What `basic-auth` compares a password with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BasicCredential {
     pub id: Arc<str>,
+    /// The username, as `X-Credential-Identifier`.
+    pub identifier: Option<HeaderValue>,
     /// SHA-256 of the password, which is compared in constant time.
     pub password: Digest,
     pub consumer: Arc<Consumer>,
 }
 
+impl BasicCredential {
+    pub fn new(id: impl Into<Arc<str>>, username: &str, password: &[u8], consumer: Arc<Consumer>) -> Self {
+        BasicCredential { id: id.into(), identifier: header_of(username), password: digest_of(password), consumer }
+    }
+}
+
+impl std::fmt::Debug for BasicCredential {
+    /// Without the digest, from which a short password can be guessed.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BasicCredential").field("id", &self.id).field("consumer", &self.consumer.id).finish()
+    }
+}
+
 /// What `jwt` verifies a token with, by its key claim.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtCredential {
     pub id: Arc<str>,
-    /// `HS256` and so on.
-    pub algorithm: Box<str>,
-    /// Of HMAC, as it stands in the Secret.
-    pub secret: Option<Box<[u8]>>,
-    /// In PEM, of every other algorithm.
-    pub public_key: Option<Box<str>>,
+    /// The key claim, as `X-Credential-Identifier`.
+    pub identifier: Option<HeaderValue>,
+    pub key: Key,
     pub consumer: Arc<Consumer>,
 }
 
-impl std::fmt::Debug for JwtCredential {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("JwtCredential").field("id", &self.id).field("algorithm", &self.algorithm).finish()
+impl JwtCredential {
+    /// `claim` is what tokens of this consumer have in their key claim.
+    pub fn new(id: impl Into<Arc<str>>, claim: &str, key: Key, consumer: Arc<Consumer>) -> Self {
+        JwtCredential { id: id.into(), identifier: header_of(claim), key, consumer }
     }
+}
+
+/// None if it cannot stand in a header.
+fn header_of(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
 }
 
 /// SHA-256. Looking one up tells nothing about what it was made of, however long it takes.
@@ -113,8 +141,10 @@ pub fn digest_of(secret: &[u8]) -> Digest {
 /// Everybody there is.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    /// By id, username and custom id.
+    /// By id. Apart from the names, so that nobody's name can stand in for another's id.
     pub consumers: Shards<Arc<str>, Arc<Consumer>>,
+    pub usernames: Shards<Arc<str>, Arc<Consumer>>,
+    pub custom_ids: Shards<Arc<str>, Arc<Consumer>>,
     /// By digest of the key.
     pub keys: Shards<Digest, Arc<KeyCredential>>,
     /// By username.
@@ -124,6 +154,38 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Makes a consumer known under its id and its names.
+    pub fn add(&mut self, consumer: &Arc<Consumer>) {
+        self.consumers.insert(Arc::clone(&consumer.id), Arc::clone(consumer));
+        if let Some(username) = &consumer.username {
+            self.usernames.insert(Arc::clone(username), Arc::clone(consumer));
+        }
+        if let Some(custom_id) = &consumer.custom_id {
+            self.custom_ids.insert(Arc::clone(custom_id), Arc::clone(consumer));
+        }
+    }
+
+    /// Forgets a consumer, but not the credentials that lead to it.
+    pub fn remove(&mut self, consumer: &Consumer) {
+        self.consumers.remove(&consumer.id);
+        if let Some(username) = &consumer.username {
+            self.usernames.remove(username);
+        }
+        if let Some(custom_id) = &consumer.custom_id {
+            self.custom_ids.remove(custom_id);
+        }
+    }
+
+    /// By what a configuration calls somebody: an id, or else a username.
+    pub fn named(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.consumers.get(name).or_else(|| self.usernames.get(name))
+    }
+
+    /// By what an issuer of tokens calls somebody: a username, or else a custom id.
+    pub fn called(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.usernames.get(name).or_else(|| self.custom_ids.get(name))
+    }
+
     pub fn key(&self, key: &[u8]) -> Option<&Arc<KeyCredential>> {
         self.keys.get(&digest_of(key))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
@@ -21,10 +22,13 @@ pub struct RequestCx<'r> {
     /// As the client wrote it. To change it, write `head.uri`.
     pub query: Option<&'r str>,
     pub client: Client<'r>,
+    pub framing: Framing,
     /// The request's id, 32 hexadecimal digits unless a trusted peer gave another.
     pub id: &'r HeaderValue,
-    /// The whole body, if some plugin of the chain asked for it.
+    /// The whole body as the client sent it, if some plugin of the chain asked for it.
     pub body: Option<&'r Bytes>,
+    /// What goes upstream in its place. See [`RequestCx::write_body`].
+    pub new_body: &'r mut Option<Bytes>,
     /// Who is asking, as far as plugins have found out.
     pub identity: &'r mut Identity,
     pub consumers: &'r Directory,
@@ -42,6 +46,17 @@ pub struct RequestCx<'r> {
 }
 
 impl RequestCx<'_> {
+    /// The body as it will go upstream, if some plugin of the chain asked for it.
+    pub fn current_body(&self) -> Option<&Bytes> {
+        self.new_body.as_ref().or(self.body)
+    }
+
+    /// Sends another body upstream, of a request whose body was asked for. Its length is written with it.
+    pub fn write_body(&mut self, body: Bytes) {
+        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *self.new_body = Some(body);
+    }
+
     /// Keeps something of this plugin's for `Plugin::answer` and `Plugin::log` of the same request.
     pub fn keep<T: Any>(&mut self, value: T) {
         self.kept.put(self.slot, value);
@@ -62,6 +77,15 @@ pub struct Client<'r> {
     pub host: &'r str,
     /// The port clients see.
     pub listen_port: u16,
+}
+
+/// How the body comes, which was said in headers for this hop only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// With `Transfer-Encoding: chunked`.
+    pub is_chunked: bool,
+    /// After `Expect: 100-continue` has been answered.
+    pub expects_continue: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

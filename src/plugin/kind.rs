@@ -1,5 +1,6 @@
 //! A kind of plugin: its name, its place in the order, its configuration, and how one is built from that.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -72,6 +73,31 @@ pub struct BuildCx<'a> {
     pub services: &'a Arc<dyn Services>,
     /// The name of this process among its replicas.
     pub node: &'a str,
+    /// What is said about a configuration that is good all the same.
+    pub notes: &'a Notes,
+}
+
+impl BuildCx<'_> {
+    /// Tells whoever wrote this configuration something about it, although it is in effect.
+    pub fn note(&self, note: Invalid) {
+        self.notes.0.borrow_mut().push(note);
+    }
+
+    /// Where the object is, if it is in a namespace.
+    pub fn namespace(&self) -> Option<&str> {
+        let mut parts = self.object.splitn(3, '/').skip(1);
+        parts.next().filter(|_| parts.next().is_some())
+    }
+}
+
+/// Collects what [`BuildCx::note`] is told.
+#[derive(Debug, Default)]
+pub struct Notes(RefCell<Vec<Invalid>>);
+
+impl Notes {
+    pub fn into_vec(self) -> Vec<Invalid> {
+        self.0.into_inner()
+    }
 }
 
 /// Why a configuration cannot be used.

@@ -10,24 +10,31 @@
 //! A built plugin is immutable and shared by all requests. What has to outlive a change of the configuration (counters,
 //! caches, fetched keys) is asked for by name from [`State`].
 
+pub mod authentication;
 pub mod chain;
 pub mod consumers;
 pub mod cx;
+pub mod fields;
+pub mod jwk;
 pub mod kind;
+pub mod multipart;
 pub mod reply;
 pub mod services;
+pub mod signature;
 pub mod state;
 pub mod testing;
+pub mod workshop;
 
 use futures_util::future::LocalBoxFuture;
 
 pub use chain::Chain;
 pub use consumers::{Consumer, Directory};
-pub use cx::{AnswerCx, Client, Ended, Identity, LogCx, Names, RequestCx, Scheme, Source};
-pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Phases, Registry, Scopes};
+pub use cx::{AnswerCx, Client, Ended, Framing, Identity, LogCx, Names, RequestCx, Scheme, Source};
+pub use kind::{AnyKind, BuildCx, Entry, Invalid, Kind, Notes, Phases, Registry, Scopes};
 pub use reply::{Reply, ReplyBody};
-pub use services::{Fetched, Services};
+pub use services::{Fetched, Remote, RemoteTls, Services, Stream};
 pub use state::State;
+pub use workshop::Workshop;
 
 /// A plugin with its configuration, everything parsed.
 ///

@@ -8,11 +8,11 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::chain::{Ask, Base, Builder, Chain, Instance, Passage, Place, Protocols, Spoken};
-use super::cx::{Client, Ended, Names, Scheme, Source};
-use super::kind::{AnyKind, BuildCx, Invalid};
+use super::cx::{Client, Ended, Framing, Names, Scheme, Source};
+use super::kind::{AnyKind, BuildCx, Invalid, Notes};
 use super::reply::{Reply, ReplyBody};
 use super::services::NoServices;
-use super::{Directory, Plugin, Services, State};
+use super::{Consumer, Directory, Plugin, Services, State};
 
 /// Builds a plugin as configured, without a world around it.
 pub fn build(kind: &dyn AnyKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Invalid>> {
@@ -26,14 +26,34 @@ pub fn build_with(
     state: &State,
     services: &Arc<dyn Services>,
 ) -> Result<Arc<dyn Plugin>, Vec<Invalid>> {
-    kind.build(config, &BuildCx { object: "KongPlugin/default/test", state, services, node: "test" })
+    kind.build(
+        config,
+        &BuildCx { object: "KongPlugin/default/test", state, services, node: "test", notes: &Notes::default() },
+    )
+}
+
+/// What is said about a configuration that is good all the same.
+pub fn notes(kind: &dyn AnyKind, config: &Value) -> Vec<Invalid> {
+    let (state, notes) = (State::default(), Notes::default());
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    let cx =
+        BuildCx { object: "KongPlugin/default/test", state: &state, services: &services, node: "test", notes: &notes };
+    kind.build(config, &cx).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+    notes.into_vec()
 }
 
 /// A chain of these plugins, all attached to the route.
 pub fn chain(plugins: &[(&dyn AnyKind, Value)]) -> Arc<Chain> {
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    chain_with(plugins, &State::default(), &services)
+}
+
+/// The same, with what outlives a configuration and with a world.
+pub fn chain_with(plugins: &[(&dyn AnyKind, Value)], state: &State, services: &Arc<dyn Services>) -> Arc<Chain> {
     let mut builder = Builder::default();
     for (kind, config) in plugins {
-        let plugin = build(*kind, config).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+        let plugin =
+            build_with(*kind, config, state, services).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
         builder.add(kind.name(), kind.priority(), Place::Base(Base::Route), instance(*kind, plugin));
     }
     builder.build(names()).unwrap_or_else(|| panic!("a chain of nothing"))
@@ -51,6 +71,17 @@ pub fn instance(kind: &dyn AnyKind, plugin: Arc<dyn Plugin>) -> Instance {
 
 pub fn names() -> Arc<Names> {
     Arc::new(Names { route: "default.test.web..80".into(), service: "default.web.80".into() })
+}
+
+/// A consumer `name`, whose id is `id-name` and whose custom id is `custom-name`.
+pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
+    let acls = acls.iter().copied().map(Arc::from).collect();
+    Arc::new(Consumer::new(format!("id-{name}"), Some(name), Some(&format!("custom-{name}")), Vec::new(), acls))
+}
+
+/// Noon of 2026-01-02.
+pub fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
 }
 
 /// One request from 192.0.2.1 over HTTP at noon of 2026-01-02, unless it is said otherwise.
@@ -81,9 +112,15 @@ impl Visit {
             consumers: Directory::default(),
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Http,
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200),
+            now: noon(),
             endpoint: Response::new(()),
         }
+    }
+
+    /// With a body, of this content type.
+    pub fn post(uri: &str, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let request = Request::post(uri).header(http::header::CONTENT_TYPE, content_type).body(body.into());
+        Visit::new(request.unwrap_or_else(|error| panic!("{uri} {content_type}: {error}")))
     }
 
     pub fn get(uri: &str) -> Self {
@@ -113,6 +150,14 @@ impl Visit {
         let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let spoken =
             Spoken { secure: self.scheme == Scheme::Https, grpc: content_type.starts_with(b"application/grpc") };
+        // As the proxy does with what is meant for one hop.
+        let hop = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let framing = Framing {
+            is_chunked: hop(http::header::TRANSFER_ENCODING) == b"chunked",
+            expects_continue: hop(http::header::EXPECT) == b"100-continue",
+        };
+        head.headers.remove(http::header::TRANSFER_ENCODING);
+        head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
         let mut passage = Passage::default();
         let ask = Ask {
@@ -127,6 +172,7 @@ impl Visit {
                 host: &host,
                 listen_port: 80,
             },
+            framing,
             id: &id,
             body: Some(&body).filter(|_| chain.reads_body().is_some()),
             consumers: &self.consumers,
@@ -154,6 +200,12 @@ impl Outcome {
     /// The status that a plugin replied with.
     pub fn replied(&self) -> Option<StatusCode> {
         self.reply.as_ref().map(|reply| reply.status)
+    }
+
+    /// What the endpoint is told of who is asking: consumer's username, credential, and whether that stands for strangers.
+    pub fn known_as(&self) -> (Option<&str>, Option<&str>, bool) {
+        let anonymous = self.sent("x-anonymous-consumer") == Some("true");
+        (self.sent("x-consumer-username"), self.sent("x-credential-identifier"), anonymous)
     }
 
     /// The message of a plugin's reply.

@@ -53,6 +53,8 @@ pub(crate) struct Activity {
     pub(crate) upload: Cell<Upload>,
     /// The body of the request ended before its end, or is not one.
     pub(crate) broken: Cell<bool>,
+    /// The body of the request is longer than it may be, and was cut off.
+    pub(crate) oversized: Cell<bool>,
     /// A body was left unread, so the client may still be writing when we close.
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
@@ -86,6 +88,7 @@ impl Activity {
             bytes_in: Cell::new(0),
             upload: Cell::new(Upload::Over),
             broken: Cell::new(false),
+            oversized: Cell::new(false),
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
@@ -168,6 +171,7 @@ impl Activity {
         self.bytes_in.set(0);
         self.upload.set(Upload::Over);
         self.broken.set(false);
+        self.oversized.set(false);
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);

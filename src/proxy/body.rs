@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::activity::Upload;
 use super::connection::Peer;
 use super::exchange::Exchange;
-use super::fault::TRUNCATED;
+use super::fault::{Fault, TRUNCATED};
 use super::lent::Lent;
 use super::mirror::{self, Copies};
 use super::upgrade::Upgrade;
@@ -37,6 +37,8 @@ struct Extra {
     trailers: Option<HeaderMap>,
     /// Takes a copy of what passes.
     copies: Option<Copies>,
+    /// How many bytes more there may be.
+    left: Option<u64>,
     /// The body is there, and then nothing else of this is.
     lent: Option<Rc<Lent>>,
 }
@@ -47,6 +49,31 @@ impl RequestBody {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.upload.set(if incoming.is_some() { Upload::Unasked } else { Upload::Over });
         RequestBody { incoming, http2: version == Version::HTTP_2, extra: None, peer: Rc::clone(peer) }
+    }
+
+    /// No body, for a request whose own is elsewhere.
+    pub(crate) fn none(peer: &Rc<Peer>) -> Self {
+        RequestBody { incoming: None, http2: false, extra: None, peer: Rc::clone(peer) }
+    }
+
+    /// Cuts it off when there is more of it than that. One that says so itself is not begun with.
+    pub(crate) fn limit(&mut self, most: u64) -> Result<(), Fault> {
+        let left = most.checked_sub(self.ahead().len() as u64).filter(|_| self.size_hint().lower() <= most);
+        let left = left.ok_or(Fault::TooLarge)?;
+        if self.incoming.is_some() {
+            self.extra.get_or_insert_default().left = Some(left);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of it is still to come.
+    pub(crate) fn is_read(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// What was read ahead.
+    pub(crate) fn ahead(&self) -> Bytes {
+        self.extra.as_ref().map(|extra| extra.ahead.clone()).unwrap_or_default()
     }
 
     /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
@@ -180,6 +207,13 @@ impl Body for RequestBody {
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
                     if let Some(extra) = &mut this.extra {
+                        if let Some(left) = &mut extra.left {
+                            let Some(rest) = left.checked_sub(data.len() as u64) else {
+                                activity.oversized.set(true);
+                                return Poll::Ready(Some(Err(BrokenUpload::TooLarge)));
+                            };
+                            *left = rest;
+                        }
                         mirror::Copies::take_in(&mut extra.copies, data);
                     }
                 }
@@ -255,6 +289,8 @@ pub(crate) enum BrokenUpload {
     Cut(hyper::Error),
     #[error("the client took the request back in the middle of its body")]
     Reset,
+    #[error("the body of the request is longer than it may be")]
+    TooLarge,
     #[error("the body of the request can be read in two ways")]
     Refused,
     #[error("the endpoint has not looked at the request, so that its body goes elsewhere")]

@@ -14,6 +14,8 @@ use super::access_log::Record;
 use super::activity::Phase;
 use super::connection::Peer;
 use super::fault::{CLIENT_GONE, CLIENT_GONE_STATUS, Fault};
+use super::kong::Kong;
+use super::passage::Through;
 use super::refusal::Glimpse;
 use super::request_id::X_REQUEST_ID;
 use super::stats::Series;
@@ -31,6 +33,10 @@ pub(crate) struct Exchange {
     pub(crate) bytes_out: u64,
     /// What the answer says to pages of other origins.
     pub(crate) grant: Option<Box<Grant>>,
+    /// Of requests that met plugins.
+    pub(crate) through: Option<Box<Through>>,
+    /// Of requests that are treated as Kong would.
+    pub(crate) kong: Option<Box<Kong>>,
     /// Boxed, since few requests have one.
     pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
@@ -81,6 +87,8 @@ impl Exchange {
             status: None,
             bytes_out: 0,
             grant: None,
+            through: None,
+            kong: Kong::always(peer),
             cut_off: None,
             line,
             closed: false,
@@ -103,6 +111,9 @@ impl Exchange {
         let status = self.status.or(StatusCode::from_u16(CLIENT_GONE_STATUS).ok()).unwrap_or_default();
         let series = self.series.get_or_insert_with(|| worker.unrouted());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
+        if let Some(through) = &self.through {
+            through.log(status, duration, activity.bytes_in.get(), self.bytes_out);
+        }
         if let Some(line) = self.line.take() {
             worker.log.write(&Record {
                 time: SystemTime::now() - duration,

@@ -15,6 +15,10 @@ pub(crate) enum Fault {
     Framing(&'static str),
     /// The body of the request is cut short, or broken.
     Body,
+    /// The body of the request is longer than a plugin of its rule takes.
+    TooLarge,
+    /// The plugins of its rule did not come to a decision.
+    PluginTimeout,
     /// What came is no request.
     Unreadable,
     /// The target is longer than anything that is read.
@@ -35,12 +39,24 @@ pub(crate) enum Fault {
     Misdirected,
     /// The rule or its backend cannot be honored.
     Rule(Failure),
+    /// A route of Kong's for `https` only was asked in plain text.
+    HttpsOnly,
+    /// A route of Kong's for gRPC was asked over HTTP/1.
+    Http2Only,
+    /// A route of Kong's for gRPC was asked for something else.
+    NotGrpc,
+    /// A route of Kong's for `grpcs` only was asked in plain text.
+    GrpcsOnly,
     /// The path after a rewrite is none.
     Rewrite,
     NoEndpoints,
+    /// The same under a route of Kong's, in the words that its clients know.
+    NoPeer,
     /// No connection to an endpoint could be had, since there are too many.
     Crowded,
     Refused,
+    /// The same under a route of Kong's.
+    PeerRefused,
     ConnectTimeout,
     AnswerTimeout,
     /// `timeouts.request` of the rule.
@@ -82,6 +98,8 @@ impl Fault {
             Fault::Host(message) => (Client, StatusCode::BAD_REQUEST, "bad_host", message, false),
             Fault::Framing(message) => (Client, StatusCode::BAD_REQUEST, "bad_framing", message, false),
             Fault::Body => (Client, StatusCode::BAD_REQUEST, "broken_body", "the body of the request is broken or cut short", false),
+            Fault::TooLarge => (Client, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Request size limit exceeded", false),
+            Fault::PluginTimeout => (Us, StatusCode::GATEWAY_TIMEOUT, "plugin_timeout", TIMING_OUT, true),
             Fault::Unreadable => (Client, StatusCode::BAD_REQUEST, "unreadable", "Bad request", false),
             Fault::TargetTooLong => (Client, StatusCode::URI_TOO_LONG, "target_too_long", "URI too long", false),
             Fault::HeadTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
@@ -96,8 +114,16 @@ impl Fault {
             Fault::Rule(Failure::NoBackends) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", UNEXPECTED, false),
             Fault::Rule(Failure::InvalidBackend) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", UNEXPECTED, false),
             Fault::Rule(Failure::Unsupported) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
+            Fault::Rule(Failure::NoService) => (Us, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
+            Fault::HttpsOnly => (Client, StatusCode::UPGRADE_REQUIRED, "https_only", "Please use HTTPS protocol", false),
+            Fault::Http2Only => (Client, StatusCode::UPGRADE_REQUIRED, "http2_only", "Please use HTTP2 protocol", false),
+            Fault::NotGrpc => (Client, StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_grpc", "Non-gRPC request matched gRPC route", false),
+            // Whoever gets this speaks gRPC, and reads it as CANCELLED.
+            Fault::GrpcsOnly => (Client, cancelled(), "grpcs_only", "gRPC request matched gRPCs route", false),
             Fault::Rewrite => (Us, StatusCode::INTERNAL_SERVER_ERROR, "bad_rewrite", UNEXPECTED, false),
             Fault::NoEndpoints => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
+            Fault::NoPeer => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
+            Fault::PeerRefused => (Upstream, StatusCode::BAD_GATEWAY, "refused", INVALID_ANSWER, true),
             Fault::Crowded => (Us, StatusCode::SERVICE_UNAVAILABLE, "no_room", "Too many requests at a time", true),
             Fault::Refused => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "refused", UNAVAILABLE, true),
             Fault::ConnectTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMING_OUT, true),
@@ -109,6 +135,10 @@ impl Fault {
         };
         Account { blame, status, word, message, retry }
     }
+}
+
+fn cancelled() -> StatusCode {
+    StatusCode::from_u16(CLIENT_GONE_STATUS).expect("three digits are a status")
 }
 
 // What goes wrong where no answer of ours can be given any more.
@@ -133,6 +163,8 @@ pub(crate) const TUNNEL_CUT: &str = "tunnel_cut";
 
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";
+const NO_SERVICE: &str = "no Service found with those values";
+const NO_PEER: &str = "failure to get a peer from the ring-balancer";
 const UNEXPECTED: &str = "An unexpected error occurred";
 const INVALID_ANSWER: &str = "An invalid response was received from the upstream server";
 const UNAVAILABLE: &str = "The upstream server is currently unavailable";
@@ -214,6 +246,8 @@ mod tests {
             Fault::Fields,
             Fault::Protocol,
             Fault::Body,
+            Fault::TooLarge,
+            Fault::PluginTimeout,
             Fault::Connect,
             Fault::Expectation,
             Fault::UploadTimeout,
@@ -223,8 +257,15 @@ mod tests {
             Fault::Rule(Failure::NoBackends),
             Fault::Rule(Failure::InvalidBackend),
             Fault::Rule(Failure::Unsupported),
+            Fault::Rule(Failure::NoService),
+            Fault::HttpsOnly,
+            Fault::Http2Only,
+            Fault::NotGrpc,
+            Fault::GrpcsOnly,
             Fault::Rewrite,
             Fault::NoEndpoints,
+            Fault::NoPeer,
+            Fault::PeerRefused,
             Fault::Crowded,
             Fault::Refused,
             Fault::ConnectTimeout,
@@ -237,9 +278,11 @@ mod tests {
         all.into_iter().inspect(|fault| match fault {
             Fault::Target(_) | Fault::Host(_) | Fault::Framing(_) | Fault::Fields => {}
             Fault::Unreadable | Fault::TargetTooLong | Fault::HeadTooLarge => {}
-            Fault::Protocol | Fault::Body | Fault::Connect => {}
+            Fault::Protocol | Fault::Body | Fault::TooLarge | Fault::PluginTimeout | Fault::Connect => {}
             Fault::Expectation | Fault::UploadTimeout | Fault::Misdirected | Fault::NoListener | Fault::NoRoute => {}
             Fault::Rule(Failure::NoBackends | Failure::InvalidBackend | Failure::Unsupported) => {}
+            Fault::Rule(Failure::NoService) | Fault::NoPeer | Fault::PeerRefused => {}
+            Fault::HttpsOnly | Fault::Http2Only | Fault::NotGrpc | Fault::GrpcsOnly => {}
             Fault::Rewrite | Fault::NoEndpoints | Fault::Crowded | Fault::Refused | Fault::ConnectTimeout => {}
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
             Fault::BadAnswer | Fault::NoAnswer => {}

@@ -276,6 +276,9 @@ async fn send(
                 *request = Some(unsent);
                 return Err(Lost::Unsent);
             }
+            if activity.oversized.get() {
+                return Err(Lost::Fault(Fault::TooLarge));
+            }
             if activity.broken.get() {
                 return Err(Lost::Fault(Fault::Body));
             }

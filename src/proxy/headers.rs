@@ -20,20 +20,24 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// The same of a request, and also what a backend could take for our words about the client: CGI and its heirs (WSGI, Rack,
 /// PHP) know `X_Forwarded_For` and `X-Forwarded-For` by one name, so that we would replace the one and pass on the other.
 pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    static OURS: [HeaderName; 5] =
+        [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
     let mut seen = false;
-    strip(headers, |name| seen |= is_lookalike(name));
+    strip(headers, |name| seen |= is_lookalike(name, &OURS));
     if seen {
-        let names: Vec<HeaderName> = headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+        remove_lookalikes(headers, &OURS);
+    }
+}
+
+/// Removes what a backend could take for one of these fields.
+pub(crate) fn remove_lookalikes(headers: &mut HeaderMap, ours: &[HeaderName]) {
+    while let Some(name) = headers.keys().find(|name| is_lookalike(name, ours)).cloned() {
+        headers.remove(name);
     }
 }
 
 /// Whether a name is one of those that we write ourselves, but for underscores where they have hyphens.
-fn is_lookalike(name: &HeaderName) -> bool {
-    static OURS: [HeaderName; 5] =
-        [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+fn is_lookalike(name: &HeaderName, ours: &[HeaderName]) -> bool {
     let name = name.as_str().as_bytes();
     let is_alike = |ours: &HeaderName| {
         let ours = ours.as_str().as_bytes();
@@ -41,7 +45,7 @@ fn is_lookalike(name: &HeaderName) -> bool {
             && name.iter().zip(ours).all(|(given, our)| given == our || (*given, *our) == (b'_', b'-'))
     };
     // Most names are ruled out by their first byte, and nearly all others by having no underscore.
-    name.first() == Some(&b'x') && memchr(b'_', name).is_some() && OURS.iter().any(is_alike)
+    name.first() == Some(&b'x') && memchr(b'_', name).is_some() && ours.iter().any(is_alike)
 }
 
 fn strip(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
@@ -162,10 +166,11 @@ impl Client {
     }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]
 mod tests {

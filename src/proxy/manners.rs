@@ -31,13 +31,18 @@ impl Manners {
 
     /// The answer to a fault. `id` is the request's, for whoever reports it.
     pub(crate) fn answer(&self, account: &Account, id: &HeaderValue) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
-        let headers = response.headers_mut();
+        self.say(account.status, account.message, id)
+    }
+
+    /// A message in the form that the client accepts.
+    pub(crate) fn say(&self, status: StatusCode, message: &str, id: &HeaderValue) -> Response<Bytes> {
         if self.grpc {
+            let mut response = Response::new(Bytes::new());
+            let headers = response.headers_mut();
             // A gRPC client reads the outcome from these, and takes any other status for a broken proxy.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(account.status)));
-            let message = utf8_percent_encode(account.message, GRPC_ESCAPED).to_string();
+            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
+            let message = utf8_percent_encode(message, GRPC_ESCAPED).to_string();
             if let Ok(message) = HeaderValue::try_from(message) {
                 headers.insert(GRPC_MESSAGE, message);
             }
@@ -45,18 +50,32 @@ impl Manners {
         }
         let format =
             self.accept.as_ref().and_then(|accept| accept.to_str().ok()).map_or(Format::Json, Format::negotiate);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        let text = format.write(account, &String::from_utf8_lossy(id.as_bytes()));
-        if self.head {
-            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        } else {
-            *response.body_mut() = text.into();
-        }
-        if account.status == StatusCode::METHOD_NOT_ALLOWED {
+        let text = format.write(status, message, &String::from_utf8_lossy(id.as_bytes()));
+        let mut response = self.whole(status, text.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
             // RFC 9110, section 15.5.6: it must say which are.
             response.headers_mut().insert(ALLOW, METHODS);
         }
-        *response.status_mut() = account.status;
+        response
+    }
+
+    /// A message in JSON, whatever the client accepts.
+    pub(crate) fn state(&self, status: StatusCode, message: &str) -> Response<Bytes> {
+        let mut response = self.whole(status, serde_json::json!({ "message": message }).to_string().into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Format::Json.content_type()));
+        response
+    }
+
+    /// This body, unless it was only asked about.
+    pub(crate) fn whole(&self, status: StatusCode, body: Bytes) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        if self.head {
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        } else {
+            *response.body_mut() = body;
+        }
         response
     }
 }
@@ -129,12 +148,11 @@ impl Format {
         }
     }
 
-    fn write(self, account: &Account, id: &str) -> String {
-        let message = account.message;
+    fn write(self, status: StatusCode, message: &str, id: &str) -> String {
         match self {
             Format::Json => serde_json::json!({ "message": message, "request_id": id }).to_string(),
             Format::Html => {
-                let (status, message, id) = (account.status, escaped(message), escaped(id));
+                let (message, id) = (escaped(message), escaped(id));
                 format!(
                     "<!doctype html>\n<html>\n<head><meta charset=\"utf-8\"><title>{status}</title></head>\n\
                      <body>\n<h1>{status}</h1>\n<p>{message}</p>\n<p>request_id: {id}</p>\n</body>\n</html>\n"
@@ -193,13 +211,14 @@ mod tests {
     #[test]
     fn a_request_id_from_elsewhere_cannot_break_out_of_the_body() {
         let account = Fault::NoRoute.account();
+        let (status, message) = (account.status, account.message);
         let id = "\"<&'>";
         assert_eq!(
-            Format::Json.write(&account, id),
+            Format::Json.write(status, message, id),
             r#"{"message":"no Route matched with those values","request_id":"\"<&'>"}"#
         );
-        assert!(Format::Html.write(&account, id).contains("&quot;&lt;&amp;&#39;&gt;"));
-        assert!(Format::Xml.write(&account, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
+        assert!(Format::Html.write(status, message, id).contains("&quot;&lt;&amp;&#39;&gt;"));
+        assert!(Format::Xml.write(status, message, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
     }
 
     #[test]

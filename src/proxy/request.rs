@@ -20,13 +20,16 @@ use super::fault::Fault;
 use super::forward;
 use super::framing;
 use super::headers::{join_cookies, strip_request};
+use super::kong;
 use super::manners::{METHODS, Manners};
+use super::passage;
 use super::request_id::X_REQUEST_ID;
 use super::target::{Host, Path};
 use super::tls::Session;
 use super::tries;
 use super::upgrade::Upgrade;
 use super::view::View;
+use crate::plugin::{Chain, Framing};
 use crate::snapshot::router::Question;
 use crate::snapshot::rule::{Action, Backend, Filters, Rule, Target};
 use crate::snapshot::tries::Tries;
@@ -42,9 +45,22 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let mut exchange = Exchange::open(&peer, &request);
     let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
-    let outcome = match decide(&view, &mut request, &mut exchange) {
+    let mut decision = decide(&view, &mut request, &mut exchange);
+    if let Ok(Decision::Ask { listener, rule, chain, framing, upgrade }) = decision {
+        // Boxed: requests of other rules do not set aside what plugins need.
+        let asking = ask(&view, (listener, rule, chain), (framing, upgrade), &mut request, &mut exchange, &manners);
+        decision = Box::pin(asking).await;
+    }
+    let outcome = match decision {
         Ok(Decision::Answer(answer)) => Ok(answer),
+        Ok(Decision::Ask { .. }) => unreachable!("plugins are asked once"),
         Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
+            if let Some(through) = &mut exchange.through {
+                through.sent = Some(Instant::now());
+            }
+            if let Some(kong) = &mut exchange.kong {
+                kong.sent = Some(Instant::now());
+            }
             let answer = match tries {
                 None => forward::forward(upstream, request, upgrade, &mut exchange).await,
                 // Boxed: requests of other rules do not set aside what its timers need.
@@ -59,17 +75,23 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     };
     let mut close = peer.group.is_closing();
     let mut answer = outcome.unwrap_or_else(|fault| {
+        let fault = exchange.kong.as_ref().map_or(fault, |kong| kong.words(fault));
         let account = fault.account();
         exchange.fault = Some(account.word);
         // Whoever wrote that and whoever passed it on may not agree where the next request begins.
         close |= account.status == StatusCode::BAD_REQUEST;
         let mut answer = manners.answer(&account, &exchange.id).map(Source::Ours);
         finish(&mut answer, &exchange.id, &[]);
+        kong::offer(fault, version, answer.headers_mut());
         answer
     });
     if let Some(grant) = exchange.grant.take() {
         grant.apply(answer.headers_mut());
     }
+    if let Some(through) = &mut exchange.through {
+        through.answer(&mut answer, &exchange.id);
+    }
+    kong::mark(&mut answer, &exchange);
     exchange.status = Some(answer.status());
     // HTTP/2 has no such field; its connections are told to end as a whole.
     if close && version < Version::HTTP_2 {
@@ -100,6 +122,14 @@ fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<Response
 /// What becomes of a request.
 enum Decision<'v> {
     Answer(Response<Source>),
+    /// Plugins decide whether it goes on.
+    Ask {
+        listener: &'v Arc<Listener>,
+        rule: &'v Arc<Rule>,
+        chain: &'v Arc<Chain>,
+        framing: Framing,
+        upgrade: Option<Box<Upgrade>>,
+    },
     /// The request is now as the endpoint is to see it.
     Forward {
         rule: &'v Rule,
@@ -137,14 +167,130 @@ fn decide<'v>(
         return Err(Fault::Misdirected);
     }
     let listener = listener.ok_or(Fault::NoListener)?;
-    let question =
-        Question { path: &path.path, query: path.query, method: request.method(), headers: request.headers() };
+    if listener.is_kong() {
+        kong::note(exchange);
+    }
+    let path = kong::read(listener, path);
+    let question = Question {
+        path: &path.path,
+        query: path.query,
+        method: request.method(),
+        headers: request.headers(),
+        authority: host.written.as_bytes(),
+        scheme: peer.client.scheme,
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.as_deref()),
+    };
     let Some(matched) = listener.find(&name, &question) else {
         exchange.series = Some(view.series(&peer.worker, listener, None, None));
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
+    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers())).unwrap_or_default();
+    let Some(manner) = &rule.kong else {
+        introduce(&peer, request, (rule, &host, listener), &exchange.id);
+        kong::name_us(request, exchange);
+        return go_on(view, (listener, rule), (&host, &path), (framing, upgrade), request, exchange);
+    };
+    kong::note(exchange);
+    exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+    if let Some(mut answer) = kong::admit(manner, request, &host, &peer)? {
+        finish(&mut answer, &exchange.id, &[]);
+        return Ok(Decision::Answer(answer));
+    }
+    introduce(&peer, request, (rule, &host, listener), &exchange.id);
+    kong::pass_on(rule, manner, matched.path, (&host, &path), request, exchange)?;
+    let uri = request.uri().clone();
+    let path = Path::of(request.method(), &uri).ok().flatten().ok_or(Fault::Rewrite)?;
+    go_on(view, (listener, rule), (&host, &path), (framing, kong::upgrading(upgrade)), request, exchange)
+}
 
+/// Past the plugins of the rule, if it has any, to what the rule does.
+fn go_on<'v>(
+    view: &'v View,
+    (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
+    target: (&Host, &Path<'_>),
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+) -> Result<Decision<'v>, Fault> {
+    if let Some(chain) = &rule.plugins {
+        exchange.series = Some(view.series(&exchange.peer.worker, listener, Some(rule), None));
+        return Ok(Decision::Ask { listener, rule, chain, framing, upgrade });
+    }
+    act(view, (listener, rule), target, upgrade, request, exchange)
+}
+
+/// What the client meant for this hop ends here, before we, plugins and filters write anything.
+fn introduce(
+    peer: &Peer,
+    request: &mut Request<RequestBody>,
+    (rule, host, listener): (&Rule, &Host, &Listener),
+    id: &HeaderValue,
+) {
+    let uri = rule.kong.as_ref().map(|_| request.uri().clone());
+    let headers = request.headers_mut();
+    strip_request(headers);
+    headers.remove(EXPECT);
+    join_cookies(headers);
+    let port = peer.client.port(listener.port);
+    match uri {
+        None => peer.client.introduce(headers, &host.written, &port),
+        Some(uri) => kong::introduction::introduce(peer, headers, host, &uri, port),
+    }
+    headers.insert(X_REQUEST_ID, id.clone());
+    if host.elsewhere {
+        headers.insert(HOST, host.written.clone());
+    }
+}
+
+/// Has the plugins of a rule decide, and goes on if they let the request pass.
+async fn ask<'v>(
+    view: &'v View,
+    (listener, rule, chain): (&'v Arc<Listener>, &'v Arc<Rule>, &'v Arc<Chain>),
+    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+    manners: &Manners,
+) -> Result<Decision<'v>, Fault> {
+    // Read once more, rather than carried through every request: both were found good.
+    let before = request.uri().clone();
+    let (uri, host) = match exchange.kong.as_ref().and_then(|kong| kong.asked()) {
+        // What plugins decide about is what the client wrote, also where the endpoint sees another path.
+        Some(asked) => asked,
+        None => {
+            let host = Host::of(request.version(), &before, request.headers(), exchange.peer.group.address)?;
+            (before.clone(), host)
+        }
+    };
+    let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
+    let path = kong::read(listener, path);
+    let consumers = &view.snapshot.consumers;
+    let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, framing), exchange).await?;
+    if let Some(reply) = reply {
+        exchange.fault = Some(reply.reason);
+        let mut answer = passage::written(*reply, manners, &exchange.id);
+        finish(&mut answer, &exchange.id, &[]);
+        return Ok(Decision::Answer(answer));
+    }
+    if *request.uri() == uri && *request.uri() == before {
+        return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
+    }
+    // A plugin has changed the target, for example taken a key out of it.
+    let uri = request.uri().clone();
+    let path = Path::of(request.method(), &uri)?.ok_or(Fault::Rewrite)?;
+    act(view, (listener, rule), (&host, &path), upgrade, request, exchange)
+}
+
+/// What the rule does with a request that may pass.
+fn act<'v>(
+    view: &'v View,
+    (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
+    (host, path): (&Host, &Path<'_>),
+    upgrade: Option<Box<Upgrade>>,
+    request: &mut Request<RequestBody>,
+    exchange: &mut Exchange,
+) -> Result<Decision<'v>, Fault> {
+    let peer = Rc::clone(&exchange.peer);
     let split = match &rule.action {
         Action::Forward(split) => split,
         Action::Redirect(redirect) => {
@@ -183,16 +329,6 @@ fn decide<'v>(
         Target::Fail(failure) => return Err(Fault::Rule(*failure)),
     };
 
-    // What the client meant for this hop ends here, before we and the filters write anything.
-    let headers = request.headers_mut();
-    strip_request(headers);
-    headers.remove(EXPECT);
-    join_cookies(headers);
-    peer.client.introduce(headers, &host.written, &peer.client.port(listener.port));
-    headers.insert(X_REQUEST_ID, exchange.id.clone());
-    if host.elsewhere {
-        headers.insert(HOST, host.written.clone());
-    }
     // The rule's filters come first, so that the backend's, which are more specific, have the last word. Mirrors see what
     // the filters of their own level make of the request: what is meant for one backend is no business of another.
     let levels = [&rule.filters, &backend.filters];
@@ -202,11 +338,11 @@ fn decide<'v>(
         }
         // A handshake makes sense only to who goes on with it.
         if !filters.mirrors.is_empty() && upgrade.is_none() {
-            let finish = |copy: &mut Request<()>| rewrite(copy, &path, &levels[..=level]).is_ok();
+            let finish = |copy: &mut Request<()>| rewrite(copy, path, &levels[..=level]).is_ok();
             peer.worker.mirrors.copy(&filters.mirrors, request, finish);
         }
     }
-    rewrite(request, &path, &levels)?;
+    rewrite(request, path, &levels)?;
 
     Ok(Decision::Forward { rule, backend, upstream, tries: split.tries.as_deref(), upgrade })
 }

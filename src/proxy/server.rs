@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
+use super::kong::naming::{KongHeaders, Naming, Product};
 use super::limits::Limits;
 use super::stats::Stats;
 use super::tls::{Terminator, TlsPolicy};
@@ -35,6 +36,9 @@ pub struct Config {
     pub balancers: Vec<IpNet>,
     /// Two processes on one port, on purpose.
     pub allow_port_sharing: bool,
+    /// Whether and how we name ourselves (`--kong-headers`, `--product-token`).
+    pub kong_headers: KongHeaders,
+    pub product: Product,
     /// Label sets of the request metrics (`--metrics-max-series`).
     pub max_series: usize,
 }
@@ -71,6 +75,7 @@ impl Proxy {
             limits: config.limits,
             tls: Arc::new(Terminator::new(&config.tls).map_err(io::Error::other)?),
             balancers: config.balancers,
+            naming: Arc::new(Naming::new(config.kong_headers, config.product)),
             trusted: config.trusted,
             log: config.access_log,
             stats: Arc::clone(&stats),

@@ -85,6 +85,10 @@ impl Upgrade {
         self.stream.is_some() && status.is_success()
     }
 
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    }
+
     /// HTTP/1 lets a server answer as if it had not been asked.
     pub(crate) fn may_be_ignored(&self) -> bool {
         self.stream.is_none()

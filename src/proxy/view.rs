@@ -122,7 +122,10 @@ mod tests {
 
     fn snapshot(ports: std::ops::Range<u16>) -> Arc<Snapshot> {
         let bind = || Arc::new(Bind { listeners: HostMap::new([]), tls: None });
-        Arc::new(Snapshot { binds: ports.map(|port| (([127, 0, 0, 1], port).into(), bind())).collect() })
+        Arc::new(Snapshot {
+            binds: ports.map(|port| (([127, 0, 0, 1], port).into(), bind())).collect(),
+            ..Snapshot::default()
+        })
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::accept;
 use super::access_log::AccessLog;
 use super::body::RequestBody;
 use super::group::Group;
+use super::kong::naming::Naming;
 use super::limits::Limits;
 use super::mirror::Mirrors;
 use super::request_id::RequestIds;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) limits: Limits,
     pub(crate) trusted: Vec<IpNet>,
+    pub(crate) naming: Arc<Naming>,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) stats: Arc<Stats>,
     /// One permit per connection of the whole process, of clients and to endpoints.
@@ -62,6 +64,7 @@ pub(crate) enum Command {
 pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) trusted: Vec<IpNet>,
+    pub(crate) naming: Arc<Naming>,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) mirrors: Rc<Mirrors>,
@@ -128,6 +131,7 @@ impl Worker {
         let view = Rc::new(View::new(Arc::clone(snapshot.load())));
         Worker {
             trusted: shared.trusted,
+            naming: shared.naming,
             log: shared.log,
             pools: Pools::new(dial, keep, Arc::clone(traffic)),
             mirrors: Rc::new(mirrors),

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
 use super::host::HostPattern;
-use super::router::{Candidate, ValueMatch};
-use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Target};
-use super::{Bind, Listener, Snapshot};
+use super::kong;
+use super::router::{Candidate, HostRouter, MatchedPath, QueryMatch, ValueMatch};
+use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Rule, Target};
+use super::{Bind, Listener, Routes, Snapshot};
 use crate::upstream::Protocol;
 
 /// The whole snapshot.
@@ -51,8 +52,9 @@ pub struct HostDump {
 /// One way for a request to reach a rule, and what the rule does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchDump {
-    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.
+    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; of Kong's routes `Exact /a`, `Prefix /`, `Regex ~/a`, `any path`.
     pub path: String,
+    /// Of several one has to fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// `name: value`, or `name ~ pattern`.
@@ -61,9 +63,19 @@ pub struct MatchDump {
     /// `name=value`, or `name ~ pattern`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<String>,
+    /// Of TLS connections.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub server_names: Vec<String>,
     /// `HTTPRoute/namespace/name`.
     pub route: String,
     pub rule: String,
+    /// `strip path`, `protocols https`, …: what is not as Kong has it without annotations. Absent if the rule is none of
+    /// Kong's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kong: Option<Vec<String>>,
+    /// `key-auth: route KongPlugin/default/key`, in the order in which they run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
     /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
@@ -181,19 +193,45 @@ impl Snapshot {
 
 impl Listener {
     fn dump(&self, hostname: &HostPattern, certificates: Option<&Certificates>) -> ListenerDump {
-        let hosts = self.hosts.iter().map(|(host, router)| HostDump {
-            host: host.to_string(),
-            matches: router.entries().iter().map(MatchDump::from).collect(),
-        });
         ListenerDump {
             listener: format!("{}/{}", self.gateway, self.name),
             hostname: hostname.to_string(),
             port: self.port,
             certificates: certificates
                 .map(|certificates| certificates.all().iter().map(|one| certificate(one)).collect()),
-            hosts: hosts.collect(),
+            hosts: self.routes.dump(),
         }
     }
+}
+
+impl Routes {
+    fn dump(&self) -> Vec<HostDump> {
+        let host = |host: String, matches: Vec<MatchDump>| HostDump { host, matches };
+        match self {
+            Routes::Gateway(hosts) => {
+                let matches = |router: &HostRouter| router.entries().iter().map(MatchDump::from).collect();
+                hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
+            }
+            // In the order of all, so that a host may come more than once.
+            Routes::Kong(router) => {
+                let same = |one: &kong::Entry, other: &kong::Entry| one.hosts() == other.hosts();
+                let runs = router.entries().chunk_by(same);
+                runs.map(|run| host(hosts(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
+            }
+        }
+    }
+}
+
+/// `a.example, *.b.example`, or `*` for any.
+fn hosts(entry: &kong::Entry) -> String {
+    if entry.hosts().is_empty() {
+        return "*".to_owned();
+    }
+    joined(entry.hosts(), ", ")
+}
+
+fn joined<T: ToString>(items: &[T], separator: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 impl From<&Candidate> for MatchDump {
@@ -202,18 +240,44 @@ impl From<&Candidate> for MatchDump {
             ValueMatch::Exact(value) => header_line(&header.name, value),
             ValueMatch::Regex(regex) => format!("{} ~ {}", header.name, regex.as_str()),
         });
-        let query = candidate.query.iter().map(|parameter| match &parameter.value {
-            ValueMatch::Exact(value) => format!("{}={value}", parameter.name),
-            ValueMatch::Regex(regex) => format!("{} ~ {}", parameter.name, regex.as_str()),
-        });
-        let rule = &candidate.rule;
         MatchDump {
             path: candidate.path.to_string(),
             method: candidate.method.as_ref().map(ToString::to_string),
             headers: headers.collect(),
-            query: query.collect(),
+            query: candidate.query.iter().map(parameter).collect(),
+            ..MatchDump::reaching(&candidate.rule)
+        }
+    }
+}
+
+impl From<&kong::Entry> for MatchDump {
+    fn from(entry: &kong::Entry) -> Self {
+        let route = &entry.route;
+        let header = |header: &kong::Header| format!("{}: {}", header.name, joined(&header.values, " | "));
+        MatchDump {
+            path: MatchedPath::Kong(entry.path()).to_string(),
+            method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
+            headers: route.headers.iter().map(header).collect(),
+            query: route.query.iter().map(parameter).collect(),
+            server_names: route.server_names.iter().map(ToString::to_string).collect(),
+            ..MatchDump::reaching(&route.rule)
+        }
+    }
+}
+
+impl MatchDump {
+    /// A way without conditions.
+    fn reaching(rule: &Rule) -> Self {
+        MatchDump {
+            path: String::new(),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            server_names: Vec::new(),
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
+            kong: rule.kong.as_ref().map(|manner| manner.lines()),
+            plugins: rule.plugins.iter().flat_map(|chain| chain.listed()).map(plugin).collect(),
             filters: FiltersDump::from(&rule.filters),
             tries: match &rule.action {
                 Action::Forward(split) => split.tries.as_ref().map(|tries| tries.lines()).unwrap_or_default(),
@@ -224,10 +288,22 @@ impl From<&Candidate> for MatchDump {
     }
 }
 
+fn parameter(parameter: &QueryMatch) -> String {
+    match &parameter.value {
+        ValueMatch::Exact(value) => format!("{}={value}", parameter.name),
+        ValueMatch::Regex(regex) => format!("{} ~ {}", parameter.name, regex.as_str()),
+    }
+}
+
 impl FiltersDump {
     fn is_empty(&self) -> bool {
         *self == FiltersDump::default()
     }
+}
+
+fn plugin((kind, instances): (&'static str, Vec<(String, &Arc<str>)>)) -> String {
+    let instances: Vec<_> = instances.into_iter().map(|(place, object)| format!("{place} {object}")).collect();
+    format!("{kind}: {}", instances.join(", "))
 }
 
 impl From<&Filters> for FiltersDump {
@@ -286,7 +362,8 @@ impl Row {
     fn new(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Self {
         let mut matches = entry.path.clone();
         let query = entry.query.iter().map(|parameter| format!("?{parameter}"));
-        for part in entry.method.iter().cloned().chain(entry.headers.iter().cloned()).chain(query) {
+        let server_names = entry.server_names.iter().map(|name| format!("sni {name}"));
+        for part in entry.method.iter().cloned().chain(entry.headers.iter().cloned()).chain(query).chain(server_names) {
             matches.push(' ');
             matches.push_str(&part);
         }

@@ -3,8 +3,9 @@
 //! ```text
 //!   Snapshot ─ binds: address:port ─▶ Bind ─ tls ─▶ HostMap ─▶ Certificates   by server name
 //!                                      └ HostMap ─▶ Listener           one, the most specific (isolation)
-//!                                                    └ HostMap ─▶ HostRouter   most specific first, falling through
-//!                                                                  └ entries ─▶ Rule
+//!                                                    ├ HostMap ─▶ HostRouter   most specific first, falling through
+//!                                                    │             └ entries ─▶ Rule
+//!                                                    └ or kong::Router ─ entries ─▶ Rule   one order over all hosts
 //! ```
 //!
 //! Parts are shared between snapshots: what did not change is the same `Arc`.
@@ -14,6 +15,7 @@ pub mod cors;
 pub mod dump;
 pub(crate) mod escape;
 pub mod host;
+pub mod kong;
 pub mod path_edit;
 pub mod redirect;
 pub mod router;
@@ -24,6 +26,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::plugin::Directory;
 use certs::{Certificates, Tls};
 use host::HostMap;
 use router::{HostRouter, Matched, Question};
@@ -32,6 +35,8 @@ use router::{HostRouter, Matched, Question};
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Who may be asking, for plugins that want to know.
+    pub consumers: Arc<Directory>,
 }
 
 /// The listeners of one Gateway on one port of one address.
@@ -67,15 +72,31 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The port clients see, as redirects write it.
     pub port: u16,
-    /// By the routes' own hostnames, not by what these have in common with the listener's.
-    pub hosts: HostMap<Arc<HostRouter>>,
+    pub routes: Routes,
+}
+
+/// Whose order decides between the routes of a listener.
+#[derive(Debug)]
+pub enum Routes {
+    /// Gateway API: by the routes' own hostnames, not by what these have in common with the listener's.
+    Gateway(HostMap<Arc<HostRouter>>),
+    /// Kong: one list for all hosts. Paths are matched with their slashes merged.
+    Kong(Arc<kong::Router>),
 }
 
 impl Listener {
-    /// The rule of the most specific host that has one for this request. Lower case, without port.
+    /// The rule that serves this request. Lower case, without port.
     ///
-    /// A host whose rules do not match is no dead end: the next less specific one is asked.
+    /// With the Gateway API that of the most specific host which has one: a host whose rules do not match is no dead end,
+    /// but the next less specific one is asked.
     pub fn find(&self, host: &str, question: &Question<'_>) -> Option<Matched<'_>> {
-        self.hosts.candidates(host).find_map(|router| router.find(question))
+        match &self.routes {
+            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(question)),
+            Routes::Kong(router) => router.find(host, question),
+        }
+    }
+
+    pub fn is_kong(&self) -> bool {
+        matches!(self.routes, Routes::Kong(_))
     }
 }

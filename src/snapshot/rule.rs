@@ -6,9 +6,11 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::Cors;
+use super::kong;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{Redirect, Scheme};
 use super::tries::Tries;
+use crate::plugin::Chain;
 use crate::upstream::Upstream;
 
 /// One rule of one route, everything parsed.
@@ -16,7 +18,12 @@ use crate::upstream::Upstream;
 pub struct Rule {
     pub id: RuleId,
     pub filters: Filters,
+    /// What requests meet before anything else of the rule, and answers last.
+    pub plugins: Option<Arc<Chain>>,
     pub action: Action,
+    /// If the rule comes from an Ingress, or has annotations or plugins of Kong: how its requests go on. Nothing else is
+    /// treated as Kong would. Filters have the last word over what this makes of path and Host.
+    pub kong: Option<Box<kong::Manner>>,
 }
 
 /// Which rule this is, for logs and metrics.
@@ -156,6 +163,8 @@ pub enum Failure {
     InvalidBackend,
     /// The rule has a filter or field that cannot be honored (500).
     Unsupported,
+    /// A route of Kong's without a service that could be asked (503).
+    NoService,
 }
 
 impl fmt::Display for Failure {
@@ -164,6 +173,7 @@ impl fmt::Display for Failure {
             Failure::NoBackends => "no backends",
             Failure::InvalidBackend => "invalid backend",
             Failure::Unsupported => "unsupported",
+            Failure::NoService => "no service",
         })
     }
 }

@@ -14,8 +14,9 @@ use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
-use portico::compile::{Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Inputs, addressed};
 use portico::k8s::Installed;
+use portico::plugin::Workshop;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
 use portico::snapshot::router::Question;
@@ -187,6 +188,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) compiler: Compiler,
     upstreams: Registry,
+    workshop: Workshop,
     endpoints: BTreeMap<UpstreamKey, Endpoints>,
     pub(crate) snapshot: Arc<Snapshot>,
     addresses: Addresses,
@@ -202,6 +204,7 @@ impl World {
             store: Store::default(),
             compiler: Compiler::default(),
             upstreams: Registry::default(),
+            workshop: Workshop::offline(portico::plugins::REGISTRY),
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             addresses: Addresses::default(),
@@ -233,7 +236,13 @@ impl World {
         if self.addresses.assign(&self.provider, &self.memory, addressed(&self.store, &self.controllers)) {
             changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
-        let inputs = Inputs { controllers: &self.controllers, addresses: &self.addresses, upstreams: &self.upstreams };
+        let inputs = Inputs {
+            controllers: &self.controllers,
+            addresses: &self.addresses,
+            upstreams: &self.upstreams,
+            classes: &Classes::default(),
+            workshop: &self.workshop,
+        };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used {
@@ -359,13 +368,13 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
         .iter()
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
-    let question = Question { path, query, method: &method, headers: &headers };
+    let question = Question::plain(path, query, &method, &headers);
     let host = request.host.to_ascii_lowercase();
     let Some(bind) = snapshot.binds.get(&request.to) else {
         return format!("{line} -> nobody listens on {}", request.to);
     };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
-    let Some(matched) = listener.hosts.candidates(&host).find_map(|router| router.find(&question)) else {
+    let Some(matched) = listener.find(&host, &question) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Memory, Pool, Provider};
+use portico::snapshot::Routes;
 use portico::snapshot::router::HostRouter;
 use portico::store::{AnyObject, Batch};
 use serde_json::{Value, json};
@@ -59,7 +60,8 @@ fn routers(world: &World) -> Routers {
     let mut routers = Routers::new();
     for (address, bind) in &world.snapshot.binds {
         for (_, listener) in bind.listeners.iter() {
-            for (host, router) in listener.hosts.iter() {
+            let Routes::Gateway(hosts) = &listener.routes else { panic!("no Ingress here") };
+            for (host, router) in hosts.iter() {
                 routers.insert(format!("{address} {} {host}", listener.name), router.clone());
             }
         }

@@ -142,7 +142,8 @@ async fn listeners_are_apart_and_hosts_fall_through() {
             ])),
         ),
     ]);
-    let snapshot = Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() };
+    let snapshot =
+        Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() };
     let gate = Gate::start(Options::default(), address, reserved, snapshot);
     gate.proxy.reconcile().await;
     let cases = [

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderValue;
+use portico::plugin::Outcome;
 use portico::proxy::Limits;
 use portico::proxy::access_log::Destination;
 use portico::snapshot::path_edit::PathEdit;
@@ -16,6 +17,7 @@ use crate::endpoints::deaf;
 use crate::harness::{
     Endpoint, Gate, Options, PATIENCE, Route, forward, reserve, route, trying, upstream, upstream_of,
 };
+use crate::plugins::{Script, chain};
 use crate::wire::{ASK, Ask, WIRES, Wire};
 
 struct Case {
@@ -70,6 +72,8 @@ const CASES: &[Case] = &[
     case("upload_timeout", 408, Ask { method: "POST", path: "/silent", body: Some("hal"), stalls: true, ..ASK }),
     Case { on: |wire| wire.tls, ..case("misdirected", 421, Ask { host: "b.example", ..ASK }) },
     Case { on: |wire| !wire.tls, ..case("no_listener", 404, Ask { host: "c.example", ..ASK }) },
+    case("body_too_large", 413, Ask { method: "POST", body: Some("0123456789x"), ..at("/limited") }),
+    case("plugin_timeout", 504, at("/pondering")),
     case("no_route", 404, at("/none")),
     case("no_backends", 500, at("/no-backends")),
     case("invalid_backend", 500, at("/invalid-backend")),
@@ -87,7 +91,7 @@ const CASES: &[Case] = &[
 ];
 
 /// What these ask for is never answered, so that only they have little time, and a slow machine makes no difference.
-const HASTY: [&str; 3] = ["upload_timeout", "connect_timeout", "answer_timeout"];
+const HASTY: [&str; 4] = ["upload_timeout", "plugin_timeout", "connect_timeout", "answer_timeout"];
 
 fn limits(hasty: bool) -> Limits {
     if !hasty {
@@ -110,6 +114,17 @@ async fn scripted() -> Endpoint {
     .await
 }
 
+fn limits_bodies() -> Script {
+    Script::access(|cx| {
+        *cx.body_limit = Some(10);
+        Outcome::Next
+    })
+}
+
+fn ponders() -> Script {
+    Script::access(|_| Outcome::Wait(Box::pin(std::future::pending())))
+}
+
 #[tokio::test]
 async fn every_fault_is_told_alike_over_every_wire() {
     let folder = tempfile::tempdir().unwrap();
@@ -129,6 +144,8 @@ async fn every_fault_is_told_alike_over_every_wire() {
             rule("/bad-answer", web()),
             rule("/no-answer", web()),
             rule("/truncated", web()),
+            Route { plugins: chain(vec![limits_bodies()]), ..rule("/limited", web()) },
+            Route { plugins: chain(vec![ponders()]), ..rule("/pondering", web()) },
             rule("/no-backends", Action::Fail(Failure::NoBackends)),
             rule("/invalid-backend", Action::Fail(Failure::InvalidBackend)),
             rule("/unsupported-rule", Action::Fail(Failure::Unsupported)),

@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portico::plugin::Chain;
 use portico::proxy::access_log::{AccessLog, Destination, Format};
-use portico::proxy::{BindState, Config, Limits, Proxy, TlsPolicy};
+use portico::proxy::{BindState, Config, KongHeaders, Limits, Product, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::kong::Manner;
 use portico::snapshot::router::{Age, Candidate, HostRouter, PathMatch};
 use portico::snapshot::rule::{Action, Backend, Filters, Rule, RuleId, Split, Target};
 use portico::snapshot::tries::Tries;
-use portico::snapshot::{Bind, Listener, Snapshot};
+use portico::snapshot::{Bind, Listener, Routes, Snapshot};
 use portico::upstream::{Address, Endpoints, Protocol, Upstream, UpstreamKey};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -47,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) log: Destination,
     pub(crate) tls: TlsPolicy,
     pub(crate) balancers: Vec<&'static str>,
+    pub(crate) kong_headers: KongHeaders,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             log: Destination::Off,
             tls: TlsPolicy::default(),
             balancers: vec![],
+            kong_headers: KongHeaders::default(),
         }
     }
 }
@@ -86,6 +90,8 @@ impl Gate {
             tls: options.tls,
             balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
+            kong_headers: options.kong_headers,
+            product: Product::default(),
             max_series: 100,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
@@ -122,11 +128,13 @@ pub(crate) struct Route {
     pub(crate) host: &'static str,
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
+    pub(crate) plugins: Option<Arc<Chain>>,
+    pub(crate) kong: Option<Box<Manner>>,
     pub(crate) action: Action,
 }
 
 pub(crate) fn route(action: Action) -> Route {
-    Route { host: "", path: "/", filters: Filters::default(), action }
+    Route { host: "", path: "/", filters: Filters::default(), plugins: None, kong: None, action }
 }
 
 /// All requests to one endpoint.
@@ -165,7 +173,7 @@ pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[Socket
 
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
-    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() }
+    Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() }
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
@@ -179,12 +187,23 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
             headers: vec![],
             query: vec![],
             age: Age { created: None, route: name, rule: 0, index: 0 },
-            rule: Arc::new(Rule { id, filters: route.filters, action: route.action }),
+            rule: Arc::new(Rule {
+                id,
+                filters: route.filters,
+                plugins: route.plugins,
+                action: route.action,
+                kong: route.kong,
+            }),
         };
         hosts.entry(HostPattern::parse(Some(route.host))).or_default().push(candidate);
     }
     let hosts = hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates))));
-    Listener { gateway: "default/gw".into(), name: "http".into(), port: 80, hosts: HostMap::new(hosts) }
+    Listener {
+        gateway: "default/gw".into(),
+        name: "http".into(),
+        port: 80,
+        routes: Routes::Gateway(HostMap::new(hosts)),
+    }
 }
 
 /// An endpoint: a listener with a script for each connection.

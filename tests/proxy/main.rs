@@ -28,6 +28,7 @@ mod hostile;
 mod messages;
 mod mirror;
 mod misdirected;
+mod plugins;
 mod proxy_header;
 mod retry;
 mod secure;

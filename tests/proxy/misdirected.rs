@@ -86,7 +86,7 @@ async fn a_port_that_turns_to_tls_answers_no_old_connection() {
         Arc::new(listener(to(endpoint.address))),
     )]);
     let bind = Bind { listeners: plain, tls: None };
-    gate.snapshot.store(Arc::new(Snapshot { binds: [(gate.address, Arc::new(bind))].into() }));
+    gate.snapshot.store(Arc::new(Snapshot { binds: [(gate.address, Arc::new(bind))].into(), ..Snapshot::default() }));
     let mut in_plain = Client::connect(gate.address).await;
     assert_eq!(in_plain.get("/").await.status, 200);
     assert_eq!(over_tls.get("/").await.status, 421);

@@ -60,7 +60,10 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<Secu
         shown.push((hostname, Arc::new(Certificates::new(secure.certificates))));
     }
     let tls = Some(Tls { listeners: HostMap::new(shown) });
-    Snapshot { binds: [(address, Arc::new(Bind { listeners: HostMap::new(served), tls }))].into() }
+    Snapshot {
+        binds: [(address, Arc::new(Bind { listeners: HostMap::new(served), tls }))].into(),
+        ..Snapshot::default()
+    }
 }
 
 /// A gate whose only port serves TLS.

@@ -83,7 +83,8 @@ impl Wire {
             (HostPattern::parse(Some("a.example")), Arc::new(listener(routes))),
             (HostPattern::parse(Some("b.example")), Arc::new(listener(vec![]))),
         ]);
-        let snapshot = Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into() };
+        let snapshot =
+            Snapshot { binds: [(address, Arc::new(Bind { listeners, tls: None }))].into(), ..Snapshot::default() };
         let gate = Gate::start(options, address, reserved, snapshot);
         gate.proxy.reconcile().await;
         gate

@@ -132,11 +132,16 @@ fn snapshot(reversed: bool) -> Snapshot {
     let hosts = hosts
         .into_iter()
         .map(|(host, candidates)| (HostPattern::parse(Some(host)), Arc::new(HostRouter::build(candidates))));
-    let listener =
-        Listener { gateway: "default/gateway".into(), name: "http".into(), port: 80, hosts: hosts.collect() };
+    let listener = Listener {
+        gateway: "default/gateway".into(),
+        name: "http".into(),
+        port: 80,
+        routes: Routes::Gateway(hosts.collect()),
+    };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
         binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
+        ..Snapshot::default()
     }
 }
 
@@ -147,5 +152,5 @@ fn candidate(path: PathMatch, rule: Rule) -> Candidate {
 
 fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
     let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
-    Rule { id, filters, action }
+    Rule { id, filters, plugins: None, action, kong: None }
 }

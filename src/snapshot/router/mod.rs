@@ -23,10 +23,13 @@ use http::{HeaderMap, Method};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
-use self::query::{Names, Parameters};
+pub(super) use self::query::{Names, Parameters};
 use self::regex::RegexPaths;
+pub(super) use self::regex::{Fit, build_regex, build_regexes};
 pub use self::regex::{Regex, RegexError, compile_regex};
 use super::escape::decode_unreserved;
+use super::kong::{self, Captures};
+use super::redirect::Scheme;
 use super::rule::Rule;
 
 /// The rules of one host pattern of one listener.
@@ -73,7 +76,7 @@ impl HostRouter {
         let prefix = || self.prefixes.runs(question.path).find_map(first_of);
 
         let entry = exact().or_else(regex).or_else(prefix)?;
-        Some(Matched { rule: &entry.rule, path: &entry.path })
+        Some(Matched { rule: &entry.rule, path: MatchedPath::Gateway(&entry.path) })
     }
 
     /// All entries in order of precedence.
@@ -82,7 +85,7 @@ impl HostRouter {
     }
 }
 
-/// What of a request decides its route.
+/// What of a request decides its route, besides the name of its host.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Normalized as `interface.md` §4 says.
@@ -90,13 +93,71 @@ pub struct Question<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
+    /// The host as the client wrote it, with its port if it has one.
+    pub authority: &'a [u8],
+    /// Of the connection.
+    pub scheme: Scheme,
+    /// What the client asked for when it shook hands. Lower case.
+    pub server_name: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    /// In plain text, to a host without port.
+    pub fn plain(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
+        Question { path, query, method, headers, authority: b"", scheme: Scheme::Http, server_name: None }
+    }
+
+    /// The port that the client asked for.
+    pub(super) fn port(&self) -> u16 {
+        let digits = self.authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let (host, port) = self.authority.split_at(self.authority.len() - digits);
+        let port =
+            if host.ends_with(b":") { str::from_utf8(port).ok().and_then(|port| port.parse().ok()) } else { None };
+        port.unwrap_or(self.scheme.port())
+    }
 }
 
 /// The answer: a rule, and by which path the request got there.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'r> {
     pub rule: &'r Arc<Rule>,
-    pub path: &'r PathMatch,
+    pub path: MatchedPath<'r>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchedPath<'r> {
+    Gateway(&'r PathMatch),
+    /// None if the route asks for no path.
+    Kong(Option<&'r kong::Path>),
+}
+
+impl MatchedPath<'_> {
+    /// How many bytes of the path it matches; what it does not match at all it matches none of.
+    pub fn length(self, path: &str) -> usize {
+        match self {
+            MatchedPath::Gateway(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
+            MatchedPath::Gateway(PathMatch::Prefix(text)) => text.len().min(path.len()),
+            MatchedPath::Kong(matched) => matched.and_then(|matched| matched.matched(path)).unwrap_or_default(),
+        }
+    }
+
+    /// What the groups of its regular expression matched, if it is one of Kong's.
+    pub fn captures<'p>(self, path: &'p str) -> Captures<'p> {
+        match self {
+            MatchedPath::Kong(Some(kong::Path::Regex(regex))) => regex.captures(path),
+            MatchedPath::Kong(_) | MatchedPath::Gateway(_) => Captures::none(path),
+        }
+    }
+}
+
+impl fmt::Display for MatchedPath<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MatchedPath::Gateway(path) => path.fmt(formatter),
+            MatchedPath::Kong(Some(path)) => path.fmt(formatter),
+            MatchedPath::Kong(None) => formatter.write_str("any path"),
+        }
+    }
 }
 
 /// One match of one rule: a way for a request to get there.

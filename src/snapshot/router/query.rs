@@ -14,7 +14,7 @@ pub struct QueryMatch {
 }
 
 impl QueryMatch {
-    pub(super) fn admits(&self, parameters: &Parameters<'_>) -> bool {
+    pub(in crate::snapshot) fn admits(&self, parameters: &Parameters<'_>) -> bool {
         let Some(value) = parameters.first(&self.name) else { return false };
         match &self.value {
             ValueMatch::Exact(expected) => form_decode(value).eq(expected.bytes()),
@@ -25,10 +25,10 @@ impl QueryMatch {
 
 /// The names that the matches of one router ask for, sorted.
 #[derive(Debug)]
-pub(super) struct Names(Box<[Box<str>]>);
+pub(in crate::snapshot) struct Names(Box<[Box<str>]>);
 
 impl Names {
-    pub(super) fn of<'a>(matches: impl IntoIterator<Item = &'a QueryMatch>) -> Self {
+    pub(in crate::snapshot) fn of<'a>(matches: impl IntoIterator<Item = &'a QueryMatch>) -> Self {
         let mut names: Vec<Box<str>> = matches.into_iter().map(|parameter| parameter.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
@@ -37,7 +37,7 @@ impl Names {
 }
 
 /// The query of one request, read once and only if a match asks: many matches and a long query must not multiply.
-pub(super) struct Parameters<'a> {
+pub(in crate::snapshot) struct Parameters<'a> {
     names: &'a Names,
     query: Option<&'a str>,
     /// By position in `names`, still encoded.
@@ -45,7 +45,7 @@ pub(super) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    pub(super) fn new(names: &'a Names, query: Option<&'a str>) -> Self {
+    pub(in crate::snapshot) fn new(names: &'a Names, query: Option<&'a str>) -> Self {
         Parameters { names, query, values: OnceCell::new() }
     }
 

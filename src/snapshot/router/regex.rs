@@ -50,8 +50,26 @@ pub struct RegexError {
 
 /// Compiles what an operator wrote for a path, a header or a query parameter.
 pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
-    let whole = anchor(pattern)?;
-    let compiled = meta::Builder::new().configure(config(LARGEST)).build(&whole).map_err(|error| RegexError {
+    // All matches are wanted, not the leftmost: only whole values count.
+    let compiled = build_regex(pattern, Fit::Whole, MatchKind::All)?;
+    Ok(Regex { pattern: pattern.into(), compiled })
+}
+
+/// Where in a value a regular expression has to match.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::snapshot) enum Fit {
+    /// From the first byte to the last.
+    Whole,
+    /// From the first byte on.
+    Start,
+    /// Anywhere, and without regard to case.
+    Inside,
+}
+
+pub(in crate::snapshot) fn build_regex(pattern: &str, fit: Fit, kind: MatchKind) -> Result<meta::Regex, RegexError> {
+    let wrapped = wrap(pattern, fit)?;
+    let config = config(LARGEST).match_kind(kind);
+    meta::Builder::new().configure(config).build(&wrapped).map_err(|error| RegexError {
         message: match error.size_limit() {
             Some(_) => format!(
                 "larger than {} KiB when compiled; repeat less often, and write [0-9] for \\d and [A-Za-z0-9_] for \\w",
@@ -59,8 +77,17 @@ pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
             ),
             None => error.to_string(),
         },
-    })?;
-    Ok(Regex { pattern: pattern.into(), compiled })
+    })
+}
+
+/// One automaton that tells all that match.
+pub(in crate::snapshot) fn build_regexes(patterns: &[&str], fit: Fit) -> Result<meta::Regex, RegexError> {
+    let wrapped = patterns.iter().map(|pattern| wrap(pattern, fit)).collect::<Result<Vec<_>, _>>()?;
+    // Each alone is small enough, so the sum of the limits holds for all.
+    let limit = LARGEST.saturating_mul(patterns.len().saturating_add(1));
+    let config = config(limit).match_kind(MatchKind::All);
+    let built = meta::Builder::new().configure(config).build_many(&wrapped);
+    built.map_err(|error| RegexError { message: error.to_string() })
 }
 
 /// Whether `compile_regex` takes it.
@@ -97,11 +124,7 @@ impl RegexPaths {
         let number = |text| distinct.binary_search(&text).expect("all texts are in the list");
         let patterns =
             texts().map(|text| u32::try_from(number(text)).expect("fewer than 2^32 patterns fit in memory")).collect();
-        let whole: Vec<String> =
-            distinct.iter().map(|text| anchor(text).expect("only valid patterns come here")).collect();
-        // Each alone is small enough, so the sum of the limits holds for all.
-        let limit = LARGEST.saturating_mul(distinct.len().saturating_add(1));
-        let all = meta::Builder::new().configure(config(limit)).build_many(&whole).ok()?;
+        let all = build_regexes(&distinct, Fit::Whole).ok()?;
         Some(RegexPaths { all, patterns, distinct: distinct.len(), offset })
     }
 
@@ -119,12 +142,17 @@ impl RegexPaths {
     }
 }
 
-/// The pattern made to match from the first byte to the last.
-fn anchor(pattern: &str) -> Result<String, RegexError> {
+/// The pattern made to match where it has to.
+fn wrap(pattern: &str, fit: Fit) -> Result<String, RegexError> {
     parse(pattern)?;
-    let whole = format!(r"\A(?:{pattern})\z");
+    let (before, behind) = match fit {
+        Fit::Whole => (r"\A(?:", r")\z"),
+        Fit::Start => (r"\A(?:", ")"),
+        Fit::Inside => ("(?i:", ")"),
+    };
+    let wrapped = format!("{before}{pattern}{behind}");
     // With `(?x)` a comment may end the pattern, which would swallow what follows on its line.
-    Ok(if syntax::parse(&whole).is_ok() { whole } else { format!("\\A(?:{pattern}\n)\\z") })
+    Ok(if syntax::parse(&wrapped).is_ok() { wrapped } else { format!("{before}{pattern}\n{behind}") })
 }
 
 /// On its own, since `a)|(b` is wrong and yet would be right between parentheses.
@@ -140,8 +168,7 @@ fn parse(pattern: &str) -> Result<(), RegexError> {
 }
 
 fn config(size_limit: usize) -> meta::Config {
-    // All matches are wanted, not the leftmost: a set of patterns, and only whole values.
-    meta::Config::new().match_kind(MatchKind::All).nfa_size_limit(Some(size_limit))
+    meta::Config::new().nfa_size_limit(Some(size_limit))
 }
 
 /// Bytes that one pattern may take. `\w{100}` with its Unicode tables is above, everything in use is far below.

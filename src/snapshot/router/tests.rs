@@ -19,7 +19,13 @@ fn candidate(index: u16, path: &str) -> Candidate {
         headers: Vec::new(),
         query: Vec::new(),
         age: Age { created: None, route: "default/a".into(), rule: index, index: 0 },
-        rule: Arc::new(Rule { id, filters: Filters::default(), action: Action::Fail(Failure::NoBackends) }),
+        rule: Arc::new(Rule {
+            id,
+            filters: Filters::default(),
+            plugins: None,
+            action: Action::Fail(Failure::NoBackends),
+            kong: None,
+        }),
     }
 }
 
@@ -28,7 +34,7 @@ fn router(paths: &[&str]) -> HostRouter {
 }
 
 fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
-    router.find(&Question { path, query: None, method: &Method::GET, headers: &HeaderMap::new() })
+    router.find(&Question::plain(path, None, &Method::GET, &HeaderMap::new()))
 }
 
 #[test]
@@ -140,8 +146,9 @@ proptest::proptest! {
             candidate.query.push(QueryMatch { name: "a".into(), value: ValueMatch::Exact("é".into()) });
         }
         let router = HostRouter::build(candidates);
-        let question = Question { path: &path, query: query.as_deref(), method: &Method::GET, headers: &HeaderMap::new() };
-        if let Some(PathMatch::Exact(exact)) = router.find(&question).map(|matched| matched.path) {
+        let headers = HeaderMap::new();
+        let question = Question::plain(&path, query.as_deref(), &Method::GET, &headers);
+        if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = router.find(&question).map(|matched| matched.path) {
             proptest::prop_assert_eq!(&**exact, path);
         }
     }

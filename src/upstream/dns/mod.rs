@@ -24,6 +24,21 @@ use tracing::{debug, info, warn};
 use source::{Answer, Source, Unresolved};
 use system::System;
 
+/// Answers about names that are asked for once. [`Dns`] follows those that matter for longer.
+pub struct Resolver(Box<dyn Source>);
+
+impl Resolver {
+    /// Resolves as this machine is configured to.
+    pub fn from_system() -> Self {
+        Resolver(Box::new(System::of_this_machine()))
+    }
+
+    /// The addresses of a name, at least one; or why there is none.
+    pub async fn ask(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        self.0.ask(name).await.map(|answer| answer.addresses).map_err(|error| error.to_string())
+    }
+}
+
 /// The names that are followed. It lives on the control runtime; dropping it ends all following.
 pub struct Dns {
     names: BTreeMap<Arc<str>, AbortHandle>,

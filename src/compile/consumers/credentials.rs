@@ -1,0 +1,182 @@
+//! Credentials: Secrets whose label says what they hold (`kong-compat.md` §3.7).
+//!
+//! No message repeats a value. Values are taken as they are, also with a newline at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::verdict::Problem;
+use super::claims::Claim;
+use crate::api::core::Secret;
+use crate::api::kong::annotations::CREDENTIAL_LABEL;
+use crate::api::{Object, ObjectKey};
+use crate::plugin::Consumer;
+use crate::plugin::consumers::{BasicCredential, Directory, JwtCredential, KeyCredential, digest_of};
+use crate::plugin::signature::{Algorithm, Key, PublicKey, Secret as TokenSecret};
+use crate::store::Store;
+
+/// A credential of a consumer, ready for the directory.
+#[derive(Debug)]
+pub(super) struct Credential {
+    pub(super) claim: Claim,
+    /// Of the consumer, which names it.
+    pub(super) field: String,
+    made: Made,
+}
+
+#[derive(Debug)]
+enum Made {
+    Key(Arc<KeyCredential>),
+    Basic(Arc<BasicCredential>),
+    Jwt(Arc<JwtCredential>),
+}
+
+/// What a Secret holds.
+pub(super) enum Read {
+    /// A group for access lists.
+    Acl(Arc<str>),
+    Credential(Raw),
+    /// It means nothing here, with what there is to say about that.
+    Ignored(Option<Problem>),
+}
+
+pub(super) enum Raw {
+    Key { key: Vec<u8>, expires: Option<SystemTime> },
+    Basic { username: Arc<str>, password: Vec<u8> },
+    Jwt { claim: Arc<str>, key: Key },
+}
+
+impl Credential {
+    pub(super) fn new(id: Arc<str>, field: String, raw: Raw, consumer: &Arc<Consumer>) -> Self {
+        let consumer = Arc::clone(consumer);
+        let (claim, made) = match raw {
+            Raw::Key { key, expires } => {
+                (Claim::Key(digest_of(&key)), Made::Key(Arc::new(KeyCredential::new(id, expires, consumer))))
+            }
+            Raw::Basic { username, password } => {
+                let made = BasicCredential::new(id, &username, &password, consumer);
+                (Claim::Login(username), Made::Basic(Arc::new(made)))
+            }
+            Raw::Jwt { claim, key } => {
+                let made = JwtCredential::new(id, &claim, key, consumer);
+                (Claim::Token(claim), Made::Jwt(Arc::new(made)))
+            }
+        };
+        Credential { claim, field, made }
+    }
+
+    pub(super) fn enter(&self, directory: &mut Directory) {
+        match (&self.claim, &self.made) {
+            (Claim::Key(digest), Made::Key(made)) => directory.keys.insert(*digest, Arc::clone(made)),
+            (Claim::Login(name), Made::Basic(made)) => directory.passwords.insert(Arc::clone(name), Arc::clone(made)),
+            (Claim::Token(key), Made::Jwt(made)) => directory.tokens.insert(Arc::clone(key), Arc::clone(made)),
+            // `new` makes each with its own.
+            _ => {}
+        }
+    }
+}
+
+/// `field` is where the consumer names the Secret.
+pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, Problem> {
+    let Some(secret) = store.secrets.get(key) else {
+        let message = format!("Secret {key} does not exist");
+        return Err(Problem::new(field, message, "create it or correct the name"));
+    };
+    let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
+        let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so it is not known what it holds");
+        let remedy = "set it to key-auth, basic-auth, jwt or acl";
+        return Err(Problem::new(field, message, remedy));
+    };
+    let holder = Holder { secret, key, field, kind };
+    match &**kind {
+        "key-auth" => {
+            let value = holder.bytes("key")?.to_vec();
+            Ok(Read::Credential(Raw::Key { key: value, expires: holder.expires()? }))
+        }
+        "basic-auth" => {
+            let username = holder.text("username")?;
+            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")?.to_vec() }))
+        }
+        "jwt" => Ok(Read::Credential(holder.jwt()?)),
+        "acl" => Ok(Read::Acl(holder.text("group")?)),
+        "konnect" => Ok(Read::Ignored(None)),
+        known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
+            let message = format!("credentials of type {known} are not served by this version, so it admits nobody");
+            Ok(Read::Ignored(Some(Problem::new(field, message, "use key-auth, basic-auth or jwt"))))
+        }
+        other => {
+            let message =
+                format!("label {CREDENTIAL_LABEL} of Secret {key} says {other:?}, which is no type of credential");
+            Err(Problem::new(field, message, "set it to key-auth, basic-auth, jwt or acl"))
+        }
+    }
+}
+
+struct Holder<'a> {
+    secret: &'a Object<Secret>,
+    key: &'a ObjectKey,
+    field: &'a str,
+    kind: &'a str,
+}
+
+impl<'a> Holder<'a> {
+    fn problem(&self, message: String, remedy: &str) -> Problem {
+        Problem::new(self.field, format!("Secret {}: {message}", self.key), remedy)
+    }
+
+    fn bytes(&self, name: &str) -> Result<&'a [u8], Problem> {
+        let value = self.secret.value(name).filter(|value| !value.is_empty());
+        value.ok_or_else(|| {
+            let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
+            self.problem(message, "set it under stringData, or in base64 under data")
+        })
+    }
+
+    fn text(&self, name: &str) -> Result<Arc<str>, Problem> {
+        let bytes = self.bytes(name)?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "write it in UTF-8"));
+        text.map(Arc::from)
+    }
+
+    /// Counted from when the Secret was made, so that a restart gives nobody more time.
+    fn expires(&self) -> Result<Option<SystemTime>, Problem> {
+        if self.secret.value("ttl").is_none_or(<[u8]>::is_empty) {
+            return Ok(None);
+        }
+        let text = self.text("ttl")?;
+        let seconds: u64 = text.trim().parse().map_err(|_| {
+            self.problem("ttl is no number of seconds".to_owned(), "write it in digits, for example 3600")
+        })?;
+        let made = self.secret.meta.created.and_then(|created| u64::try_from(created).ok());
+        let made = made.ok_or_else(|| {
+            let message = "ttl is counted from when the Secret was made, which is not known here".to_owned();
+            self.problem(message, "remove ttl, or set metadata.creationTimestamp")
+        })?;
+        // A time too far away to be written down never comes.
+        Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
+    }
+
+    fn jwt(&self) -> Result<Raw, Problem> {
+        let claim = self.text("key")?;
+        let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
+        let algorithm = Algorithm::named(named.trim()).ok_or_else(|| {
+            let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.name()).collect();
+            self.problem(format!("algorithm {named:?} is not known"), &format!("use one of {}", known.join(", ")))
+        })?;
+        let wrong = |part: &str, error: &dyn std::fmt::Display| {
+            self.problem(
+                format!("{part} cannot be used with {}: {error}", algorithm.name()),
+                "correct it, or algorithm",
+            )
+        };
+        let key = if algorithm.is_symmetric() {
+            let secret = self.bytes("secret")?;
+            Key::Secret(TokenSecret::new(algorithm, secret).map_err(|error| wrong("secret", &error))?)
+        } else {
+            let pem = self.bytes("rsa_public_key")?;
+            Key::Public(PublicKey::from_pem(algorithm, pem).map_err(|error| wrong("rsa_public_key", &error))?)
+        };
+        Ok(Raw::Jwt { claim, key })
+    }
+}

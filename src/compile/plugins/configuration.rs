@@ -1,0 +1,152 @@
+//! The configuration of a plugin: what the object says, or a Secret, or the one with parts of the other.
+//!
+//! No message repeats what a Secret holds.
+
+use serde_json::{Map, Value};
+
+use super::super::verdict::Problem;
+use crate::api::ObjectKey;
+use crate::api::kong::{PluginSettings, SecretKeyRef};
+use crate::store::Store;
+
+/// The whole of it. `owner` is the object; Secrets that name no namespace are of its own.
+pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, Problem> {
+    if let Some(source) = &settings.config_from {
+        let field = "configFrom.secretKeyRef";
+        let bytes = value(store, owner, &source.secret_key_ref, field)?;
+        return whole(bytes).ok_or_else(|| {
+            let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
+            let message = format!("key {key} of Secret {name} holds no object in JSON or YAML");
+            Problem::new(field, message, "write the fields of the plugin there, as under config")
+        });
+    }
+    let mut config = Value::Object(settings.config.clone().unwrap_or_default());
+    for (index, patch) in settings.config_patches.iter().enumerate() {
+        let reference = &patch.value_from.secret_key_ref;
+        let field = format!("configPatches[{index}].valueFrom.secretKeyRef");
+        let bytes = value(store, owner, reference, &field)?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| {
+            let message = format!("key {} of Secret {} is not JSON", reference.key, reference.name);
+            let remedy = "write a string in quotes, for example \"secret-value\" with its quotes, also in stringData";
+            Problem::new(field, message, remedy)
+        })?;
+        put(&mut config, &patch.path, value).map_err(|message| {
+            let remedy = "write it as a JSON pointer into config, for example /redis/password";
+            Problem::new(format!("configPatches[{index}].path"), message, remedy)
+        })?;
+    }
+    if config.is_object() {
+        return Ok(config);
+    }
+    Err(Problem::new("configPatches", "what they make of config is no object", "patch locations in it"))
+}
+
+fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, field: &str) -> Result<&'s [u8], Problem> {
+    let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
+    let secret = ObjectKey::new(namespace, &reference.name);
+    let Some(object) = store.secrets.get(&secret) else {
+        let message = format!("Secret {secret} does not exist");
+        return Err(Problem::new(format!("{field}.name"), message, "create it or correct the name"));
+    };
+    object.value(&reference.key).ok_or_else(|| {
+        let message = format!("Secret {secret} has no key {}", reference.key);
+        Problem::new(format!("{field}.key"), message, "add it or correct the name of the key")
+    })
+}
+
+/// JSON, or else YAML.
+fn whole(bytes: &[u8]) -> Option<Value> {
+    let json = serde_json::from_slice(bytes).ok();
+    let value: Value = json.or_else(|| serde_saphyr::from_slice(bytes).ok())?;
+    value.is_object().then_some(value)
+}
+
+/// As `add` of JSON Patch (RFC 6902), but what is missing on the way is made.
+fn put(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
+    if pointer.is_empty() {
+        *root = value;
+        return Ok(());
+    }
+    let Some(path) = pointer.strip_prefix('/') else { return Err("it does not begin with a slash".to_owned()) };
+    let mut steps: Vec<String> = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    let last = steps.pop().unwrap_or_default();
+    let mut place = root;
+    for step in steps {
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        place = match place {
+            Value::Object(fields) => fields.entry(step).or_insert(Value::Null),
+            Value::Array(items) => {
+                let at: usize = step.parse().map_err(|_| format!("{step:?} is no index of the list there"))?;
+                let length = items.len();
+                items.get_mut(at).ok_or_else(|| format!("the list there has {length} entries, so none at {at}"))?
+            }
+            _ => return Err(format!("there is nothing that {step:?} could be in")),
+        };
+    }
+    if place.is_null() {
+        *place = Value::Object(Map::new());
+    }
+    match place {
+        Value::Object(fields) => drop(fields.insert(last, value)),
+        Value::Array(items) if last == "-" => items.push(value),
+        Value::Array(items) => {
+            let at: usize = last.parse().map_err(|_| format!("{last:?} is no index of the list there"))?;
+            if at > items.len() {
+                return Err(format!("the list there has {} entries, so none can be put at {at}", items.len()));
+            }
+            items.insert(at, value);
+        }
+        _ => return Err(format!("there is nothing that {last:?} could be in")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // kong-compat §1.3
+    #[test]
+    fn patches_make_what_is_missing() {
+        let cases = [
+            (json!({}), "", json!({"a": 1}), Ok(json!({"a": 1}))),
+            (json!({"a": 1}), "/a", json!(2), Ok(json!({"a": 2}))),
+            (json!({}), "/redis/password", json!("s"), Ok(json!({"redis": {"password": "s"}}))),
+            (json!({"redis": null}), "/redis/password", json!("s"), Ok(json!({"redis": {"password": "s"}}))),
+            (
+                json!({"add": {"x": 1}}),
+                "/add/headers",
+                json!(["a:b"]),
+                Ok(json!({"add": {"x": 1, "headers": ["a:b"]}})),
+            ),
+            (json!({"l": [1, 3]}), "/l/1", json!(2), Ok(json!({"l": [1, 2, 3]}))),
+            (json!({"l": [1]}), "/l/-", json!(2), Ok(json!({"l": [1, 2]}))),
+            (json!({"l": [{}]}), "/l/0/a", json!(2), Ok(json!({"l": [{"a": 2}]}))),
+            (json!({}), "/a~1b/c~0d", json!(1), Ok(json!({"a/b": {"c~d": 1}}))),
+            (json!({}), "a", json!(1), Err("slash")),
+            (json!({"a": 1}), "/a/b", json!(1), Err("nothing that")),
+            (json!({"l": [1]}), "/l/3", json!(1), Err("1 entries")),
+            (json!({"l": [1]}), "/l/x/y", json!(1), Err("no index")),
+        ];
+        for (mut config, pointer, value, expected) in cases {
+            let outcome = put(&mut config, pointer, value);
+            match expected {
+                Ok(expected) => assert_eq!((outcome, config), (Ok(()), expected), "{pointer}"),
+                Err(part) => assert!(outcome.unwrap_err().contains(part), "{pointer}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_configuration_is_json_or_yaml() {
+        assert_eq!(whole(b"{\"minute\": 5}"), Some(json!({"minute": 5})));
+        assert_eq!(whole(b"minute: 5\npolicy: local\n"), Some(json!({"minute": 5, "policy": "local"})));
+        assert_eq!(whole(b"just text"), None);
+        assert_eq!(whole(b"[1]"), None);
+        assert_eq!(whole(b"\xff\xfe"), None);
+    }
+}
