@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
-use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
@@ -162,8 +161,7 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        self.store
-            .wanted_bodies(|class, controller| class == INGRESS_CLASS_NAME || controller == Some(INGRESS_CONTROLLER))
+        self.store.wanted_bodies(|meta, field| self.classes.own(&self.store, meta, field))
     }
 
     /// Whether somebody who reads the log wants to hear of an object: a cluster has thousands of Services to which no route

@@ -23,7 +23,7 @@ impl Default for Classes {
 
 impl Classes {
     /// Whether an object is for us. `field` is what its spec says, which the annotation overrides.
-    pub(super) fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
+    pub fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
             Some(name) => match store.ingress_classes.get(&ObjectKey::cluster(name)) {
                 Some(class) => self.is_ours(class),
