@@ -87,8 +87,8 @@ pub(crate) async fn ask(
     );
     let Some(reply) = patiently(&peer.activity, access).await else { return Err(Fault::PluginTimeout) };
     *request = Request::from_parts(head, rest);
-    // Its length stands in the head already. Only a body that was read as a whole can be replaced.
-    if let Some(body) = through.passage.new_body.take().filter(|_| body.is_some()) {
+    // Only one that was read as a whole is written anew. Its length stands in the head already.
+    if let Some(body) = through.passage.new_body.take() {
         request.body_mut().replace(body);
     }
     if let Some(limit) = through.passage.body_limit {
