@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::fault::Fault;
 use super::guard::Refusal;
 use super::limits::Limits;
+use super::silence::{Silence, Told};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -61,6 +62,12 @@ pub(crate) struct Activity {
     pub(crate) overdue: Cell<bool>,
     /// The rule says how long an answer may take, so that our own patience does not count.
     pub(crate) patient: Cell<bool>,
+    /// What the rule says about silence.
+    pub(crate) told: Cell<Told>,
+    /// Of the answer that goes to the client, if the rule limits it.
+    pub(crate) silence: RefCell<Option<Box<Silence>>>,
+    /// The request waits for a connection, which has a time of its own.
+    pub(crate) connecting: Cell<bool>,
     /// When the answer has to be over, if its rule says so.
     pub(crate) cut_off: Cell<Option<Instant>>,
     /// What the guard has found.
@@ -92,6 +99,9 @@ impl Activity {
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
+            told: Cell::default(),
+            silence: RefCell::default(),
+            connecting: Cell::new(false),
             cut_off: Cell::new(None),
             refusal: Cell::new(None),
             reset: Cell::new(false),
@@ -175,6 +185,9 @@ impl Activity {
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);
+        self.told.set(Told::default());
+        self.silence.take();
+        self.connecting.set(false);
         self.cut_off.set(None);
         self.settled.set(false);
         self.enter(Phase::Waiting, now);
@@ -212,10 +225,10 @@ impl Activity {
             Phase::Idle => idle,
             Phase::Head => limits.header_timeout,
             Phase::Waiting if self.upload.get() == Upload::Awaited => limits.upload_timeout,
-            Phase::Waiting if self.patient.get() => ENDLESS,
-            Phase::Waiting => limits.answer_timeout,
-            Phase::Answering => limits.stall_timeout,
-            Phase::Tunnel => limits.tunnel_idle,
+            Phase::Waiting => self.patience_with_endpoint(limits),
+            // Which may be the client's silence, too, so that a rule can only make it longer.
+            Phase::Answering => limits.stall_timeout.max(self.told.get().read().unwrap_or_default()),
+            Phase::Tunnel => limits.tunnel_idle.max(self.told.get().read().unwrap_or_default()),
         };
         let end = self.since.get() + patience;
         match self.cut_off.get() {
@@ -223,6 +236,15 @@ impl Activity {
             Some(cut_off) if self.phase.get() == Phase::Answering => cut_off.min(end),
             _ => end,
         }
+    }
+
+    fn patience_with_endpoint(&self, limits: &Limits) -> Duration {
+        let told = self.told.get();
+        if self.connecting.get() && !told.is_nothing() {
+            return ENDLESS;
+        }
+        let told = if self.upload.get() == Upload::Over { told.read() } else { told.write() };
+        told.unwrap_or(if self.patient.get() { ENDLESS } else { limits.answer_timeout })
     }
 
     /// Ready when patience with the present phase has ended.
@@ -239,7 +261,11 @@ impl Activity {
             let look = match self.upload.get() {
                 Upload::Over => deadline,
                 // The body is read by another task, which does not tell when it turns from one side to the other.
-                Upload::Unasked | Upload::Awaited => deadline.min(Instant::now() + limits.upload_timeout),
+                Upload::Unasked | Upload::Awaited => {
+                    let told = self.told.get();
+                    let least = [told.write(), told.read()].into_iter().flatten().min();
+                    deadline.min(Instant::now() + least.unwrap_or(limits.upload_timeout).min(limits.upload_timeout))
+                }
             };
             ready!(poll_until(look, timer.as_mut(), cx));
             if look >= deadline {

@@ -150,9 +150,12 @@ pub(crate) async fn attempt(
         }
     }
     loop {
+        peer.activity.connecting.set(true);
         // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
         let connect = Box::pin(async {
-            let connecting = pools.connect(upstream, address);
+            let limit = peer.activity.told.get().connect();
+            let connecting = pools.connect(upstream, address, limit);
+            let end = [end, limit.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
             let Some(end) = end else { return connecting.await };
             let began = Instant::now();
             // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
@@ -163,6 +166,11 @@ pub(crate) async fn attempt(
         let Some(connected) = patiently(&peer.activity, connect).await else {
             return Err(Lost::Unconnected(Fault::ConnectTimeout));
         };
+        peer.activity.connecting.set(false);
+        if !peer.activity.told.get().is_nothing() {
+            // Its silence counts from here.
+            peer.activity.moved();
+        }
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {

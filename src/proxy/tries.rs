@@ -16,6 +16,7 @@ use super::connection::Peer;
 use super::exchange::{CutOff, Exchange};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
+use super::silence::{Silence, Told};
 use super::upgrade::Upgrade;
 use crate::snapshot::tries::{Retry, Tries};
 use crate::upstream::Upstream;
@@ -27,7 +28,10 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
     tries: &Tries,
 ) -> Result<Response<Source>, Fault> {
-    exchange.peer.activity.patient.set(tries.decides_patience());
+    let activity = &exchange.peer.activity;
+    activity.patient.set(tries.decides_patience());
+    activity.told.set(Told::of(tries));
+    activity.silence.replace(activity.told.get().read().map(Silence::of));
     let all = all(upstream, request, upgrade, exchange, tries);
     let Some(limit) = tries.request.duration() else { return all.await };
     let end = Instant::now() + limit;
