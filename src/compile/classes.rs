@@ -29,12 +29,12 @@ impl Classes {
                 Some(class) => self.is_ours(class),
                 None => name == self.name,
             },
-            None => self.default(store).is_some(),
+            None => self.default_one(store).is_some(),
         }
     }
 
     /// The class of ours that owns what names none.
-    pub(super) fn default<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
+    pub(super) fn default_one<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
             class.meta.annotations.get(IS_DEFAULT_CLASS).is_some_and(|value| &**value == "true")
         };
