@@ -126,6 +126,8 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
+        // Clients and backends of who writes Kong's plugins down expect Kong's headers.
+        translated.rule.kong = chained.chain.is_some().then(Box::default);
         translated.rule.plugins = chained.chain;
         let notes = chained.problems.into_iter().filter(|problem| !rules.notes.contains(problem)).collect::<Vec<_>>();
         rules.notes.extend(notes);
