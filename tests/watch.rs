@@ -218,6 +218,91 @@ async fn kinds_come_and_go_with_their_crds() {
     assert_eq!(site.installed.bundle_version, None);
 }
 
+/// Their definitions may come any time, and say nothing about the release of the Gateway API.
+#[tokio::test]
+async fn kongs_kinds_come_late_with_what_they_refer_to() {
+    let api = Api::start().await;
+    api.serve("networking.k8s.io/v1", "ingresses", true);
+    for name in ["key", "certificate", "other"] {
+        let mut secret = secret(name, "b25l");
+        secret["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+        api.put("secrets", secret);
+    }
+    let mut site = Site::start(&api).await;
+    site.until("a cluster without them is complete", |site| site.complete).await;
+    let plugins = "/apis/configuration.konghq.com/v1/kongplugins";
+    assert_eq!(api.requests(plugins).len(), 0);
+
+    let (group, kong) = ("configuration.konghq.com", "configuration.konghq.com/v1");
+    for plural in ["kongplugins", "kongconsumers"] {
+        api.serve(kong, plural, true);
+        api.put("customresourcedefinitions", json!({"metadata": {"name": format!("{plural}.{group}")}}));
+    }
+    let consumer = json!({
+        "apiVersion": kong, "kind": "KongConsumer", "metadata": {"name": "ann", "namespace": "default"},
+        "username": "ann", "credentials": ["key"],
+        "status": {"conditions": [{"type": "Programmed", "status": "Unknown"}]},
+    });
+    api.put("kongconsumers", consumer);
+    api.put(
+        "kongplugins",
+        json!({
+            "apiVersion": kong, "kind": "KongPlugin", "metadata": {"name": "auth", "namespace": "default"},
+            "plugin": "key-auth", "config": {"key_names": ["x-key"], "unset": null},
+        }),
+    );
+    site.until("they are watched", |site| site.store.kong_plugins.len() + site.store.kong_consumers.len() == 2).await;
+    site.until("the credential is fetched", |site| site.secrets() == ["key one"]).await;
+    assert_eq!(site.installed.versions[&Kind::KongPlugin], "v1");
+    assert_eq!(site.installed.bundle_version, None);
+
+    let tls = json!({"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
+        "tls": [{"hosts": ["a.example"], "secretName": "certificate"}]});
+    api.put("ingresses", json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web", "namespace": "default"},
+        "spec": tls,
+    }));
+    site.until("so is a certificate", |site| site.secrets() == ["certificate one", "key one"]).await;
+    assert_eq!(api.requests("/api/v1/namespaces/default/secrets/other").len(), 0, "nobody refers to it");
+
+    for plural in ["kongplugins", "kongconsumers"] {
+        api.serve_no_more(kong, plural);
+        api.delete("customresourcedefinitions", "", &format!("{plural}.{group}"));
+    }
+    site.until("they are forgotten", |site| site.store.kong_plugins.is_empty()).await;
+    site.until("so is the credential", |site| site.secrets() == ["certificate one"]).await;
+}
+
+#[tokio::test]
+async fn the_credentials_of_many_consumers_come_as_a_list() {
+    const CONSUMERS: usize = 100;
+    let api = Api::start().await;
+    let kong = "configuration.konghq.com/v1";
+    api.serve(kong, "kongconsumers", true);
+    for index in 0..CONSUMERS {
+        let mut credential = secret(&format!("key-{index}"), "b25l");
+        credential["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+        api.put("secrets", credential);
+        api.put("kongconsumers", json!({
+            "apiVersion": kong, "kind": "KongConsumer", "metadata": {"name": format!("c-{index}"), "namespace": "default"},
+            "username": format!("c-{index}"), "credentials": [format!("key-{index}")],
+        }));
+    }
+    api.put("secrets", secret("nobodys", "b25l"));
+    let mut site = Site::start(&api).await;
+    site.until("all have come", |site| site.complete && site.secrets().len() == CONSUMERS).await;
+    let asked = api.requests("/api/v1/namespaces/default/secrets");
+    // Page by page, and none alone.
+    let is_page = |seen: &&api::Seen| seen.query.contains("labelSelector=konghq.com%2Fcredential");
+    assert!(!asked.is_empty() && asked.iter().all(|seen| is_page(&seen)), "{asked:?}");
+
+    let mut renewed = secret("key-7", "dHdv");
+    renewed["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+    api.put("secrets", renewed);
+    site.until("one that changes comes alone", |site| site.secrets().contains(&"key-7 two".to_owned())).await;
+    assert_eq!(api.requests("/api/v1/namespaces/default/secrets/key-7").len(), 1);
+}
+
 #[tokio::test]
 async fn a_kind_that_a_server_forgets_for_a_moment_is_not_withdrawn() {
     let api = Api::start().await;

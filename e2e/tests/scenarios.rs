@@ -6,6 +6,8 @@ mod backend;
 mod client;
 #[path = "scenarios/core_objects.rs"]
 mod core_objects;
+#[path = "scenarios/definitions.rs"]
+mod definitions;
 #[path = "scenarios/editing.rs"]
 mod editing;
 #[path = "scenarios/late.rs"]
@@ -65,5 +67,9 @@ fn several_replicas_and_clusters_that_are_not_ready() {
 #[test]
 fn verdicts_are_those_of_the_api_server() {
     let options = Options { channel: Some(Channel::Experimental), ..Options::named("verdicts") };
-    scenario::run_with(options, async |cluster| verdicts::the_api_server_and_portico_agree(cluster).await);
+    scenario::run_with(options, async |cluster| {
+        definitions::install(cluster).await.context("the definitions of Kong's kinds")?;
+        definitions::people_can_read_and_find_them(cluster).await.context("what people see of them")?;
+        verdicts::the_api_server_and_portico_agree(cluster).await
+    });
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
+use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
@@ -148,8 +149,8 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        let refs = self.store.refs();
-        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
+        self.store
+            .wanted_bodies(|class, controller| class == INGRESS_CLASS_NAME || controller == Some(INGRESS_CONTROLLER))
     }
 
     /// Takes over what is installed in the cluster.

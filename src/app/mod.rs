@@ -12,6 +12,7 @@ mod check;
 mod cluster;
 mod control;
 mod control_loop;
+mod crds;
 mod descriptors;
 mod fronts;
 mod host_addresses;
@@ -24,4 +25,5 @@ mod views;
 mod watch_meters;
 
 pub use check::check;
+pub use crds::crds;
 pub use run::run;
