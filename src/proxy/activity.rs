@@ -39,6 +39,21 @@ pub(crate) enum Upload {
     Awaited,
 }
 
+/// What a rule says about an endpoint's silence; None leaves it to our own patience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) connect: Option<Duration>,
+    pub(crate) write: Option<Duration>,
+    pub(crate) read: Option<Duration>,
+}
+
+impl Told {
+    /// After how long one has to look again, whichever side is waited for.
+    fn least(self, limits: &Limits) -> Duration {
+        [self.write, self.read].into_iter().flatten().fold(limits.upload_timeout, Duration::min)
+    }
+}
+
 /// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
 /// and the bodies.
 #[derive(Debug)]
@@ -61,6 +76,10 @@ pub(crate) struct Activity {
     pub(crate) overdue: Cell<bool>,
     /// The rule says how long an answer may take, so that our own patience does not count.
     pub(crate) patient: Cell<bool>,
+    /// What the rule says about silence.
+    pub(crate) told: Cell<Told>,
+    /// The request waits for a connection, which has a time of its own.
+    pub(crate) connecting: Cell<bool>,
     /// When the answer has to be over, if its rule says so.
     pub(crate) cut_off: Cell<Option<Instant>>,
     /// What the guard has found.
@@ -92,6 +111,8 @@ impl Activity {
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
+            told: Cell::default(),
+            connecting: Cell::new(false),
             cut_off: Cell::new(None),
             refusal: Cell::new(None),
             reset: Cell::new(false),
@@ -175,6 +196,8 @@ impl Activity {
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);
+        self.told.set(Told::default());
+        self.connecting.set(false);
         self.cut_off.set(None);
         self.settled.set(false);
         self.enter(Phase::Waiting, now);
@@ -212,10 +235,10 @@ impl Activity {
             Phase::Idle => idle,
             Phase::Head => limits.header_timeout,
             Phase::Waiting if self.upload.get() == Upload::Awaited => limits.upload_timeout,
-            Phase::Waiting if self.patient.get() => ENDLESS,
-            Phase::Waiting => limits.answer_timeout,
-            Phase::Answering => limits.stall_timeout,
-            Phase::Tunnel => limits.tunnel_idle,
+            Phase::Waiting => self.patience_with_endpoint(limits),
+            // Which may be the client's silence, too, so that a rule can only make it longer.
+            Phase::Answering => limits.stall_timeout.max(self.told.get().read.unwrap_or_default()),
+            Phase::Tunnel => limits.tunnel_idle.max(self.told.get().read.unwrap_or_default()),
         };
         let end = self.since.get() + patience;
         match self.cut_off.get() {
@@ -223,6 +246,15 @@ impl Activity {
             Some(cut_off) if self.phase.get() == Phase::Answering => cut_off.min(end),
             _ => end,
         }
+    }
+
+    fn patience_with_endpoint(&self, limits: &Limits) -> Duration {
+        let told = self.told.get();
+        if self.connecting.get() && told != Told::default() {
+            return ENDLESS;
+        }
+        let told = if self.upload.get() == Upload::Over { told.read } else { told.write };
+        told.unwrap_or(if self.patient.get() { ENDLESS } else { limits.answer_timeout })
     }
 
     /// Ready when patience with the present phase has ended.
@@ -239,7 +271,7 @@ impl Activity {
             let look = match self.upload.get() {
                 Upload::Over => deadline,
                 // The body is read by another task, which does not tell when it turns from one side to the other.
-                Upload::Unasked | Upload::Awaited => deadline.min(Instant::now() + limits.upload_timeout),
+                Upload::Unasked | Upload::Awaited => deadline.min(Instant::now() + self.told.get().least(limits)),
             };
             ready!(poll_until(look, timer.as_mut(), cx));
             if look >= deadline {

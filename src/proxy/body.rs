@@ -365,8 +365,15 @@ impl ResponseBody {
         if let Some(exchange) = &mut self.exchange {
             exchange.peer.activity.moved();
             exchange.bytes_out += length as u64;
+            if let Some(silence) = &mut exchange.silence {
+                silence.broken();
+            }
         }
     }
+}
+
+fn is_silent(exchange: &mut Option<Exchange>, cx: &mut Context<'_>) -> bool {
+    exchange.as_mut().and_then(|exchange| exchange.silence.as_mut()).is_some_and(|silence| silence.is_over(cx))
 }
 
 /// The endpoint's body ended before its end. The connection of the client ends with it, so that nobody takes what came for
@@ -400,6 +407,10 @@ impl Body for ResponseBody {
             }
             Source::Switched(..) => Poll::Ready(None),
             Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending if is_silent(&mut this.exchange, cx) => {
+                    this.break_off(Fault::AnswerTimeout.account().word);
+                    Poll::Ready(Some(Err(Truncated::Late)))
+                }
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     let ended = frame.is_trailers() || incoming.is_end_stream();

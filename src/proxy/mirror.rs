@@ -134,7 +134,7 @@ async fn deliver(pools: &Pools<Full<Bytes>>, upstream: &Arc<Upstream>, request: 
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match pools.connect(upstream, address).await {
+            None => match pools.connect(upstream, address, None).await {
                 Ok(connection) => connection,
                 Err(_) => return false,
             },

@@ -11,13 +11,14 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::activity::Told;
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
-use super::exchange::{CutOff, Exchange};
+use super::exchange::{CutOff, Exchange, Silence};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
 use super::upgrade::Upgrade;
-use crate::snapshot::tries::{Retry, Tries};
+use crate::snapshot::tries::{Limit, Retry, Tries};
 use crate::upstream::Upstream;
 
 pub(crate) async fn forward(
@@ -27,7 +28,11 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
     tries: &Tries,
 ) -> Result<Response<Source>, Fault> {
-    exchange.peer.activity.patient.set(tries.decides_patience());
+    let activity = &exchange.peer.activity;
+    activity.patient.set(tries.decides_patience());
+    let [connect, write, read] = [tries.connect, tries.write, tries.read].map(Limit::silence);
+    activity.told.set(Told { connect, write, read });
+    exchange.silence = read.map(Silence::of);
     let all = all(upstream, request, upgrade, exchange, tries);
     let Some(limit) = tries.request.duration() else { return all.await };
     let end = Instant::now() + limit;

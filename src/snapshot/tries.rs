@@ -8,6 +8,12 @@ use std::time::Duration;
 pub struct Tries {
     pub request: Limit,
     pub backend_request: Limit,
+    /// Connecting to one endpoint (`connect-timeout`).
+    pub connect: Limit,
+    /// How long an endpoint may take no more of a request that there is more of (`write-timeout`).
+    pub write: Limit,
+    /// How long an endpoint may be silent before its answer and between the parts of it (`read-timeout`).
+    pub read: Limit,
     pub retry: Option<Retry>,
 }
 
@@ -33,6 +39,15 @@ pub struct Retry {
 }
 
 impl Limit {
+    /// The same where it is silence that is limited: what is endless outlasts every patience of ours.
+    pub fn silence(self) -> Option<Duration> {
+        match self {
+            Limit::Unset => None,
+            Limit::Endless => Some(FOREVER),
+            Limit::After(duration) => Some(duration.min(FOREVER)),
+        }
+    }
+
     pub fn duration(self) -> Option<Duration> {
         match self {
             Limit::Unset | Limit::Endless => None,
@@ -42,6 +57,14 @@ impl Limit {
 }
 
 impl Tries {
+    /// What a service of Kong's has: times between two signs of life, and so many further tries, at once and elsewhere if
+    /// there is another endpoint (`kong-compat.md` §3.8).
+    pub fn of_service(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
+        let [connect, write, read] = [connect, write, read].map(Limit::After);
+        let retry = Some(Retry { attempts: retries, codes: [].into(), backoff: Duration::ZERO });
+        Tries { connect, write, read, retry, ..Tries::default() }
+    }
+
     /// Whether it makes no difference.
     pub fn is_empty(&self) -> bool {
         *self == Tries::default()
@@ -66,14 +89,22 @@ impl Retry {
     }
 }
 
+/// Longer than anything lasts, and short enough to be added to an instant.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// The longest wait, as a multiple of the first.
 const MOST_BACKOFFS: u32 = 10;
 
 /// A line for each thing that is said.
 impl Tries {
     pub(super) fn lines(&self) -> Vec<String> {
-        let Tries { request, backend_request, retry } = self;
-        let limits = [("request", request), ("backendRequest", backend_request)];
+        let Tries { request, backend_request, connect, write, read, retry } = self;
+        let limits = [
+            ("request", request),
+            ("backendRequest", backend_request),
+            ("connect", connect),
+            ("write", write),
+            ("read", read),
+        ];
         let limits = limits.into_iter().filter(|(_, limit)| **limit != Limit::Unset);
         limits.map(|(name, limit)| format!("{name} {limit}")).chain(retry.iter().map(Retry::to_string)).collect()
     }

@@ -113,7 +113,11 @@ where
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
+        patience: Option<Duration>,
     ) -> Result<Connection<B>, ConnectFailure> {
+        let longer = patience.filter(|patience| *patience > self.dial.timeout);
+        let longer = longer.map(|timeout| Dial { timeout, ..self.dial.clone() });
+        let dial = longer.as_ref().unwrap_or(&self.dial);
         // Before there is a connection: who connects is a request in progress, too.
         let load = upstream.load(address);
         let pool = self.pool(upstream);
@@ -122,11 +126,11 @@ where
         }
         let connected = match upstream.key.protocol {
             Protocol::Http1 => {
-                self.dial.connect(address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
+                dial.connect(address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
             }
             Protocol::Http2 => {
                 let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
-                lines.connect(&self.dial, address, &self.traffic).await.map(Sender::Http2)
+                lines.connect(dial, address, &self.traffic).await.map(Sender::Http2)
             }
         };
         match &connected {

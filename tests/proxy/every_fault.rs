@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use portico::plugin::Outcome;
+use portico::plugin::chain::Protocols;
 use portico::proxy::Limits;
 use portico::proxy::access_log::Destination;
+use portico::snapshot::kong::Manner;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Failure, Filters, Rewrite};
 use portico::snapshot::tries::{Limit, Tries};
@@ -78,6 +80,10 @@ const CASES: &[Case] = &[
     case("no_backends", 500, at("/no-backends")),
     case("invalid_backend", 500, at("/invalid-backend")),
     case("unsupported_rule", 500, at("/unsupported-rule")),
+    case("no_service", 503, at("/no-service")),
+    Case { on: |wire| !wire.tls, ..case("https_only", 426, at("/https-only")) },
+    Case { on: |wire| !wire.http2, ..case("http2_only", 426, at("/grpc-only")) },
+    Case { on: |wire| wire.http2, ..case("not_grpc", 415, at("/grpc-only")) },
     case("bad_rewrite", 500, at("/bad-rewrite")),
     case("no_endpoints", 503, at("/no-endpoints")),
     case("refused", 503, at("/refused")),
@@ -125,13 +131,17 @@ fn ponders() -> Script {
     Script::access(|_| Outcome::Wait(Box::pin(std::future::pending())))
 }
 
+fn speaking(names: &[&str]) -> Option<Box<Manner>> {
+    Some(Box::new(Manner { protocols: Protocols::of(names.iter().copied()), ..Manner::default() }))
+}
+
 #[tokio::test]
 async fn every_fault_is_told_alike_over_every_wire() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = scripted().await;
     let (unused, _reserved) = reserve();
     let (unreached, _queue, _socket) = deaf().await;
-    let within = |request, backend_request| Tries { request, backend_request, retry: None };
+    let within = |request, backend_request| Tries { request, backend_request, ..Tries::default() };
     let soon = || Limit::After(Duration::from_millis(100));
     for (wire, hasty) in WIRES.into_iter().flat_map(|wire| [(wire, false), (wire, true)]) {
         let web = || forward(vec![(1, upstream("web", &[endpoint.address]))]);
@@ -149,6 +159,9 @@ async fn every_fault_is_told_alike_over_every_wire() {
             rule("/no-backends", Action::Fail(Failure::NoBackends)),
             rule("/invalid-backend", Action::Fail(Failure::InvalidBackend)),
             rule("/unsupported-rule", Action::Fail(Failure::Unsupported)),
+            rule("/no-service", Action::Fail(Failure::NoService)),
+            Route { kong: speaking(&["https"]), ..rule("/https-only", web()) },
+            Route { kong: speaking(&["grpc"]), ..rule("/grpc-only", web()) },
             Route { filters: rewrite, ..rule("/bad-rewrite", web()) },
             rule("/no-endpoints", forward(vec![(1, upstream("none", &[]))])),
             rule("/refused", forward(vec![(1, upstream("refused", &[unused]))])),
@@ -199,7 +212,8 @@ async fn every_fault_is_told_alike_over_every_wire() {
 }
 
 /// Faults that need more than one request to show, and where they do.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("grpcs_only", "kong.rs"),
     ("target_too_long", "unreadable.rs"),
     ("header_too_large", "unreadable.rs"),
     ("client_gone", "books.rs"),

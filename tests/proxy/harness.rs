@@ -50,6 +50,7 @@ pub(crate) struct Options {
     pub(crate) tls: TlsPolicy,
     pub(crate) balancers: Vec<&'static str>,
     pub(crate) kong_headers: KongHeaders,
+    pub(crate) product: Product,
 }
 
 impl Default for Options {
@@ -62,6 +63,7 @@ impl Default for Options {
             tls: TlsPolicy::default(),
             balancers: vec![],
             kong_headers: KongHeaders::default(),
+            product: Product::default(),
         }
     }
 }
@@ -91,7 +93,7 @@ impl Gate {
             balancers: options.balancers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
             kong_headers: options.kong_headers,
-            product: Product::default(),
+            product: options.product,
             max_series: 100,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();

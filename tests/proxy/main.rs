@@ -25,6 +25,7 @@ mod h2_tls;
 mod h2_upstream;
 mod harness;
 mod hostile;
+mod kong;
 mod messages;
 mod mirror;
 mod misdirected;

@@ -247,11 +247,11 @@ async fn the_time_of_the_rule_goes_on_until_the_last_byte() {
         (Tries { request: Limit::After(SHORT), ..Tries::default() }, "request_timeout"),
         (Tries { backend_request: Limit::After(SHORT), ..Tries::default() }, "backend_timeout"),
         (
-            Tries { request: Limit::After(SHORT * 100), backend_request: Limit::After(SHORT), retry: None },
+            Tries { request: Limit::After(SHORT * 100), backend_request: Limit::After(SHORT), ..Tries::default() },
             "backend_timeout",
         ),
         (
-            Tries { request: Limit::After(SHORT), backend_request: Limit::After(SHORT * 100), retry: None },
+            Tries { request: Limit::After(SHORT), backend_request: Limit::After(SHORT * 100), ..Tries::default() },
             "request_timeout",
         ),
     ] {
@@ -309,4 +309,105 @@ async fn the_time_of_the_rule_ends_for_whom_it_never_waits_for() {
             .await;
         }
     }
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn an_endpoint_that_falls_silent() {
+    let (head, half) = ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", "abc");
+    // (what the endpoint sends at once, the rest, which comes in time, limits of the rule, whether the answer comes whole)
+    let read = |limit| Tries { read: Limit::After(limit), ..Tries::default() };
+    let cases = [
+        (String::new(), false, read(SHORT), Some(504)),
+        (head.to_owned() + half, false, read(SHORT), None),
+        // Each sign of life begins it anew.
+        (head.to_owned() + half, true, read(SHORT * 50), Some(200)),
+        // Writing is no reading.
+        (String::new(), true, Tries { write: Limit::After(SHORT), ..Tries::default() }, Some(200)),
+    ];
+    for (at_once, goes_on, tries, expected) in cases {
+        let sent = at_once.clone();
+        let endpoint = Endpoint::scripted(move |mut stream, _| {
+            let sent = sent.clone();
+            async move {
+                stream.request().await;
+                stream.send(&sent).await;
+                if goes_on {
+                    tokio::time::sleep(SHORT * 2).await;
+                    let whole = head.to_owned() + half + half;
+                    stream.send(&whole[sent.len()..]).await;
+                }
+                stream.rest().await;
+            }
+        })
+        .await;
+        // The silence is cut by the rule, which is also more patient than we are.
+        let limits = Limits { answer_timeout: if goes_on { SHORT } else { SHORT * 600 }, ..Limits::default() };
+        let limits = if tries.read == Limit::Unset { Limits::default() } else { limits };
+        let gate = gate_of_rule(limits, &endpoint, tries.clone()).await;
+        let mut client = gate.client().await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let answer = client.try_answer(false).await;
+        assert_eq!(answer.map(|answer| answer.status), expected, "{at_once:?} {tries:?}");
+        if expected != Some(200) {
+            assert_eq!(scrape(&gate)["portico_faults_total{reason=\"answer_timeout\"}"], 1.0, "{at_once:?}");
+        }
+    }
+}
+
+/// The time of an endpoint is not the client's.
+#[tokio::test]
+async fn a_client_that_pauses_does_not_cost_the_endpoint_its_time() {
+    const LENGTH: usize = 64 << 20;
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+        stream.send(vec![b'x'; LENGTH]).await;
+        stream.rest().await;
+    })
+    .await;
+    let tries = Tries { read: Limit::After(SHORT), ..Tries::default() };
+    let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    tokio::time::sleep(SHORT * 5).await;
+    assert_eq!(client.answer(false).await.body.len(), LENGTH);
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn a_rule_says_how_long_connecting_may_take() {
+    let (deaf, _queue, _listener) = crate::endpoints::deaf().await;
+    let endpoint = Endpoint::ok().await;
+    let service = |connect, retries| Tries::of_service(connect, SHORT * 600, SHORT * 600, retries);
+    let gate = |addresses: Vec<std::net::SocketAddr>, limits, tries| async move {
+        let action = trying(forward(vec![(1, upstream("web", &addresses))]), tries);
+        Gate::with(Options { limits, ..Options::default() }, vec![route(action)]).await
+    };
+    // Shorter than ours, and then the next endpoint is asked.
+    for _ in 0..2 {
+        let gate = gate(vec![deaf, endpoint.address], Limits::default(), service(SHORT, 5)).await;
+        assert_eq!(gate.client().await.get("/").await.text(), "ok");
+    }
+    let gate_of_none = gate(vec![deaf], Limits::default(), service(SHORT, 1)).await;
+    assert_eq!(gate_of_none.client().await.get("/").await.status, 504);
+    assert_eq!(scrape(&gate_of_none)["portico_faults_total{reason=\"connect_timeout\"}"], 1.0);
+    assert_eq!(scrape(&gate_of_none)["portico_upstream_retries_total"], 1.0);
+    // Longer than ours: the queue has room again before the rule gives up.
+    let impatient = Limits { connect_timeout: SHORT, answer_timeout: SHORT, ..Limits::default() };
+    let (late, mut queue, listener) = crate::endpoints::deaf().await;
+    let gate = gate(vec![late], impatient, service(SHORT * 200, 0)).await;
+    let mut client = gate.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    tokio::time::sleep(SHORT * 3).await;
+    listener.set_nonblocking(true).unwrap();
+    let accepting =
+        Endpoint::listening(tokio::net::TcpListener::from_std(listener.into()).unwrap(), |mut stream, _| async move {
+            while stream.request().await.is_some() {
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        });
+    queue.clear();
+    assert_eq!(client.answer(false).await.text(), "ok");
+    drop(accepting);
 }
