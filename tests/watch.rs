@@ -74,6 +74,45 @@ async fn what_vanished_while_nobody_watched_is_found_by_the_next_list() {
     );
 }
 
+/// Said as an answer instead of by an event of the watch, as some servers do.
+#[tokio::test]
+async fn a_version_that_is_no_more_is_not_asked_for_again() {
+    let api = Api::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    for name in ["a", "b"] {
+        api.put("httproutes", route(name, "one.example"));
+    }
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete).await;
+    api.lose("httproutes", "default", "a");
+    api.fail("httproutes", [Fault::Status(410, "too old resource version")]);
+    api.bookmark_and_cut("httproutes", 50);
+    site.until("the lost one is gone", |site| site.routes() == ["b one.example"]).await;
+}
+
+/// The connection is there, and nothing comes of it: neither an end nor a bookmark, as come every minute or two.
+#[tokio::test]
+async fn a_watch_that_fell_silent_is_begun_again() {
+    const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
+    let api = Api::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    api.put("httproutes", route("a", "one.example"));
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete).await;
+    // It is begun again, and that is not even answered.
+    api.fail("httproutes", [Fault::Silence]);
+    let begun = tokio::time::Instant::now();
+    tokio::time::pause();
+    api.until_asked(ROUTES, 3).await;
+    tokio::time::resume();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(240), "{took:?}");
+    let asked = api.requests(ROUTES);
+    assert!(asked[1..].iter().all(|seen| seen.query.ends_with("resourceVersion=1")), "{asked:?}");
+    api.put("httproutes", route("b", "two.example"));
+    site.until("changes are seen again", |site| site.routes() == ["a one.example", "b two.example"]).await;
+}
+
 #[tokio::test]
 async fn a_list_counts_when_it_is_whole() {
     let api = Api::start().await;
@@ -180,6 +219,23 @@ async fn a_kind_that_we_may_not_read_is_named_with_the_rule_that_is_missing() {
     }
     site.until("it is granted", |site| site.installed.unreadable.is_empty()).await;
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
+}
+
+/// A replica that is ready and serves nothing would take the place of one that does.
+#[tokio::test]
+async fn whoever_may_read_nothing_is_not_complete() {
+    const KINDS: [&str; 5] = ["services", "secrets", "configmaps", "namespaces", "endpointslices"];
+    let api = Api::start().await;
+    for plural in KINDS {
+        api.fail(plural, vec![Fault::Status(403, "it is forbidden"); 100]);
+    }
+    let mut site = Site::start(&api).await;
+    site.until_waiting("a right to read anything").await;
+    assert!(site.waiting_for().contains("cluster-role.yaml") && !site.complete, "{}", site.waiting_for());
+    for plural in KINDS {
+        api.mend(plural);
+    }
+    site.until("it is granted", |site| site.complete).await;
 }
 
 #[tokio::test]
