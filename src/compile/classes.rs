@@ -23,18 +23,18 @@ impl Default for Classes {
 
 impl Classes {
     /// Whether an object is for us. `field` is what its spec says, which the annotation overrides.
-    pub(super) fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
+    pub fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
             Some(name) => match store.ingress_classes.get(&ObjectKey::cluster(name)) {
                 Some(class) => self.is_ours(class),
                 None => name == self.name,
             },
-            None => self.default(store).is_some(),
+            None => self.default_one(store).is_some(),
         }
     }
 
     /// The class of ours that owns what names none.
-    pub(super) fn default<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
+    pub(super) fn default_one<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
             class.meta.annotations.get(IS_DEFAULT_CLASS).is_some_and(|value| &**value == "true")
         };

@@ -109,7 +109,6 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
     // What comes now is no answer whose end somebody waits for.
     exchange.cut_off = None;
-    exchange.silence = None;
     let (head, source) = answer.into_parts();
     let mut answer = Response::from_parts(head, ResponseBody::none());
     if let Source::Switched(upgrade, endpoint) = source {
@@ -186,7 +185,7 @@ fn decide<'v>(
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
-    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers())).unwrap_or_default();
+    let framing = if rule.plugins.is_some() { passage::framing(request.headers()) } else { Framing::default() };
     let Some(manner) = &rule.kong else {
         introduce(&peer, request, (rule, &host, listener), &exchange.id);
         kong::name_us(request, exchange);

@@ -130,6 +130,7 @@ const OLD: Flavor = Flavor::TraditionalCompatible;
 const NEW: Flavor = Flavor::Expressions;
 
 // kong-compat §3.4
+// kong-compat §7.9
 #[test]
 fn what_a_route_asks_for() {
     // (route, request, whether it gets it)
@@ -178,6 +179,7 @@ fn what_a_route_asks_for() {
 }
 
 // kong-compat §3.4
+// kong-compat §7.8
 #[test]
 fn traditional_order() {
     // (what wins, what loses, a request that both would take)
@@ -217,6 +219,7 @@ fn traditional_order() {
 }
 
 // kong-compat §3.4
+// kong-compat §7.10
 #[test]
 fn order_of_expressions() {
     let cases = [
@@ -302,7 +305,8 @@ fn thousands_of_routes_on_hosts_of_their_own() {
 
 /// The plain reading: each route and path that matches, and of these the one with the greatest number.
 fn reference(flavor: Flavor, routes: &[Route], request: &Request) -> Option<(String, String)> {
-    let mut best: Option<((u128, Reverse<(Age, usize, usize)>), (String, String))> = None;
+    type Ranked = (u128, Reverse<(Age, usize, usize)>);
+    let mut best: Option<(Ranked, (String, String))> = None;
     for route in routes {
         let hosts: Vec<Option<&Host>> = match route.hosts.len() {
             0 => vec![None],
