@@ -59,7 +59,7 @@ pub fn at_home() -> BTreeSet<Permission> {
 }
 
 /// Kinds into whose status we write.
-pub(super) const WITH_STATUS: &[Kind] = &[
+pub const WITH_STATUS: &[Kind] = &[
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::HttpRoute,

@@ -26,6 +26,7 @@ use super::board::{Board, Finder, Tell};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
+use crate::k8s::permissions::WITH_STATUS;
 use crate::k8s::{Installed, Observed, Refused};
 
 use bar::Bar;
@@ -590,8 +591,8 @@ fn is_whole(verdict: &Verdict) -> bool {
 
 /// Whether routes that attach or detach are all that is different.
 fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
-    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes, missing_parents } =
-        old;
+    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, .. } = old;
+    let Verdict { ancestors, load_balancer, sockets, notes, missing_parents, broken_plugins, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
         let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
         (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
@@ -599,15 +600,15 @@ fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     };
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents) == (&new.addresses, &new.parents)
-        && (notes, missing_parents) == (&new.notes, &new.missing_parents)
+        && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
+        && (notes, missing_parents, broken_plugins) == (&new.notes, &new.missing_parents, &new.broken_plugins)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }
 
 /// Kinds whose status has something of ours, or might have from another version.
 fn has_status(kind: Kind) -> bool {
-    rank(kind) == 0
-        || matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute)
+    WITH_STATUS.contains(&kind)
 }
 
 fn rank(kind: Kind) -> usize {

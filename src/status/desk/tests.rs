@@ -5,7 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::Condition;
+use crate::compile::verdict::{Condition, Problem};
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
@@ -509,4 +509,28 @@ async fn a_status_that_somebody_else_writes_too_is_written_less_and_less_often()
     assert!(wait < Duration::from_secs(1), "{wait:?}");
     desk.wrote(&job, 100);
     assert!(!desk.is_contested(&id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_with_a_status_of_ours_is_written() {
+    for kind in [Kind::KongPlugin, Kind::KongClusterPlugin, Kind::KongConsumer, Kind::KongUpstreamPolicy, Kind::Ingress]
+    {
+        let id = ObjectId::new(kind, ObjectKey::new("default", "a"));
+        assert!(ready(&id).job().is_some(), "{kind}");
+    }
+    for kind in [Kind::Service, Kind::Secret, Kind::IngressClass] {
+        let id = ObjectId::new(kind, ObjectKey::new("default", "a"));
+        assert!(ready(&id).job().is_none(), "{kind}");
+    }
+}
+
+/// What is new of an Ingress or a policy is told at once, as a count of routes is not.
+#[tokio::test(start_paused = true)]
+async fn where_an_ingress_is_reached_is_more_than_a_count() {
+    let old = Verdict::default();
+    let reached = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
+    let broken = Verdict { broken_plugins: vec![Problem::new("f", "m", "r")], ..Verdict::default() };
+    for new in [&reached, &broken] {
+        assert!(!differ_in_counts(&old, new), "{new:?}");
+    }
 }
