@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::api::ObjectId;
 use crate::api::gateway::{ParentReference, RouteGroupKind};
+use crate::api::{Kind, ObjectId};
 
 /// All verdicts of one compile, by object.
 pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
@@ -16,7 +16,7 @@ pub type Verdicts = BTreeMap<ObjectId, Arc<Verdict>>;
 pub struct Verdict {
     /// The generation of the object this speaks of; it is the `observedGeneration` of every condition.
     pub generation: i64,
-    /// Conditions of the object itself (GatewayClass, Gateway).
+    /// Conditions of the object itself. An Ingress has no place for them in its status: there they are for people and events.
     pub conditions: Vec<Condition>,
     /// What a GatewayClass can do, by the names of Gateway API, in order. Known to whoever knows what is installed.
     pub supported_features: Vec<&'static str>,
@@ -26,6 +26,12 @@ pub struct Verdict {
     pub listeners: Vec<ListenerVerdict>,
     /// Per parent of a route, in the order of its spec.
     pub parents: Vec<ParentVerdict>,
+    /// Per Service, or what stands in for one, that uses a policy: the oldest first.
+    pub ancestors: Vec<AncestorVerdict>,
+    /// Where an Ingress can be reached. None if its status is to be left alone.
+    pub load_balancer: Option<Vec<Published>>,
+    /// Where an Ingress is listened for; whether the system lets us is for others to find out.
+    pub sockets: Vec<SocketAddr>,
     /// Remarks on objects that have no conditions (Service, Secret, kinds not served yet).
     pub notes: Vec<Problem>,
 }
@@ -48,6 +54,22 @@ pub struct ParentVerdict {
     pub index: usize,
     pub parent: ParentReference,
     pub conditions: Vec<Condition>,
+}
+
+/// What a policy means to one object that uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AncestorVerdict {
+    /// Service or KongServiceFacade, of the policy's namespace.
+    pub kind: Kind,
+    pub name: Arc<str>,
+    pub conditions: Vec<Condition>,
+}
+
+/// An entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Published {
+    Ip(String),
+    Hostname(String),
 }
 
 /// One condition. `False`, and `True` with a remark, carry the problems that made it so.
@@ -78,7 +100,11 @@ impl Verdict {
         let parents = self.parents.iter().flat_map(|parent| {
             parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]", parent.index), condition))
         });
-        own.chain(listeners).chain(parents)
+        let ancestors = self
+            .ancestors
+            .iter()
+            .flat_map(|ancestor| ancestor.conditions.iter().map(|condition| (String::new(), condition)));
+        own.chain(listeners).chain(parents).chain(ancestors)
     }
 }
 

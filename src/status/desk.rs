@@ -468,13 +468,15 @@ fn is_whole(verdict: &Verdict) -> bool {
 
 /// Whether routes that attach or detach are all that is different.
 fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
-    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes } = old;
+    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes, .. } = old;
+    let Verdict { ancestors, load_balancer, sockets, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
         let ListenerVerdict { name, attached_routes: _, supported_kinds, sockets, conditions } = old;
         (name, supported_kinds, sockets, conditions) == (&new.name, &new.supported_kinds, &new.sockets, &new.conditions)
     };
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents, notes) == (&new.addresses, &new.parents, &new.notes)
+        && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }
