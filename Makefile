@@ -27,7 +27,7 @@ check: setup ## Format, lints, documentation, house rules and dependencies: what
 
 .PHONY: test
 test: ## Everything: check, then every test; ends with a table and "N passed, N failed"
-	@bash scripts/setup.sh $(if $(filter off,$(E2E)),,e2e)
+	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/test.sh all
 
 .PHONY: audit
@@ -39,6 +39,7 @@ audit: setup ## Compare the dependencies with the advisory database (needs the n
 # The Gateway API CRDs of `make e2e-up`: standard or experimental.
 CHANNEL ?= standard
 
+# With PORTICO_E2E_KUBECONFIG=FILE, Portico runs against that cluster instead.
 .PHONY: e2e-up
 e2e-up: ## Start a Kubernetes cluster without containers, and Portico on it, and print its KUBECONFIG (as root)
 	@bash scripts/setup.sh e2e
@@ -60,6 +61,14 @@ conformance: ## Gateway API conformance suite on both channels, each on a new cl
 .PHONY: bench
 bench: setup ## Portico beside nginx, floods, instructions per request, edits and memory (ten minutes on a quiet machine)
 	@bash scripts/bench.sh
+
+# What `make bench-cluster` hands to `portico-e2e bench`; for example: make bench-cluster BENCH="propagation --one-host"
+BENCH ?=
+
+.PHONY: bench-cluster
+bench-cluster: ## Portico on a cluster: how soon a new route answers, writes of statuses, memory and CPU (as root; ten minutes)
+	@bash scripts/setup.sh e2e
+	@bash scripts/bench.sh cluster $(BENCH)
 
 .PHONY: soak
 soak: setup ## A minute at 2,000 requests per second while everything is edited: none may fail or go wrong

@@ -2,6 +2,7 @@
 # Measures: Portico beside nginx, memory during floods, instructions per request, how long an edit takes and what routes cost.
 #
 #   scripts/bench.sh [all|compare|floods|instructions|control] [options of the comparison or the floods, such as --rounds 9]
+#   scripts/bench.sh cluster [what and options of `portico-e2e bench`, such as propagation --one-host]
 #
 # nginx is Debian's and is installed here only, as root; BENCH_NGINX=off leaves it out. Nothing here is a test: figures of
 # one run compare with each other and with nothing else. Figures also go to target/bench/compare.json.
@@ -17,8 +18,8 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | floods | instructions | control) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|control]" >&2 && exit 2 ;;
+        all | compare | floods | instructions | control | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|control|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -62,6 +63,11 @@ floods() {
 control() {
     printf '\nEdits and memory by number of routes\n'
     cargo bench --locked --features alloc-jemalloc --bench control
+}
+
+# Not among `all`: it takes root, and a control plane that is built the first time.
+cluster() {
+    target/release/portico-e2e bench "$@"
 }
 
 instructions() {

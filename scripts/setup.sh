@@ -2,6 +2,7 @@
 # Installs what a fresh Debian lacks to build and test Portico. Does nothing, quickly, where nothing is missing.
 #
 #   scripts/setup.sh        what building takes
+#   scripts/setup.sh test   that, and the servers that tests talk to
 #   scripts/setup.sh e2e    that, and what a control plane of our own takes
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +21,10 @@ missing_packages() {
     command -v git >/dev/null || echo git
     command -v curl >/dev/null || echo curl
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-    [ "${1:-}" = e2e ] || return 0
+    [ -n "${1:-}" ] || return 0
+    # Started by tests on ports of their own. The package brings redis-cli along.
+    installed redis-server || echo redis-server
+    [ "$1" = e2e ] || return 0
     # Network namespaces, the balancer of LoadBalancer Services, and the Python environment that Go comes in.
     installed ip || echo iproute2
     installed nft || echo nftables

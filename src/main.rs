@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Request::Run(options) => app::run(options),
         Request::Check(options) => app::check(options),
         Request::Echo(options) => echo(&options),
+        Request::Crds => print(&crds()),
         Request::Version(OutputFormat::Text) => print(&format!("{}\n", version::text())),
         Request::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
         Request::Completion(shell) => completion(shell),
@@ -55,6 +56,11 @@ fn echo(options: &EchoOptions) -> anyhow::Result<Exit> {
         echo::serve(listener, stop).await;
         Ok(Exit::Fine)
     })
+}
+
+fn crds() -> String {
+    let definitions: Vec<String> = app::crds().into_iter().map(|(_, definition)| definition).collect();
+    definitions.join("---\n")
 }
 
 fn completion(shell: clap_complete::Shell) -> anyhow::Result<Exit> {

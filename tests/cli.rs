@@ -13,6 +13,7 @@ fn help_of_each_command() {
         ("run", "run --help"),
         ("check", "check --help"),
         ("echo", "echo --help"),
+        ("crds", "crds --help"),
         ("version", "version --help"),
         ("completion", "completion --help"),
     ];
@@ -37,7 +38,7 @@ fn help_of_each_command() {
 
 #[test]
 fn short_help_is_the_same_help() {
-    for name in ["", "run", "check", "echo", "version", "completion"] {
+    for name in ["", "run", "check", "echo", "crds", "version", "completion"] {
         let long = stdout(&portico(&format!("{name} --help")));
         assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
         assert_eq!(stdout(&portico(&format!("help {name}"))), long, "{name}");
@@ -71,7 +72,7 @@ fn every_shell_gets_a_script_that_knows_the_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = portico(&format!("completion {shell}"));
         assert_eq!((code(&output), stderr(&output)), (0, String::new()), "{shell}");
-        for word in ["check", "completion", "echo", "run", "version", "drain-timeout", "gateway-address-pool"] {
+        for word in ["check", "completion", "crds", "echo", "run", "version", "drain-timeout", "gateway-address-pool"] {
             assert!(stdout(&output).contains(word), "{shell}: {word}");
         }
     }

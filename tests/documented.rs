@@ -153,6 +153,9 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--idle",
     "--rate",
     "--json",
+    // The bench on a cluster.
+    "--routes",
+    "--one-host",
 ];
 
 fn heading(bearer: Bearer) -> &'static str {

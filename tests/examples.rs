@@ -1,6 +1,7 @@
 //! The examples, as a newcomer meets them: no remark about any object, and every request that the quickstart suggests
 //! goes where its text says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +82,7 @@ fn serve(folder: &Path) -> Served {
     let mut addresses = Addresses::default();
     addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &Memory::default(), addressed(&store, &controllers));
     let upstreams = Registry::default();
+    let unknown = BTreeSet::new();
     let workshop = Workshop::offline(portico::plugins::REGISTRY);
     let inputs = Inputs {
         controllers: &controllers,
@@ -88,6 +90,7 @@ fn serve(folder: &Path) -> Served {
         upstreams: &upstreams,
         classes: &Classes::default(),
         workshop: &workshop,
+        unknown: &unknown,
     };
     let mut compiler = Compiler::default();
     let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;

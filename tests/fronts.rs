@@ -88,6 +88,22 @@ fn endpoints(played: &Played) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_seen_says_of_which_gateways_it_speaks() {
+    let played = Played::new();
+    put_pod(&played, "a", "10.0.0.1", "True");
+    put_pod(&played, "b", "10.0.0.2", "True");
+    let mut leader = Replica::start(&played, EXPOSED, "a", true);
+    leader.sees("its Service", |view| !view.fronts.is_empty()).await;
+    let mut late = Replica::start(&played, EXPOSED, "b", false);
+    let wants = late.wants.send_replace(Arc::default());
+    let nobody = late.sees("everything was listed", |view| view.complete && view.of.gateways.is_empty()).await;
+    assert!(nobody.fronts.is_empty(), "that there is nothing for a Gateway cannot be concluded from this");
+    late.wants.send_replace(wants.clone());
+    let seen = late.sees("what it asked for", |view| view.of == wants).await;
+    assert!(seen.fronts.contains_key(&key()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_leader_writes_services_and_its_successor_finds_nothing_to_do() {
     let played = Played::new();
     put_pod(&played, "a", "10.0.0.1", "True");

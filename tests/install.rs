@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portico::api::names::GATEWAY_CONTROLLER;
+use portico::api::names::{GATEWAY_CONTROLLER, INGRESS_CONTROLLER};
 use portico::k8s::permissions::{self, Permission};
 use serde_json::{Value, json};
 
@@ -62,11 +62,14 @@ fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
         assert!(metadata["labels"]["app.kubernetes.io/managed-by"].is_null(), "{kind}");
         match kind.as_str().unwrap() {
             "Namespace" => assert_eq!(metadata["name"], "portico-system"),
-            "ClusterRole" | "ClusterRoleBinding" | "GatewayClass" => assert!(metadata["namespace"].is_null(), "{kind}"),
+            "ClusterRole" | "ClusterRoleBinding" | "GatewayClass" | "IngressClass" => {
+                assert!(metadata["namespace"].is_null(), "{kind}")
+            }
             _ => assert_eq!((&metadata["name"], &metadata["namespace"]), (&json!("portico"), &json!("portico-system"))),
         }
     }
     assert_eq!(one("GatewayClass")["spec"]["controllerName"], GATEWAY_CONTROLLER);
+    assert_eq!(one("IngressClass")["spec"]["controller"], INGRESS_CONTROLLER);
 }
 
 #[test]

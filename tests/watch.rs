@@ -74,6 +74,45 @@ async fn what_vanished_while_nobody_watched_is_found_by_the_next_list() {
     );
 }
 
+/// Said as an answer instead of by an event of the watch, as some servers do.
+#[tokio::test]
+async fn a_version_that_is_no_more_is_not_asked_for_again() {
+    let api = Api::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    for name in ["a", "b"] {
+        api.put("httproutes", route(name, "one.example"));
+    }
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete).await;
+    api.lose("httproutes", "default", "a");
+    api.fail("httproutes", [Fault::Status(410, "too old resource version")]);
+    api.bookmark_and_cut("httproutes", 50);
+    site.until("the lost one is gone", |site| site.routes() == ["b one.example"]).await;
+}
+
+/// The connection is there, and nothing comes of it: neither an end nor a bookmark, as come every minute or two.
+#[tokio::test]
+async fn a_watch_that_fell_silent_is_begun_again() {
+    const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
+    let api = Api::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    api.put("httproutes", route("a", "one.example"));
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete).await;
+    // It is begun again, and that is not even answered.
+    api.fail("httproutes", [Fault::Silence]);
+    let begun = tokio::time::Instant::now();
+    tokio::time::pause();
+    api.until_asked(ROUTES, 3).await;
+    tokio::time::resume();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(240), "{took:?}");
+    let asked = api.requests(ROUTES);
+    assert!(asked[1..].iter().all(|seen| seen.query.ends_with("resourceVersion=1")), "{asked:?}");
+    api.put("httproutes", route("b", "two.example"));
+    site.until("changes are seen again", |site| site.routes() == ["a one.example", "b two.example"]).await;
+}
+
 #[tokio::test]
 async fn a_list_counts_when_it_is_whole() {
     let api = Api::start().await;
@@ -182,6 +221,23 @@ async fn a_kind_that_we_may_not_read_is_named_with_the_rule_that_is_missing() {
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
 }
 
+/// A replica that is ready and serves nothing would take the place of one that does.
+#[tokio::test]
+async fn whoever_may_read_nothing_is_not_complete() {
+    const KINDS: [&str; 5] = ["services", "secrets", "configmaps", "namespaces", "endpointslices"];
+    let api = Api::start().await;
+    for plural in KINDS {
+        api.fail(plural, vec![Fault::Status(403, "it is forbidden"); 100]);
+    }
+    let mut site = Site::start(&api).await;
+    site.until_waiting("a right to read anything").await;
+    assert!(site.waiting_for().contains("cluster-role.yaml") && !site.complete, "{}", site.waiting_for());
+    for plural in KINDS {
+        api.mend(plural);
+    }
+    site.until("it is granted", |site| site.complete).await;
+}
+
 #[tokio::test]
 async fn kinds_come_and_go_with_their_crds() {
     let api = Api::start().await;
@@ -216,6 +272,91 @@ async fn kinds_come_and_go_with_their_crds() {
     site.until("they are forgotten", |site| site.routes().is_empty()).await;
     site.until("so is the kind", |site| !site.installed.versions.contains_key(&Kind::HttpRoute)).await;
     assert_eq!(site.installed.bundle_version, None);
+}
+
+/// Their definitions may come any time, and say nothing about the release of the Gateway API.
+#[tokio::test]
+async fn kongs_kinds_come_late_with_what_they_refer_to() {
+    let api = Api::start().await;
+    api.serve("networking.k8s.io/v1", "ingresses", true);
+    for name in ["key", "certificate", "other"] {
+        let mut secret = secret(name, "b25l");
+        secret["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+        api.put("secrets", secret);
+    }
+    let mut site = Site::start(&api).await;
+    site.until("a cluster without them is complete", |site| site.complete).await;
+    let plugins = "/apis/configuration.konghq.com/v1/kongplugins";
+    assert_eq!(api.requests(plugins).len(), 0);
+
+    let (group, kong) = ("configuration.konghq.com", "configuration.konghq.com/v1");
+    for plural in ["kongplugins", "kongconsumers"] {
+        api.serve(kong, plural, true);
+        api.put("customresourcedefinitions", json!({"metadata": {"name": format!("{plural}.{group}")}}));
+    }
+    let consumer = json!({
+        "apiVersion": kong, "kind": "KongConsumer", "metadata": {"name": "ann", "namespace": "default"},
+        "username": "ann", "credentials": ["key"],
+        "status": {"conditions": [{"type": "Programmed", "status": "Unknown"}]},
+    });
+    api.put("kongconsumers", consumer);
+    api.put(
+        "kongplugins",
+        json!({
+            "apiVersion": kong, "kind": "KongPlugin", "metadata": {"name": "auth", "namespace": "default"},
+            "plugin": "key-auth", "config": {"key_names": ["x-key"], "unset": null},
+        }),
+    );
+    site.until("they are watched", |site| site.store.kong_plugins.len() + site.store.kong_consumers.len() == 2).await;
+    site.until("the credential is fetched", |site| site.secrets() == ["key one"]).await;
+    assert_eq!(site.installed.versions[&Kind::KongPlugin], "v1");
+    assert_eq!(site.installed.bundle_version, None);
+
+    let tls = json!({"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
+        "tls": [{"hosts": ["a.example"], "secretName": "certificate"}]});
+    api.put("ingresses", json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web", "namespace": "default"},
+        "spec": tls,
+    }));
+    site.until("so is a certificate", |site| site.secrets() == ["certificate one", "key one"]).await;
+    assert_eq!(api.requests("/api/v1/namespaces/default/secrets/other").len(), 0, "nobody refers to it");
+
+    for plural in ["kongplugins", "kongconsumers"] {
+        api.serve_no_more(kong, plural);
+        api.delete("customresourcedefinitions", "", &format!("{plural}.{group}"));
+    }
+    site.until("they are forgotten", |site| site.store.kong_plugins.is_empty()).await;
+    site.until("so is the credential", |site| site.secrets() == ["certificate one"]).await;
+}
+
+#[tokio::test]
+async fn the_credentials_of_many_consumers_come_as_a_list() {
+    const CONSUMERS: usize = 100;
+    let api = Api::start().await;
+    let kong = "configuration.konghq.com/v1";
+    api.serve(kong, "kongconsumers", true);
+    for index in 0..CONSUMERS {
+        let mut credential = secret(&format!("key-{index}"), "b25l");
+        credential["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+        api.put("secrets", credential);
+        api.put("kongconsumers", json!({
+            "apiVersion": kong, "kind": "KongConsumer", "metadata": {"name": format!("c-{index}"), "namespace": "default"},
+            "username": format!("c-{index}"), "credentials": [format!("key-{index}")],
+        }));
+    }
+    api.put("secrets", secret("nobodys", "b25l"));
+    let mut site = Site::start(&api).await;
+    site.until("all have come", |site| site.complete && site.secrets().len() == CONSUMERS).await;
+    let asked = api.requests("/api/v1/namespaces/default/secrets");
+    // Page by page, and none alone.
+    let is_page = |seen: &&api::Seen| seen.query.contains("labelSelector=konghq.com%2Fcredential");
+    assert!(!asked.is_empty() && asked.iter().all(|seen| is_page(&seen)), "{asked:?}");
+
+    let mut renewed = secret("key-7", "dHdv");
+    renewed["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
+    api.put("secrets", renewed);
+    site.until("one that changes comes alone", |site| site.secrets().contains(&"key-7 two".to_owned())).await;
+    assert_eq!(api.requests("/api/v1/namespaces/default/secrets/key-7").len(), 1);
 }
 
 #[tokio::test]

@@ -20,11 +20,13 @@ use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::borrowed::{self, Borrowed, Unfit};
 use crate::netns::{self, Netns};
 use crate::patience::until;
 use crate::pki::{Credentials, Pki, write_kubeconfig};
 use crate::process::Process;
 use crate::programs::Programs;
+use crate::progress::say;
 use crate::site::{Site, kubeconfig_of};
 use crate::state::State;
 use crate::{apiserver, controller_manager, etcd, interrupt, kubectl};
@@ -37,8 +39,8 @@ pub const API_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(ADDRESS), 6443);
 pub const GATEWAY_RANGE: &str = "198.18.0.0/17";
 /// Addresses of Pods, less [`ADDRESS`].
 pub const POD_RANGE: &str = "198.18.128.0/17";
-/// Addresses of Services, which nothing answers.
-pub const SERVICE_RANGE: &str = "10.96.0.0/16";
+/// Addresses of Services, which nothing answers. Of both families, so that a Service may ask for both.
+pub const SERVICE_RANGE: &str = "10.96.0.0/16,fd00:96::/112";
 
 /// How long a program may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -64,13 +66,16 @@ pub struct Cluster {
     // Dropped from the top: each of these needs the next.
     controller_manager: Option<Process>,
     apiserver: Option<Process>,
-    etcd: Process,
+    etcd: Option<Process>,
+    /// Whose cluster it is, if not our own.
+    lender: Option<Borrowed>,
     client: Client,
     kubeconfig: PathBuf,
     site: Site,
 }
 
-/// Starts a cluster, calls `inside` in its network, and ends it, whatever comes of that.
+/// Starts a cluster, calls `inside` in its network, and ends it, whatever comes of that. If [`borrowed::VARIABLE`] names
+/// a cluster, it is used in place of one of our own.
 pub fn run<Output: Send>(
     options: &Options,
     inside: impl AsyncFnOnce(&mut Cluster) -> Result<Output> + Send,
@@ -78,12 +83,18 @@ pub fn run<Output: Send>(
     // Before minutes of building.
     netns::check()?;
     let programs = Arc::new(Programs::ready()?);
+    let lender = borrowed::kubeconfig().map(|path| Borrowed::read(&path, &programs)).transpose()?;
     let site = Site::prepare(&options.name, programs)?;
     let netns = site.netns.clone();
     let logs = site.logs.clone();
+    // Until the cluster's end, in the machine's own network.
+    let passage = lender.as_ref().map(|lender| lender.open(&netns)).transpose()?;
     let outcome = netns.run(async move || {
         let work = async {
-            let mut cluster = Cluster::start(site, options.channel).await?;
+            let mut cluster = match lender {
+                Some(lender) => Cluster::borrow(site, lender, options.channel).await?,
+                None => Cluster::start(site, options.channel).await?,
+            };
             let outcome = inside(&mut cluster).await;
             let ended = cluster.stop();
             outcome.and_then(|output| ended.map(|()| output))
@@ -94,6 +105,7 @@ pub fn run<Output: Send>(
             interrupted = interrupt::interrupted() => Err(interrupted?.into()),
         }
     });
+    drop(passage);
     outcome.with_context(|| format!("cluster {}, whose logs are in {}", options.name, logs.display()))
 }
 
@@ -104,14 +116,50 @@ impl Cluster {
         let credentials = Credentials::Certificate(&site.pki.admin);
         write_kubeconfig(&kubeconfig, &apiserver::url(), &site.pki.authority, credentials)?;
         let client = client_of(&kubeconfig).await?;
-        let etcd = etcd::start(&site).await?;
+        let etcd = Some(etcd::start(&site).await?);
         let apiserver = Some(apiserver::start(&site, &client).await?);
         let controller_manager = Some(controller_manager::start(&site, &client).await?);
-        let cluster = Cluster { controller_manager, apiserver, etcd, client, kubeconfig, site };
+        let cluster = Cluster { controller_manager, apiserver, etcd, lender: None, client, kubeconfig, site };
         if let Some(channel) = channel {
             cluster.install_crds(channel).await?;
         }
         Ok(cluster)
+    }
+
+    /// Takes over a cluster that runs already. Its CRDs stay as they are, if it has any of the Gateway API.
+    async fn borrow(site: Site, lender: Borrowed, channel: Option<Channel>) -> Result<Cluster> {
+        let kubeconfig = kubeconfig_of(&site.name);
+        lender.write(&kubeconfig, None)?;
+        let client = client_of(&kubeconfig).await?;
+        let server = lender.server().to_owned();
+        let version = client.apiserver_version().await.with_context(|| format!("the API server {server}"))?;
+        say(format_args!("Using the cluster {server}, Kubernetes {}", version.git_version));
+        let lender = Some(lender);
+        let cluster =
+            Cluster { controller_manager: None, apiserver: None, etcd: None, lender, client, kubeconfig, site };
+        let Some(channel) = channel else {
+            return Err(Unfit(format!("{server}: a cluster without CRDs is wanted, which takes one of our own")).into());
+        };
+        let crd = "customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io";
+        let path = "--output=jsonpath={.metadata.annotations.gateway\\.networking\\.k8s\\.io/channel}";
+        match cluster.kubectl(&["get", crd, "--ignore-not-found", path]).await?.trim() {
+            "" => cluster.install_crds(channel).await?,
+            // The experimental channel has all of the standard one.
+            "experimental" => {}
+            found if found == channel.to_string() => {}
+            found => {
+                let unfit =
+                    format!("{server} has the {found} CRDs of the Gateway API, and the {channel} ones are wanted");
+                return Err(Unfit(unfit).into());
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// Whether it is somebody's that was there before: it has no node and no balancer of ours, its API server is not ended
+    /// and its network is not reached.
+    pub fn is_borrowed(&self) -> bool {
+        self.lender.is_some()
     }
 
     /// Installs the Gateway API's CRDs and waits until their kinds are served.
@@ -186,7 +234,13 @@ impl Cluster {
         let arguments = ["create", "token", name, "--namespace", namespace, "--duration=24h"];
         let token = self.kubectl(&arguments).await?;
         let path = self.site.folder.join(format!("{namespace}.{name}.kubeconfig"));
-        write_kubeconfig(&path, &apiserver::url(), &self.site.pki.authority, Credentials::Token(token.trim()))?;
+        let token = token.trim();
+        match &self.lender {
+            Some(lender) => lender.write(&path, Some(token))?,
+            None => {
+                write_kubeconfig(&path, &apiserver::url(), &self.site.pki.authority, Credentials::Token(token))?;
+            }
+        }
         Ok(path)
     }
 
@@ -194,6 +248,7 @@ impl Cluster {
     pub fn stop_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(apiserver) => apiserver.stop(PATIENCE),
+            None if self.is_borrowed() => bail!("the API server is not ours to end"),
             None => bail!("the API server is stopped already"),
         }
     }
@@ -202,13 +257,14 @@ impl Cluster {
     pub fn kill_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(apiserver) => apiserver.kill(),
+            None if self.is_borrowed() => bail!("the API server is not ours to end"),
             None => bail!("the API server is stopped already"),
         }
     }
 
     /// Starts the API server again and waits until it is ready.
     pub async fn start_apiserver(&mut self) -> Result<()> {
-        if self.apiserver.is_some() {
+        if self.apiserver.is_some() || self.is_borrowed() {
             bail!("the API server runs already");
         }
         self.apiserver = Some(apiserver::start(&self.site, &self.client).await?);
@@ -217,10 +273,9 @@ impl Cluster {
 
     /// Ends everything in order, last started first, and removes what belongs to it.
     fn stop(self) -> Result<()> {
-        for process in [self.controller_manager, self.apiserver].into_iter().flatten() {
+        for process in [self.controller_manager, self.apiserver, self.etcd].into_iter().flatten() {
             process.stop(PATIENCE)?;
         }
-        self.etcd.stop(PATIENCE)?;
         self.site.end()
     }
 }

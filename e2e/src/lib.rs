@@ -3,10 +3,13 @@
 
 pub mod apiserver;
 pub mod balancer;
+pub mod bench;
+pub mod borrowed;
 pub mod cluster;
 pub mod conformance;
 pub mod controller_manager;
 pub mod etcd;
+pub mod front;
 pub mod identity;
 pub mod interrupt;
 pub mod kubectl;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use portico_e2e::bench::{self, Size, What};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
 use portico_e2e::conformance::{self, Report, Suite};
 use portico_e2e::node::Node;
@@ -18,6 +19,7 @@ use portico_e2e::portico::{GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress::say;
+use portico_e2e::scenario::name_here;
 use portico_e2e::site::{check_name, folder_of, kubeconfig_of, netns_of};
 use portico_e2e::{interrupt, netns, state};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -55,6 +57,16 @@ enum Subcommands {
     /// Which tests run follows from the features that the GatewayClass claims. The report and the log go to
     /// target/conformance.
     Conformance(Conformance),
+    /// Measure Portico on a cluster of its own: propagation, writes of statuses, memory and CPU, a Pod that goes
+    ///
+    /// The Portico that is measured is the one beside this program, so both should be of a release. Figures are
+    /// printed, and go to target/bench/cluster.json.
+    Bench {
+        #[arg(value_enum, default_value_t = What::All)]
+        what: What,
+        #[command(flatten)]
+        size: Size,
+    },
     /// Print a report of the conformance suite as a table
     Report { file: PathBuf },
 }
@@ -111,6 +123,7 @@ fn main() -> ExitCode {
         Subcommands::Down { name, all } => down(&name, all),
         Subcommands::Conformance(conformance) => check_conformance(&conformance),
         Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
+        Subcommands::Bench { what, size } => measure(what, &size),
         Subcommands::Build => Programs::ready().and_then(|_| programs::conformance_suite()).map(drop),
     };
     match outcome {
@@ -190,7 +203,12 @@ fn up(which: &Which) -> Result<()> {
 fn run(which: &Which) -> Result<()> {
     let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
-        let _node = Node::start(cluster).await?;
+        let _node = if cluster.is_borrowed() {
+            say(format_args!("No node and no balancer of ours; what manifests/base has is applied and stays"));
+            None
+        } else {
+            Some(Node::start(cluster).await?)
+        };
         let portico = if which.portico { Some(Portico::start(cluster, "hand", &[]).await?) } else { None };
         println!("{}\n{READY}", instructions(cluster, portico.as_ref()));
         std::future::pending().await
@@ -265,6 +283,14 @@ fn check_conformance(arguments: &Conformance) -> Result<()> {
     if !outcome.passed {
         bail!("the suite failed; see {}", outcome.log.display());
     }
+    Ok(())
+}
+
+fn measure(what: What, size: &Size) -> Result<()> {
+    let measured =
+        cluster::run(&Options::named(&name_here("bench")), async |cluster| bench::run(cluster, what, size).await)?;
+    print!("{}", measured.tables());
+    println!("\nAlso in {}", measured.save()?.display());
     Ok(())
 }
 

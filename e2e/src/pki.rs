@@ -80,6 +80,8 @@ pub enum Credentials<'a> {
     Certificate(&'a Pair),
     /// A bearer token, of a ServiceAccount for example.
     Token(&'a str),
+    /// A file with a bearer token, which may be written anew.
+    TokenFile(&'a Path),
 }
 
 /// Writes a kubeconfig for the API server at this URL.
@@ -87,6 +89,7 @@ pub fn write_kubeconfig(path: &Path, server: &str, authority: &Path, credentials
     let user = match credentials {
         Credentials::Certificate(pair) => json!({ "client-certificate": pair.certificate, "client-key": pair.key }),
         Credentials::Token(token) => json!({ "token": token }),
+        Credentials::TokenFile(path) => json!({ "tokenFile": path }),
     };
     let config = json!({
         "apiVersion": "v1",
@@ -150,7 +153,7 @@ fn key() -> Result<KeyPair> {
 }
 
 /// Writes a file that only we can read, because there may be a key in it.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))

@@ -3,8 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::borrowed::{self, Unfit};
 use crate::cluster::{self, Cluster, Options};
 use crate::progress::say;
 
@@ -28,11 +30,17 @@ pub fn run_with(mut options: Options, inside: impl AsyncFnOnce(&mut Cluster) -> 
     if !wanted() {
         return;
     }
+    // Those that share a cluster come one after another.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = borrowed::kubeconfig().map(|_| ALONE.lock());
     let called = std::mem::take(&mut options.name);
     options.name = name_here(&called);
     let started = Instant::now();
     say(format_args!("{called}: starting a cluster"));
     if let Err(error) = cluster::run(&options, inside) {
+        if let Some(unfit) = error.downcast_ref::<Unfit>() {
+            return not_run(&called, &unfit.0);
+        }
         panic!("{error:#}\nWhere there is no root, E2E=off leaves this out");
     }
     say(format_args!("{called}: passed after {} s", started.elapsed().as_secs()));
@@ -46,6 +54,21 @@ pub fn wanted() -> bool {
         println!("not run: E2E=off");
     }
     !off
+}
+
+/// False, and said so, if this takes a cluster of our own and there is to be none.
+pub fn on_our_own(what: &str) -> bool {
+    let own = borrowed::kubeconfig().is_none();
+    if !own {
+        not_run(what, &format!("{} names a cluster, and this takes one of our own", borrowed::VARIABLE));
+    }
+    own
+}
+
+/// Says that something is left out. Summaries count these lines.
+#[expect(clippy::print_stdout, reason = "cargo shows it with the test")]
+pub fn not_run(what: &str, why: &str) {
+    println!("not run: {what}: {why}");
 }
 
 /// A name of this checkout, so that the tests of two can run on one machine.

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 #[test]
 fn a_control_plane_serves_survives_a_restart_and_leaves_nothing() {
-    if !scenario::wanted() {
+    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
         return;
     }
     let options = Options::named(&scenario::name_here("control-plane"));
@@ -42,7 +42,7 @@ fn a_control_plane_serves_survives_a_restart_and_leaves_nothing() {
 
 #[test]
 fn a_scenario_that_panics_leaves_nothing() {
-    if !scenario::wanted() {
+    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
         return;
     }
     let options = Options { channel: None, ..Options::named(&scenario::name_here("panic")) };
@@ -63,7 +63,7 @@ fn a_scenario_that_panics_leaves_nothing() {
 
 #[test]
 fn what_a_crash_leaves_behind_is_ended_by_down() {
-    if !scenario::wanted() {
+    if !scenario::wanted() || !scenario::on_our_own("the control plane") {
         return;
     }
     let name = scenario::name_here("crash");

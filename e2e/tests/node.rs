@@ -18,6 +18,9 @@ use portico_e2e::scenario;
 
 #[test]
 fn pods_run_answer_and_end_as_on_a_real_node() {
+    if !scenario::on_our_own("the node") {
+        return;
+    }
     let options = Options { name: "node".to_owned(), channel: None };
     scenario::run_with(options, async |cluster| {
         let node = Node::start(cluster).await?;
@@ -36,6 +39,9 @@ fn pods_run_answer_and_end_as_on_a_real_node() {
 
 #[test]
 fn our_own_pods_are_probed_confined_and_end_in_order() {
+    if !scenario::on_our_own("the node") {
+        return;
+    }
     let options = Options { name: "node-own".to_owned(), channel: None };
     scenario::run_with(options, async |cluster| {
         // Not stopped, to see that dropping it is enough.

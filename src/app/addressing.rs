@@ -287,6 +287,7 @@ mod tests {
             complete: true,
             fronts: BTreeMap::from([(ObjectKey::new("ns", "web"), front)]),
             pod_ips: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            ..View::default()
         };
         again("a Service", &|addressing| addressing.see(&view), true);
         again("the same again", &|addressing| addressing.see(&view), false);

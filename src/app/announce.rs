@@ -255,7 +255,10 @@ fn curl_lines(snapshot: &Snapshot) -> String {
 
 /// None for what no single line is sure to reach, as regular expressions, and for what answers errors.
 fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &MatchDump) -> Option<String> {
-    let path = entry.path.strip_prefix("PathPrefix ").or_else(|| entry.path.strip_prefix("Exact "))?;
+    if entry.headers.iter().any(|header| header.contains(" | ") || header.contains(": ~*")) {
+        return None;
+    }
+    let path = ["PathPrefix ", "Prefix ", "Exact "].iter().find_map(|kind| entry.path.strip_prefix(kind))?;
     let works = match &entry.action {
         ActionDump::Redirect(_) => true,
         ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
@@ -266,9 +269,12 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
         return None;
     }
     let mut line = "curl".to_owned();
-    if let Some(method) = entry.method.as_deref().filter(|method| *method != "GET") {
+    // Of several methods or hosts one is enough.
+    let method = entry.method.as_deref().and_then(|methods| methods.split(" | ").next());
+    if let Some(method) = method.filter(|method| *method != "GET") {
         line += &format!(" -X {method}");
     }
+    let host = host.split(", ").next().unwrap_or_default();
     // The narrower of the two hosts is the one that both take.
     let name = match (host, &*listener.hostname) {
         ("*", "*") => None,

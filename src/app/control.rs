@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
+use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
@@ -103,12 +104,15 @@ impl Control {
 
     /// Takes what was put all the way to the snapshot that is served from now on.
     pub(super) fn compile(&mut self) -> Applied {
-        let mut changes = std::mem::take(&mut self.uncompiled);
-        let count = changes.len();
-        self.addressing.assign(&self.store, &self.controllers, &mut changes);
+        let count = self.uncompiled.len();
+        self.assign();
+        let changes = std::mem::take(&mut self.uncompiled);
         let addresses = self.addressing.addresses();
+        // Of what comes from files alone, everything is known.
+        static NONE: BTreeSet<Kind> = BTreeSet::new();
+        let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.unknown);
         let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
-        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop };
+        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop, unknown };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -127,6 +131,11 @@ impl Control {
             self.join(id);
         }
         Applied { changes: count, swapped, routers_built: compiled.routers_built }
+    }
+
+    /// Gives Gateways their addresses, as far as they are known, and says what each needs in front of it.
+    pub(super) fn assign(&mut self) {
+        self.addressing.assign(&self.store, &self.controllers, &mut self.uncompiled);
     }
 
     /// Takes over what could be bound, and what could not.
@@ -148,12 +157,22 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        let refs = self.store.refs();
-        refs.mentioned(Kind::Secret).chain(refs.mentioned(Kind::ConfigMap)).cloned().collect()
+        self.store
+            .wanted_bodies(|class, controller| class == INGRESS_CLASS_NAME || controller == Some(INGRESS_CONTROLLER))
+    }
+
+    /// Whether there are GatewayClasses, and all of them are ours.
+    pub(super) fn is_alone(&self) -> bool {
+        let classes = &self.store.gateway_classes;
+        !classes.is_empty() && classes.values().all(|class| self.controllers.contains(&class.spec.controller_name))
     }
 
     /// Takes over what is installed in the cluster.
     pub(super) fn installed(&mut self, installed: Arc<Installed>) {
+        let unknown = |installed: &Installed| installed.unknown.contains(&Kind::BackendTlsPolicy);
+        if self.installed.as_deref().is_some_and(unknown) != unknown(&installed) {
+            self.uncompiled.extend(self.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
+        }
         self.installed = Some(installed);
         let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
         for id in classes {

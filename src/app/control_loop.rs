@@ -155,8 +155,12 @@ impl ControlLoop {
             return;
         }
         if let Some(fronts) = &mut self.fronts {
-            if self.first.is_some() && !fronts.let_compile() {
-                return;
+            if self.first.is_some() {
+                // What there is in front of the Gateways is only told for those that have asked.
+                self.control.assign();
+                if !fronts.let_compile() {
+                    return;
+                }
             }
             fronts.see(&mut self.control);
         }
@@ -197,7 +201,7 @@ impl ControlLoop {
 
     fn tell(&self, news: &News) {
         if let Some(desk) = self.cluster.as_ref().and_then(|cluster| cluster.desk.as_ref()) {
-            tell::want(desk, news);
+            tell::want(desk, news, self.control.is_alone());
         }
     }
 

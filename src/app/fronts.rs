@@ -16,13 +16,14 @@ use super::control::Control;
 use crate::api::ObjectKey;
 use crate::args::{AddressSource, ClusterOptions, GatewayOptions};
 use crate::drain::Drain;
-use crate::k8s::services::{self, Inputs, Settings, Shape, Stay, View};
+use crate::k8s::services::{self, Inputs, Settings, Shape, Stay, View, Wants};
 use crate::status::Bind;
 
 /// What the control loop has to do with them.
 #[derive(Debug)]
 pub(super) struct Fronts {
     view: watch::Receiver<Arc<View>>,
+    wants: watch::Receiver<Arc<Wants>>,
     leading: watch::Receiver<bool>,
     bound: watch::Sender<Option<Arc<BTreeSet<u16>>>>,
     /// Gateways have no address without them.
@@ -65,12 +66,8 @@ impl Fronts {
         };
         let (stay, stays) = watch::channel(Stay::Serving);
         let bound = watch::Sender::new(None);
-        let inputs = Inputs {
-            wants: control.addressing.wants(),
-            leading: leading.clone(),
-            bound: bound.subscribe(),
-            stay: stays,
-        };
+        let wants = control.addressing.wants();
+        let inputs = Inputs { wants: wants.clone(), leading: leading.clone(), bound: bound.subscribe(), stay: stays };
         let (views, view) = watch::channel(Arc::default());
         let keeping = tokio::spawn(services::keep(settings, cluster.source.client(), inputs, views));
         let leaving = tokio::spawn({
@@ -81,7 +78,7 @@ impl Fronts {
             }
         });
         let needed = matches!(shape, Shape::Exposed(_));
-        Ok((Fronts { view, leading, bound, needed }, Goodbye { stay, keeping, leaving }))
+        Ok((Fronts { view, wants, leading, bound, needed }, Goodbye { stay, keeping, leaving }))
     }
 
     /// Waits until there is something to `see`. May be dropped while it waits.
@@ -102,7 +99,8 @@ impl Fronts {
 
     /// Whether enough is known of them: before, every Gateway would look as if it had lost its address.
     pub(super) fn let_compile(&self) -> bool {
-        !self.needed || self.view.borrow().complete
+        let view = self.view.borrow();
+        !self.needed || view.complete && view.of == *self.wants.borrow()
     }
 
     /// Says which ports are open, so that clients are sent to them.

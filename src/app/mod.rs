@@ -12,9 +12,11 @@ mod check;
 mod cluster;
 mod control;
 mod control_loop;
+mod crds;
 mod descriptors;
 mod fronts;
 mod host_addresses;
+mod kong_metrics;
 mod meters;
 mod overlap;
 mod run;
@@ -24,4 +26,5 @@ mod views;
 mod watch_meters;
 
 pub use check::check;
+pub use crds::crds;
 pub use run::run;

@@ -20,6 +20,7 @@ use super::control::Control;
 use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
 use super::fronts::Fronts;
+use super::kong_metrics::KongMetrics;
 use super::meters::Meters;
 use super::overlap::Overlap;
 use super::servers::Servers;
@@ -93,10 +94,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let meters = Meters::register(metrics.registry());
 
     let mut tasks = JoinSet::new();
+    let (state, node) = (State::default(), Arc::<str>::from(node_name()));
     let (inside, questions) = Inside::new(snapshots.clone());
     if let Some(address) = options.status_listen {
         let listener = listen("--status-listen", address).await?;
-        let outside = Outside::new(metrics, ready.clone(), proxy.stats(), snapshots.clone());
+        let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node) };
+        let outside = Outside::new(metrics, kong, ready.clone(), proxy.stats(), snapshots.clone());
         let over = drain.clone();
         tasks.spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.over().await }).await });
     }
@@ -125,13 +128,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     };
     let (servers, lookups) = Servers::start().context("cannot prepare connections of plugins")?;
     let troubles = servers.troubles();
-    let workshop = Workshop {
-        registry: plugins::REGISTRY,
-        state: State::default(),
-        services: Arc::new(servers),
-        node: node_name().into(),
-        fail_open: false,
-    };
+    let workshop = Workshop { registry: plugins::REGISTRY, state, services: Arc::new(servers), node, fail_open: false };
     let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, snapshots.clone());
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {

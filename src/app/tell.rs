@@ -61,8 +61,9 @@ impl Telling {
     }
 }
 
-/// What the desk is told, when it is being served.
-pub(super) fn want(desk: &Desk, news: &News) {
+/// What the desk is told, when it is being served. `alone`: no GatewayClass is another controller's.
+pub(super) fn want(desk: &Desk, news: &News, alone: bool) {
+    desk.alone(alone);
     for id in news.before.keys().filter(|id| !news.after.contains_key(*id)) {
         desk.want(id.clone(), None);
     }

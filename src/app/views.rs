@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::Control;
+use super::kong_metrics::KongMetrics;
 use crate::admin::{View, Views, Vitals};
 use crate::api::ObjectId;
 use crate::metrics::{Exposition, Metrics};
+use crate::plugins::prometheus::Connections;
 use crate::proxy::Stats;
 use crate::ready::Ready;
 use crate::snapshot::Snapshot;
@@ -69,14 +71,21 @@ impl Question {
 /// Answers the status listener: everything it shows is at hand.
 pub(super) struct Outside {
     metrics: Metrics,
+    kong: KongMetrics,
     ready: Ready,
     stats: Arc<Stats>,
     snapshots: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Outside {
-    pub(super) fn new(metrics: Metrics, ready: Ready, stats: Arc<Stats>, snapshots: Arc<ArcSwap<Snapshot>>) -> Self {
-        Outside { metrics, ready, stats, snapshots }
+    pub(super) fn new(
+        metrics: Metrics,
+        kong: KongMetrics,
+        ready: Ready,
+        stats: Arc<Stats>,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        Outside { metrics, kong, ready, stats, snapshots }
     }
 }
 
@@ -86,7 +95,9 @@ impl Vitals for Outside {
     }
 
     fn metrics(&self, exposition: Exposition) -> Result<String, fmt::Error> {
-        self.metrics.encode(exposition)
+        let page = self.metrics.encode(exposition)?;
+        let connections = Connections { accepted: self.stats.accepted(), active: self.stats.connections() };
+        Ok(self.kong.append_to(page, exposition, self.stats.requests(), connections))
     }
 
     fn open_connections(&self) -> u64 {

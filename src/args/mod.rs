@@ -54,6 +54,7 @@ enum Command {
     Run(RunArgs),
     Check(CheckArgs),
     Echo(EchoArgs),
+    Crds(CrdsArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),
 }
@@ -65,6 +66,7 @@ pub enum Request {
     Run(RunOptions),
     Check(CheckOptions),
     Echo(EchoOptions),
+    Crds,
     Version(OutputFormat),
     Completion(clap_complete::Shell),
 }
@@ -94,6 +96,7 @@ fn try_parse(
         Command::Echo(args) => {
             Ok(Request::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, surroundings) }))
         }
+        Command::Crds(CrdsArgs {}) => Ok(Request::Crds),
         Command::Version(args) => Ok(Request::Version(args.output)),
         Command::Completion(args) => Ok(Request::Completion(args.shell)),
     };
@@ -293,6 +296,11 @@ pub struct EchoOptions {
     pub log: LogOptions,
 }
 
+/// Print the definitions of Kong's kinds, for a cluster that does not have them
+#[derive(Debug, Args)]
+#[command(after_help = CRDS_EXAMPLES)]
+struct CrdsArgs {}
+
 /// Print the version
 #[derive(Debug, Args)]
 struct VersionArgs {
@@ -329,6 +337,18 @@ Examples:
   # See what a backend would see
   portico echo --listen 127.0.0.1:9000
   curl 'http://127.0.0.1:9000/any/path?status=201&delay=250ms'";
+
+const CRDS_EXAMPLES: &str = "\
+With KongPlugin, KongConsumer and the others a cluster takes manifests that were written for Kong's
+ingress controller. Where Kong's own definitions are installed, these are not needed.
+
+Examples:
+  # Install or update them
+  portico crds | kubectl apply -f -
+
+  # What can be written where
+  kubectl explain kongplugin.config
+  kubectl get kong --all-namespaces";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:

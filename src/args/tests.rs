@@ -54,6 +54,8 @@ fn defaults_of_run() {
     assert_eq!(options.log.format, LogFormat::Json);
     assert!(!options.log.color);
     assert_eq!(options.metrics_max_series.get(), 10_000);
+    let product = concat!("portico/", env!("CARGO_PKG_VERSION")).into();
+    assert_eq!(options.kong, KongOptions { headers: None, product });
     let second = Duration::from_secs(1);
     let limits = Limits {
         max_connections: NonZeroUsize::new(65_536).unwrap(),
@@ -76,6 +78,14 @@ fn lists_are_separated_by_commas_or_repeated() {
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     assert!(matches!(&options.gateways.addresses, AddressSource::Pool(pool) if pool.networks.len() == 2));
+}
+
+#[test]
+fn what_clients_of_kong_look_for() {
+    let options = run("--manifests a --kong-headers off --product-token kong/3.9.1");
+    assert_eq!(options.kong, KongOptions { headers: Some(KongHeaders::Off), product: "kong/3.9.1".into() });
+    let error = request("run --manifests a --product-token a,b").unwrap_err();
+    assert!(error.contains("--product-token") && error.contains("such as kong/3.9.1"), "{error}");
 }
 
 #[test]

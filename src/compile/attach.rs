@@ -36,6 +36,8 @@ pub(super) struct Attachment {
 pub(super) enum Parent {
     /// Nothing to write; a note for whoever looks, unless it is simply somebody else's.
     NotOurs(Option<Problem>),
+    /// There is no such Gateway, ours or anybody's.
+    Missing(Problem),
     /// In the name of which controller, and what it says.
     Ours(Arc<str>, Result<Attachment, Condition>),
 }
@@ -55,11 +57,12 @@ pub(super) fn parent(
     let namespace = reference.namespace.as_deref().unwrap_or(&route.key.namespace);
     let key = ObjectKey::new(namespace, &reference.name);
     let Some(gateway) = gateways.get(&key) else {
-        let note = (!store.gateways.contains_key(&key)).then(|| {
-            let message = format!("Gateway {key} does not exist");
-            Problem::new(format!("{field}.name"), message, "create it, or correct name and namespace")
-        });
-        return Parent::NotOurs(note);
+        if store.gateways.contains_key(&key) {
+            return Parent::NotOurs(None);
+        }
+        let message = format!("Gateway {key} does not exist");
+        let remedy = "create it, or correct name and namespace";
+        return Parent::Missing(Problem::new(format!("{field}.name"), message, remedy));
     };
     let outcome = listeners(store, gateway, route, reference, field);
     let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });

@@ -20,7 +20,7 @@ pub(super) fn resolve(
     backend: &BackendObjectReference,
     field: &str,
 ) -> Result<(UpstreamKey, Target), (Code, Problem, Target)> {
-    match find(store, from, backend, field) {
+    match find(store, inputs, from, backend, field) {
         Ok(key) => {
             let target = Target::Upstream(inputs.upstreams.upstream(&key));
             Ok((key, target))
@@ -31,6 +31,7 @@ pub(super) fn resolve(
 
 fn find(
     store: &Store,
+    inputs: &Inputs<'_>,
     (kind, namespace): (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
@@ -80,6 +81,14 @@ fn find(
         );
         let problem = Problem::new(format!("{field}.name"), message, "remove the policy only if plain text will do");
         return Err((Code::RouteUnsupportedProtocol, problem));
+    }
+    if inputs.unknown.contains(&Kind::BackendTlsPolicy) {
+        let message = format!(
+            "no BackendTLSPolicy can be read, so whether Service {target} has to be spoken to in TLS is not known, and \
+             nothing is sent there"
+        );
+        let remedy = "let Portico's ClusterRole list and watch backendtlspolicies; its log says why it cannot";
+        return Err((Code::RouteUnsupportedProtocol, Problem::new(format!("{field}.name"), message, remedy)));
     }
     let number = u16::try_from(number).unwrap_or_default();
     Ok(UpstreamKey { namespace: target.namespace, service: target.name, port: number, protocol })

@@ -266,6 +266,7 @@ impl GatewayPlan {
                 .iter()
                 .map(|listener| ListenerVerdict {
                     name: listener.name.to_string(),
+                    port: listener.port,
                     attached_routes: attached(&listener.name),
                     supported_kinds: listener.supported_kinds.clone(),
                     sockets: if listener.opens_port() { self.bound(listener) } else { Vec::new() },

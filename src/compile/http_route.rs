@@ -52,6 +52,10 @@ pub(super) fn plan(
         let field = format!("spec.parentRefs[{index}]");
         match attach::parent(store, gateways, &origin, reference, &field) {
             Parent::NotOurs(note) => verdict.notes.extend(note),
+            Parent::Missing(problem) => {
+                verdict.notes.push(problem.clone());
+                verdict.missing_parents.push(problem);
+            }
             Parent::Ours(controller, Err(condition)) => {
                 verdict.parents.push(ParentVerdict {
                     controller,

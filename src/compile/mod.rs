@@ -68,6 +68,9 @@ pub struct Inputs<'a> {
     pub classes: &'a Classes,
     /// Where plugins are built.
     pub workshop: &'a Workshop,
+    /// Kinds of which there may be objects that nobody could read. What such an object could guard is not served. If this
+    /// changed, `changes` names the Services.
+    pub unknown: &'a BTreeSet<Kind>,
 }
 
 /// What one compile gave.

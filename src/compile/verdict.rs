@@ -34,11 +34,15 @@ pub struct Verdict {
     pub sockets: Vec<SocketAddr>,
     /// Remarks on objects that have no conditions (Service, Secret, kinds not served yet).
     pub notes: Vec<Problem>,
+    /// Gateways that a route names and that do not exist: whose they would be nobody can know. They are in `notes`, too.
+    pub missing_parents: Vec<Problem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerVerdict {
     pub name: String,
+    /// Its own, which is not always that of its sockets.
+    pub port: u16,
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
     /// Where it listens, if it can be served at all; whether the system lets us is for others to find out.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
+use kube::api::ListParams;
 use kube::{Api, Client, Error};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -16,6 +17,7 @@ use super::backoff::Backoff;
 use super::collect::{Arrival, Collector, Scope};
 use super::raw::{Raw, resource};
 use super::watch::Sink;
+use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 /// The kinds that are fetched one by one.
@@ -98,6 +100,7 @@ impl Bodies {
                 continue;
             }
             let now = client.borrow_and_update().clone();
+            let due = self.fetch_credentials(now.clone(), due).await;
             let results = iter(due).map(|(id, version)| self.fetch_one(now.clone(), id, version));
             let failed: Vec<_> =
                 results.buffer_unordered(AT_ONCE).filter_map(|failed| async { failed }).collect().await;
@@ -113,6 +116,51 @@ impl Bodies {
         }
     }
 
+    /// Thousands of consumers have as many credentials, which one list brings where single questions take long. What it
+    /// does not bring is still due, and what is wrong with it is told by whoever asks for that alone.
+    async fn fetch_credentials(&self, client: Client, due: Vec<(ObjectId, Arc<str>)>) -> Vec<(ObjectId, Arc<str>)> {
+        let mut counts: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (id, _) in due.iter().filter(|(id, _)| id.kind == Kind::Secret) {
+            *counts.entry(id.key.namespace.clone()).or_default() += 1;
+        }
+        counts.retain(|_, count| *count >= MANY);
+        if counts.is_empty() {
+            return due;
+        }
+        let asked: BTreeMap<ObjectId, Arc<str>> = due.into_iter().collect();
+        for namespace in counts.keys() {
+            let api: Api<Raw> = Api::namespaced_with(client.clone(), namespace, &resource(Kind::Secret, "v1"));
+            let mut page = ListParams::default().labels(CREDENTIAL_LABEL).limit(PAGE);
+            while let Ok(Ok(list)) = timeout(LONGEST_FETCH, api.list(&page)).await {
+                for raw in list.items {
+                    let id = raw.key().map(|key| ObjectId::new(Kind::Secret, key));
+                    if let Some((id, asked)) = id.and_then(|id| asked.get_key_value(&id)) {
+                        self.take(id, asked, raw);
+                    }
+                }
+                match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                    Some(token) => page = page.continue_token(&token),
+                    None => break,
+                }
+            }
+        }
+        self.state.lock().due()
+    }
+
+    /// Hands a body on, and says in which version it came.
+    fn take(&self, id: &ObjectId, asked: &Arc<str>, raw: Raw) -> Arc<str> {
+        let got: Arc<str> = Arc::from(raw.resource_version());
+        if let Some(arrival) = Arrival::read(id.kind, raw) {
+            // Under the lock, so that nobody gives it up in between.
+            let mut state = self.state.lock();
+            if state.wanted.contains(id) {
+                self.collector.applied(&cluster_wide(id.kind), arrival);
+                state.held.insert(id.clone(), Held { asked: asked.clone(), got: Some(got.clone()) });
+            }
+        }
+        got
+    }
+
     /// Says what failed, if anything did.
     async fn fetch_one(&self, client: Client, id: ObjectId, asked: Arc<str>) -> Option<(ObjectId, String)> {
         let api: Api<Raw> = Api::namespaced_with(client, &id.key.namespace, &resource(id.kind, "v1"));
@@ -120,15 +168,7 @@ impl Bodies {
         let mut got = None;
         let failure = match answer {
             Ok(Ok(raw)) => {
-                got = Some(Arc::from(raw.resource_version()));
-                if let Some(arrival) = Arrival::read(id.kind, raw) {
-                    // Under the lock, so that nobody gives it up in between.
-                    let mut state = self.state.lock();
-                    if state.wanted.contains(&id) {
-                        self.collector.applied(&cluster_wide(id.kind), arrival);
-                        state.held.insert(id.clone(), Held { asked: asked.clone(), got: got.clone() });
-                    }
-                }
+                got = Some(self.take(&id, &asked, raw));
                 None
             }
             // Gone meanwhile, which the watch is about to tell.
@@ -246,4 +286,7 @@ fn cluster_wide(kind: Kind) -> Scope {
 }
 
 const AT_ONCE: usize = 8;
+/// From so many on in one namespace, credentials are listed.
+const MANY: usize = 32;
+const PAGE: u32 = 500;
 const LONGEST_FETCH: Duration = Duration::from_secs(10);

@@ -6,9 +6,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use thiserror::Error;
+use tower::layer::layer_fn;
+
+use super::answers::Attentive;
 
 /// Who says where the API server is and who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,16 +78,18 @@ impl Access {
         // What fails is retried by whoever knows what it was for, and says so meanwhile.
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Longer than a watch may be silent. It ends what a server that vanished will never answer.
+        // Longer than a watch is silent: a bookmark is due every minute, and API servers leave one out at times. It ends what a server that vanished, or a network
+        // that has forgotten the connection, will never tell us of.
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).map_err(|error| match &context {
+        let builder = ClientBuilder::try_from(config).map_err(|error| match &context {
             Some(context) => {
                 AccessError::Credentials { origin: self.to_string(), context: context.clone(), error: chain(&error) }
             }
             None => AccessError::ServiceAccount(chain(&error)),
         })?;
+        let client = builder.with_layer(&layer_fn(Attentive::around)).build();
         Ok(Connection { client, server, context })
     }
 
@@ -146,6 +152,9 @@ impl Access {
             kube::Error::Api(status) if status.code == 403 => {
                 "grant the ServiceAccount what manifests/ lists, or use other credentials".to_owned()
             }
+            kube::Error::Api(status) if status.code == 400 && text.contains("HTTPS server") => {
+                format!("the server in {subject} speaks TLS; write https:// there")
+            }
             kube::Error::Api(_) => "it is retried until the API server has recovered".to_owned(),
             kube::Error::Auth(_) => format!("correct the credentials in {subject}"),
             _ if text.contains("UnknownIssuer") || text.contains("certificate") => format!(
@@ -206,7 +215,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(310);
+const READ_TIMEOUT: Duration = Duration::from_secs(190);
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::{Delivery, Installed, Observed, Refused};
+use super::permissions::WITH_STATUS;
 use super::raw::Raw;
 use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
@@ -103,7 +104,8 @@ impl Arrival {
 
 /// Kinds whose status is ours to write. That of all others is dropped as it arrives.
 fn has_status(kind: Kind) -> bool {
-    (kind.group() == GATEWAY_GROUP || kind.group() == GATEWAY_X_GROUP) && kind != Kind::ReferenceGrant
+    let of_gateway_api = kind.group() == GATEWAY_GROUP || kind.group() == GATEWAY_X_GROUP;
+    (of_gateway_api && kind != Kind::ReferenceGrant) || WITH_STATUS.contains(&kind)
 }
 
 impl Collector {

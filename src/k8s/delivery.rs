@@ -1,6 +1,6 @@
 //! What the watches hand over: objects for the store, and beside each what only the writer of its status needs to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -49,6 +49,8 @@ pub struct Installed {
     pub versions: BTreeMap<Kind, String>,
     /// Kinds that exist but that we may not read or whose watch fails, with a sentence that says what would help.
     pub unreadable: BTreeMap<Kind, String>,
+    /// Those of them that were never listed: not even what they once said is known.
+    pub unknown: BTreeSet<Kind>,
     /// Whether release and channel are known, or known not to be found out: before that, nothing is to be said of them.
     pub release_settled: bool,
     /// The release of the Gateway API's CRDs (`gateway.networking.k8s.io/bundle-version`), if they agree on one.

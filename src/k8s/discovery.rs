@@ -7,7 +7,7 @@ use kube::{Client, Error};
 
 use super::raw::Raw;
 use super::watch::Sink;
-use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
+use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::{Kind, ObjectKey};
 
 /// Kinds that can be listed and watched, each in the version that we like best of those that are served.
@@ -47,7 +47,10 @@ async fn resources(client: &Client, group: &str, version: &str) -> Result<Vec<St
     }
 }
 
-/// What the CRDs of the Gateway API say about themselves, by their names.
+/// The groups whose kinds are made by CRDs.
+const OF_CRDS: [&str; 4] = [GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP];
+
+/// What the CRDs of our groups say about themselves, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Crds {
     marks: BTreeMap<String, Marks>,
@@ -64,8 +67,9 @@ pub(super) struct Marks {
 impl Crds {
     /// Whether a kind is one of CRDs and has none.
     pub(super) fn lack(&self, kind: Kind) -> bool {
-        let ours = [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
-        ours && self.listed && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
+        OF_CRDS.contains(&kind.group())
+            && self.listed
+            && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
     }
 
     /// Whether it is known which there are.
@@ -73,13 +77,22 @@ impl Crds {
         self.listed
     }
 
-    /// The release, if all CRDs agree on one.
+    /// The release, if all CRDs of the Gateway API agree on one.
     pub(super) fn bundle_version(&self) -> Option<String> {
-        agreed(self.marks.values().map(|marks| &marks.bundle_version))
+        agreed(self.of_gateway_api().map(|marks| &marks.bundle_version))
     }
 
     pub(super) fn channel(&self) -> Option<String> {
-        agreed(self.marks.values().map(|marks| &marks.channel))
+        agreed(self.of_gateway_api().map(|marks| &marks.channel))
+    }
+
+    /// The others are of no release that anybody asks for.
+    fn of_gateway_api(&self) -> impl Iterator<Item = &Marks> {
+        let is_of_gateway_api = |name: &str| {
+            let group = name.split_once('.').map(|(_, group)| group);
+            group.is_some_and(|group| [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&group))
+        };
+        self.marks.iter().filter(move |(name, _)| is_of_gateway_api(name)).map(|(_, marks)| marks)
     }
 }
 
@@ -101,7 +114,7 @@ impl Sink<true> for CrdSink {
         let (_, group) = name.split_once('.')?;
         let annotation = |name: &str| raw.annotation(&format!("{GATEWAY_GROUP}/{name}")).map(str::to_owned);
         let marks = Marks { bundle_version: annotation("bundle-version"), channel: annotation("channel") };
-        (group == GATEWAY_GROUP || group == GATEWAY_X_GROUP).then_some((name, marks))
+        OF_CRDS.contains(&group).then_some((name, marks))
     }
 
     fn listed(&self, items: Vec<Self::Item>) {
@@ -140,9 +153,13 @@ mod tests {
         sink.listed(names.iter().filter_map(|name| sink.read(crd(name, of("v1.7.0")))).collect());
         let told = || (sink.0.borrow().bundle_version(), sink.0.borrow().channel());
         assert_eq!(told(), (Some("v1.7.0".to_owned()), Some("standard".to_owned())));
-        let lacking =
-            [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service].map(|kind| sink.0.borrow().lack(kind));
-        assert_eq!(lacking, [false, true, false, false]);
+        let lacking = [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service, Kind::KongPlugin, Kind::Ingress]
+            .map(|kind| sink.0.borrow().lack(kind));
+        assert_eq!(lacking, [false, true, false, false, true, false]);
+        let plugins = sink.read(crd("kongplugins.configuration.konghq.com", json!({}))).unwrap();
+        sink.applied(plugins);
+        assert!(!sink.0.borrow().lack(Kind::KongPlugin));
+        assert_eq!(told().0.as_deref(), Some("v1.7.0"), "definitions of others do not disagree");
         sink.applied(sink.read(crd(names[1], of("v1.6.0"))).unwrap());
         assert_eq!(told(), (None, Some("standard".to_owned())));
         sink.deleted(ObjectKey::cluster(names[1]));

@@ -22,7 +22,7 @@ pub enum Failure {
     #[error("refused: {0}")]
     Refused(String),
     /// The API server asks for patience.
-    #[error("too many requests")]
+    #[error("the API server asks for patience")]
     Throttled(Option<Duration>),
     /// Anything that may pass: no connection, no answer in time, an error of the API server's own.
     #[error("{0}")]
@@ -58,6 +58,7 @@ impl From<kube::Error> for Failure {
             401 => Failure::Unreachable("the API server does not accept our credentials".to_owned()),
             429 => Failure::Throttled(wait),
             400..=499 => Failure::Refused(status.message),
+            _ if wait.is_some() => Failure::Throttled(wait),
             _ => Failure::Unreachable(format!("{} {}", status.code, status.message)),
         }
     }
@@ -98,9 +99,13 @@ mod tests {
             ),
             (429, "TooManyRequests", "", Failure::Throttled(Some(Duration::from_secs(3)))),
             (422, "Invalid", "bad", Failure::Refused("bad".to_owned())),
-            (503, "", "etcd", Failure::Unreachable("503 etcd".to_owned())),
+            (503, "", "etcd", Failure::Throttled(Some(Duration::from_secs(3)))),
         ] {
             let status = Status::failure(message, reason).with_code(code).with_details(details.clone());
+            assert_eq!(Failure::from(kube::Error::Api(status.boxed())), expected);
+        }
+        for (code, expected) in [(429, Failure::Throttled(None)), (503, Failure::Unreachable("503 etcd".to_owned()))] {
+            let status = Status::failure("etcd", "").with_code(code);
             assert_eq!(Failure::from(kube::Error::Api(status.boxed())), expected);
         }
     }

@@ -1,6 +1,6 @@
 //! How each watch fares: who has listed, who fails and why. The supervisor is woken by every change that may matter to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -106,6 +106,16 @@ impl Board {
             .collect();
         kinds.dedup();
         kinds
+    }
+
+    /// Kinds of which at least a part was never listed.
+    pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
+        let watches = self.watches.lock();
+        let never = watches.iter().filter_map(|(watched, state)| match watched {
+            Watched::Objects(scope) if !state.listed => Some(scope.kind),
+            _ => None,
+        });
+        never.collect()
     }
 
     /// Forgets since when watches fail: it was the server's fault, which is over.

@@ -8,6 +8,7 @@
 //!
 //! Nothing is decided here: what an object means is `compile`'s business, what is told of it that of `status`.
 
+mod answers;
 mod backoff;
 mod bodies;
 mod client;

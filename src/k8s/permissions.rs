@@ -56,7 +56,7 @@ pub fn at_home() -> BTreeSet<Permission> {
 }
 
 /// Kinds into whose status we write.
-const WITH_STATUS: [Kind; 7] = [
+pub(super) const WITH_STATUS: &[Kind] = &[
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::HttpRoute,
@@ -64,4 +64,17 @@ const WITH_STATUS: [Kind; 7] = [
     Kind::TlsRoute,
     Kind::TcpRoute,
     Kind::UdpRoute,
+    Kind::Ingress,
+    Kind::KongPlugin,
+    Kind::KongClusterPlugin,
+    Kind::KongConsumer,
+    Kind::KongConsumerGroup,
+    Kind::KongUpstreamPolicy,
+    Kind::KongIngress,
+    Kind::KongVault,
+    Kind::KongLicense,
+    Kind::KongCustomEntity,
+    Kind::KongServiceFacade,
+    Kind::TcpIngress,
+    Kind::UdpIngress,
 ];

@@ -276,12 +276,14 @@ impl Supervisor {
         let asked = !self.served.is_empty();
         let missing: Vec<_> =
             self.ends.board.unlisted().into_iter().filter(|kind| !unreadable.contains_key(kind)).collect();
-        let complete = asked && self.outage.is_none() && missing.is_empty();
+        let blind = asked && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
+        let complete = asked && self.outage.is_none() && missing.is_empty() && !blind;
 
         let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
         let installed = Installed {
             versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
             unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
+            unknown: self.ends.board.never_listed().into_iter().filter(|kind| unreadable.contains_key(kind)).collect(),
             release_settled,
             bundle_version,
             channel,
@@ -304,7 +306,7 @@ impl Supervisor {
             self.complete = true;
             self.ends.collector.complete();
         }
-        let waiting_for = self.missing(&missing);
+        let waiting_for = self.missing(&missing, blind);
         self.ends.waiting_for.send_if_modified(|told| {
             let news = *told != waiting_for;
             *told = waiting_for;
@@ -312,9 +314,14 @@ impl Supervisor {
         });
     }
 
-    fn missing(&self, kinds: &[Kind]) -> Vec<String> {
+    fn missing(&self, kinds: &[Kind], blind: bool) -> Vec<String> {
         match &self.outage {
             _ if self.complete => Vec::new(),
+            // One that is ready and has nothing would take the place of those that serve, in a rolling update for one.
+            None if blind => vec![format!(
+                "a right to read anything of the API server {}: grant what manifests/base/cluster-role.yaml lists",
+                self.ends.server
+            )],
             Some(outage) => vec![format!("the API server {}: {}", self.ends.server, outage.why)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.ends.server)],
             None => kinds.iter().map(|kind| format!("the first list of {}", kind.plural())).collect(),

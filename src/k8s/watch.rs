@@ -122,6 +122,10 @@ pub(super) async fn follow<const META: bool>(
                         Ok(()) = surroundings.back.changed() => patience.begin_anew(),
                         Ok(()) = surroundings.client.changed() => break,
                     }
+                    // The watcher would ask for the version that is no more again, if that was said instead of an answer.
+                    if trouble.expired {
+                        break;
+                    }
                 }
                 // A watcher has no end; should it have one after all, the next begins with a list.
                 None => break,

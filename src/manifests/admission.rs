@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::outline::Aim;
 use super::refusal::Severity;
-use crate::api::kind::{CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP};
+use crate::api::kind::{
+    CORE_GROUP, DISCOVERY_GROUP, GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP,
+};
 use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::schema::{self, Channel, Violation};
@@ -153,13 +155,13 @@ fn kind_of(object: &Map<String, Value>) -> Result<Kind, Outcome> {
         };
         return refuse("kind", "UnknownKind", message, remedy);
     }
-    if let Some(alike) = alike.filter(|_| group == CORE_GROUP) {
-        let message = format!("v1 has no kind `{kind_name}`");
+    if let Some(alike) = alike.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
+        let message = format!("{api_version} has no kind `{kind_name}`");
         return refuse("kind", "UnknownKind", message, format!("did you mean `{alike}`?"));
     }
     // A kind of ours in a group that is nearly ours, or in none, is not somebody else's kind of the same name.
     if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == kind_name)
-        && (group == CORE_GROUP || schema::nearest(group, [kind.group()]).is_some())
+        && ([CORE_GROUP, FORMER_GROUP].contains(&group) || schema::nearest(group, [kind.group()]).is_some())
     {
         let message = format!("`{api_version}` has no kind `{kind_name}`");
         return refuse("apiVersion", "WrongGroup", message, format!("did you mean `{}`?", preferred(*kind)));
@@ -309,8 +311,11 @@ fn digest(value: &Value) -> (u64, usize) {
     (digest.0.finish(), digest.1)
 }
 
+/// Where Ingress was in its first years.
+const FORMER_GROUP: &str = "extensions";
+
 /// Groups in which every kind is known, so that any other is a mistake.
-const OWN_GROUPS: &[&str] = &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP];
+const OWN_GROUPS: &[&str] = &[GATEWAY_GROUP, GATEWAY_X_GROUP, DISCOVERY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP];
 
 /// What etcd takes by default, and so the API server.
 const MAX_OBJECT: usize = 1_572_864;

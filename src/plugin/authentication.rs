@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use memchr::memchr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +21,19 @@ const CONSUMER_CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custo
 const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
 const CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
 const ANONYMOUS_CONSUMER: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+pub const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+pub const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
+
+/// All that endpoints believe about who is asking.
+const BELIEVED: [HeaderName; 7] = [
+    CONSUMER_ID,
+    CONSUMER_CUSTOM_ID,
+    CONSUMER_USERNAME,
+    CREDENTIAL_IDENTIFIER,
+    ANONYMOUS_CONSUMER,
+    CONSUMER_GROUPS,
+    AUTHENTICATED_GROUPS,
+];
 
 /// When a plugin asks, and what becomes of those who have nothing to show.
 #[derive(Clone, Debug)]
@@ -66,6 +80,7 @@ impl Gate {
         write_consumer(headers, shown.consumer.map(|consumer| &**consumer));
         set(headers, CREDENTIAL_IDENTIFIER, shown.identifier);
         headers.remove(ANONYMOUS_CONSUMER);
+        remove_lookalikes(headers);
         cx.identity.consumer = shown.consumer.cloned();
         cx.identity.credential = Some(Arc::clone(shown.credential));
     }
@@ -81,6 +96,7 @@ impl Gate {
         write_consumer(headers, Some(consumer));
         headers.remove(CREDENTIAL_IDENTIFIER);
         headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
+        remove_lookalikes(headers);
         cx.identity.consumer = Some(Arc::clone(consumer));
         cx.identity.credential = None;
         None
@@ -128,6 +144,24 @@ fn clear(headers: &mut HeaderMap) {
     write_consumer(headers, None);
     headers.remove(CREDENTIAL_IDENTIFIER);
     headers.remove(ANONYMOUS_CONSUMER);
+    remove_lookalikes(headers);
+}
+
+/// Removes what reads like one of ours to an endpoint that knows headers by the names of variables, as CGI and its heirs
+/// do: `X_Consumer_ID` for `X-Consumer-ID`.
+pub fn remove_lookalikes(headers: &mut HeaderMap) {
+    let is_alike = |name: &[u8], ours: &HeaderName| {
+        let pairs = || name.iter().zip(ours.as_str().as_bytes());
+        name.len() == ours.as_str().len() && pairs().all(|(given, our)| given == our || (*given, *our) == (b'_', b'-'))
+    };
+    // Most names are ruled out by their first byte, and nearly all others by having no underscore.
+    let is_lookalike = |name: &&HeaderName| {
+        let name = name.as_str().as_bytes();
+        name.first() == Some(&b'x') && memchr(b'_', name).is_some() && BELIEVED.iter().any(|ours| is_alike(name, ours))
+    };
+    while let Some(name) = headers.keys().find(is_lookalike).cloned() {
+        headers.remove(name);
+    }
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {

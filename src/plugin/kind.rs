@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Plugin, Services, State};
@@ -203,6 +205,25 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// For `deserialize_with` of fields that are records: as a list, their fields by position, they are refused.
+pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    struct Record<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Record<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a record")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_map(Record(PhantomData))
+}
+
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -217,7 +238,8 @@ fn without_nulls(value: Value) -> Value {
 /// Serde's words, split into what is wrong and what would be right.
 fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     let said = error.inner().to_string();
-    let (message, expected) = said.split_once(", expected ").unwrap_or((&said, ""));
+    let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
+    let message = without_value(message);
     let remedy = match expected {
         "" if message.starts_with("missing field") => "set it".to_owned(),
         "" => "see the plugin's reference page for what it takes".to_owned(),
@@ -226,6 +248,14 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid 
     let path = error.path().to_string();
     // The path to an unknown field ends with it, and is `.` for the configuration itself.
     Invalid::new(if path == "." { "" } else { &path }, message, remedy)
+}
+
+/// `invalid type: string "secret"` without the secret: what stands in the wrong place may be one.
+fn without_value(message: &str) -> &str {
+    if !message.starts_with("invalid type: ") && !message.starts_with("invalid value: ") {
+        return message;
+    }
+    message.find(['`', '"']).map_or(message, |value| message[..value].trim_end())
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -169,7 +169,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// The algorithm must be symmetric, and the secret not empty.
+    /// The algorithm must be symmetric, and the secret not empty. Every byte counts, also a line break at the end.
     pub fn new(algorithm: Algorithm, bytes: impl Into<Box<[u8]>>) -> Result<Self, WrongKey> {
         let bytes = bytes.into();
         if !algorithm.is_symmetric() {
@@ -243,15 +243,11 @@ impl PublicKey {
         PublicKey::checked(algorithm, key)
     }
 
-    /// A size that the library refuses only when a signature is checked is refused now.
+    /// What the library would refuse only when a signature is checked is refused now: RSA keys that are too short or too long.
     fn checked(algorithm: Algorithm, key: ParsedPublicKey) -> Result<Self, WrongKey> {
-        if let Some(rsa) = algorithm.rsa() {
+        if algorithm.family() == Family::Rsa {
             let der = key.as_der().map_err(|_| WrongKey::unfit(algorithm))?;
-            let size = PublicEncryptingKey::from_der(der.as_ref()).map_err(|_| WrongKey::unfit(algorithm))?;
-            let bits = size.key_size_bits();
-            if !(rsa.min_modulus_len()..=rsa.max_modulus_len()).any(|fit| usize::try_from(fit) == Ok(bits)) {
-                return Err(WrongKey::Size { bits });
-            }
+            PublicEncryptingKey::from_der(der.as_ref()).map_err(|_| WrongKey::Size)?;
         }
         Ok(PublicKey { algorithm, key })
     }
@@ -294,13 +290,13 @@ pub enum WrongKey {
     Certificate,
     #[error("holds no public key that {algorithm} can use; it takes {}", algorithm.wanted())]
     Unfit { algorithm: Algorithm },
-    #[error("is an RSA key of {bits} bits; use one of 2048 to 8192 bits")]
-    Size { bits: usize },
+    #[error("is an RSA key of fewer than 2048 or more than 8192 bits; use one of 2048 bits or some more")]
+    Size,
     #[error("{algorithm} takes a secret and no public key; set `secret`, or another `algorithm`")]
     NeedsSecret { algorithm: Algorithm },
     #[error("{algorithm} takes a public key and no secret; set `rsa_public_key`, or another `algorithm`")]
     NeedsPublicKey { algorithm: Algorithm },
-    #[error("the secret is empty; tokens would be signed by anybody")]
+    #[error("is empty, so that anybody could sign; write a long random secret")]
     EmptySecret,
 }
 

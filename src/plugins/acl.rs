@@ -17,10 +17,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::plugin::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, remove_lookalikes};
 use crate::plugin::kind::{BuildCx, Invalid, Kind, Phases, Scopes};
 use crate::plugin::{Identity, Outcome, Plugin, Reply, RequestCx};
 
@@ -80,14 +81,12 @@ fn refused(path: &str, message: &str, remedy: &str) -> Vec<Invalid> {
     vec![Invalid::new(path, message, remedy)]
 }
 
-const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
-const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
-
 impl Plugin for Acl {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
         // The endpoint takes these for ours, so what a client writes there must not pass.
         cx.head.headers.remove(CONSUMER_GROUPS);
         cx.head.headers.remove(AUTHENTICATED_GROUPS);
+        remove_lookalikes(&mut cx.head.headers);
         let Some(membership) = self.membership(cx.identity) else {
             return Outcome::Reply(stranger(cx.identity));
         };

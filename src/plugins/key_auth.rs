@@ -14,6 +14,8 @@
 //! Keys are Secrets labeled `konghq.com/credential: key-auth`, which a KongConsumer lists. They are found by their digest, so
 //! how long the search takes tells nothing about them.
 
+use std::cell::LazyCell;
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -181,13 +183,15 @@ impl KeyAuth {
     /// The digest of the first key there is.
     fn shown(&self, cx: &RequestCx<'_>) -> Result<Digest, Refused> {
         let query = Form(cx.query.filter(|_| self.in_query).unwrap_or_default().as_bytes());
-        let body = self.fields(cx);
+        let body = LazyCell::new(|| self.fields(cx));
         for name in &self.names {
             let mut found = if self.in_header { name.in_header(cx) } else { Found::Nothing };
             if !matches!(found, Found::One(_) | Found::Many) && self.in_query {
                 found = query.find(name.name.as_bytes());
             }
-            if let (Found::Nothing | Found::NoText, Some(body)) = (&found, &body) {
+            if !matches!(found, Found::One(_) | Found::Many)
+                && let Some(body) = &*body
+            {
                 found = body.find(&name.name);
             }
             match found {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::fault::Fault;
 use super::guard::Refusal;
 use super::limits::Limits;
+use super::silence::{Silence, Told};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -39,21 +40,6 @@ pub(crate) enum Upload {
     Awaited,
 }
 
-/// What a rule says about an endpoint's silence; None leaves it to our own patience.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) connect: Option<Duration>,
-    pub(crate) write: Option<Duration>,
-    pub(crate) read: Option<Duration>,
-}
-
-impl Told {
-    /// After how long one has to look again, whichever side is waited for.
-    fn least(self, limits: &Limits) -> Duration {
-        [self.write, self.read].into_iter().flatten().fold(limits.upload_timeout, Duration::min)
-    }
-}
-
 /// Shared by the parts of one connection of HTTP/1, or of one stream of HTTP/2: its socket, its task, the request in progress
 /// and the bodies.
 #[derive(Debug)]
@@ -78,6 +64,8 @@ pub(crate) struct Activity {
     pub(crate) patient: Cell<bool>,
     /// What the rule says about silence.
     pub(crate) told: Cell<Told>,
+    /// Of the answer that goes to the client, if the rule limits it.
+    pub(crate) silence: RefCell<Option<Box<Silence>>>,
     /// The request waits for a connection, which has a time of its own.
     pub(crate) connecting: Cell<bool>,
     /// When the answer has to be over, if its rule says so.
@@ -112,6 +100,7 @@ impl Activity {
             overdue: Cell::new(false),
             patient: Cell::new(false),
             told: Cell::default(),
+            silence: RefCell::default(),
             connecting: Cell::new(false),
             cut_off: Cell::new(None),
             refusal: Cell::new(None),
@@ -197,6 +186,7 @@ impl Activity {
         self.overdue.set(false);
         self.patient.set(false);
         self.told.set(Told::default());
+        self.silence.take();
         self.connecting.set(false);
         self.cut_off.set(None);
         self.settled.set(false);
@@ -237,8 +227,8 @@ impl Activity {
             Phase::Waiting if self.upload.get() == Upload::Awaited => limits.upload_timeout,
             Phase::Waiting => self.patience_with_endpoint(limits),
             // Which may be the client's silence, too, so that a rule can only make it longer.
-            Phase::Answering => limits.stall_timeout.max(self.told.get().read.unwrap_or_default()),
-            Phase::Tunnel => limits.tunnel_idle.max(self.told.get().read.unwrap_or_default()),
+            Phase::Answering => limits.stall_timeout.max(self.told.get().read().unwrap_or_default()),
+            Phase::Tunnel => limits.tunnel_idle.max(self.told.get().read().unwrap_or_default()),
         };
         let end = self.since.get() + patience;
         match self.cut_off.get() {
@@ -250,10 +240,10 @@ impl Activity {
 
     fn patience_with_endpoint(&self, limits: &Limits) -> Duration {
         let told = self.told.get();
-        if self.connecting.get() && told != Told::default() {
+        if self.connecting.get() && !told.is_nothing() {
             return ENDLESS;
         }
-        let told = if self.upload.get() == Upload::Over { told.read } else { told.write };
+        let told = if self.upload.get() == Upload::Over { told.read() } else { told.write() };
         told.unwrap_or(if self.patient.get() { ENDLESS } else { limits.answer_timeout })
     }
 
@@ -271,7 +261,11 @@ impl Activity {
             let look = match self.upload.get() {
                 Upload::Over => deadline,
                 // The body is read by another task, which does not tell when it turns from one side to the other.
-                Upload::Unasked | Upload::Awaited => deadline.min(Instant::now() + self.told.get().least(limits)),
+                Upload::Unasked | Upload::Awaited => {
+                    let told = self.told.get();
+                    let least = [told.write(), told.read()].into_iter().flatten().min();
+                    deadline.min(Instant::now() + least.unwrap_or(limits.upload_timeout).min(limits.upload_timeout))
+                }
             };
             ready!(poll_until(look, timer.as_mut(), cx));
             if look >= deadline {

@@ -365,15 +365,16 @@ impl ResponseBody {
         if let Some(exchange) = &mut self.exchange {
             exchange.peer.activity.moved();
             exchange.bytes_out += length as u64;
-            if let Some(silence) = &mut exchange.silence {
-                silence.broken();
+            if let Some(silence) = &mut *exchange.peer.activity.silence.borrow_mut() {
+                silence.end();
             }
         }
     }
 }
 
-fn is_silent(exchange: &mut Option<Exchange>, cx: &mut Context<'_>) -> bool {
-    exchange.as_mut().and_then(|exchange| exchange.silence.as_mut()).is_some_and(|silence| silence.is_over(cx))
+fn is_silent(exchange: Option<&Exchange>, cx: &mut Context<'_>) -> bool {
+    let Some(exchange) = exchange else { return false };
+    exchange.peer.activity.silence.borrow_mut().as_mut().is_some_and(|silence| silence.poll(cx).is_ready())
 }
 
 /// The endpoint's body ended before its end. The connection of the client ends with it, so that nobody takes what came for
@@ -407,7 +408,7 @@ impl Body for ResponseBody {
             }
             Source::Switched(..) => Poll::Ready(None),
             Source::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending if is_silent(&mut this.exchange, cx) => {
+                Poll::Pending if is_silent(this.exchange.as_ref(), cx) => {
                     this.break_off(Fault::AnswerTimeout.account().word);
                     Poll::Ready(Some(Err(Truncated::Late)))
                 }

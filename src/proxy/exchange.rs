@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
@@ -40,8 +39,6 @@ pub(crate) struct Exchange {
     pub(crate) kong: Option<Box<Kong>>,
     /// Boxed, since few requests have one.
     pub(crate) cut_off: Option<Box<CutOff>>,
-    /// Boxed for the same reason.
-    pub(crate) silence: Option<Box<Silence>>,
     /// Only kept if there is a log.
     line: Option<Line>,
     closed: bool,
@@ -57,33 +54,6 @@ pub(crate) struct CutOff {
 impl CutOff {
     pub(crate) fn at(end: Instant, fault: Fault) -> Box<Self> {
         Box::new(CutOff { sleep: Box::pin(sleep_until(end)), fault })
-    }
-}
-
-/// How long an endpoint may be silent in the middle of its answer. The time begins when more of it is asked for and does
-/// not come: a client that does not read is not the endpoint's fault.
-pub(crate) struct Silence {
-    limit: Duration,
-    sleep: Pin<Box<Sleep>>,
-    is_silent: bool,
-}
-
-impl Silence {
-    pub(crate) fn of(limit: Duration) -> Box<Self> {
-        Box::new(Silence { limit, sleep: Box::pin(sleep_until(Instant::now())), is_silent: false })
-    }
-
-    /// Something came.
-    pub(crate) fn broken(&mut self) {
-        self.is_silent = false;
-    }
-
-    /// Nothing came. Whether that has lasted too long.
-    pub(crate) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if !std::mem::replace(&mut self.is_silent, true) {
-            self.sleep.as_mut().reset(Instant::now() + self.limit);
-        }
-        self.sleep.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -120,7 +90,6 @@ impl Exchange {
             through: None,
             kong: Kong::always(peer),
             cut_off: None,
-            silence: None,
             line,
             closed: false,
         }

@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::activity::{Activity, Told, Upload};
+use super::activity::{Activity, Upload};
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
 use super::exchange::Exchange;
@@ -149,13 +149,13 @@ pub(crate) async fn attempt(
             }
         }
     }
-    let told = peer.activity.told.get();
     loop {
-        let end = [end, told.connect.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
         peer.activity.connecting.set(true);
         // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
         let connect = Box::pin(async {
-            let connecting = pools.connect(upstream, address, told.connect);
+            let limit = peer.activity.told.get().connect();
+            let connecting = pools.connect(upstream, address, limit);
+            let end = [end, limit.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
             let Some(end) = end else { return connecting.await };
             let began = Instant::now();
             // The end of a rule's patience says nothing about the endpoint; only that of our own makes it one to pass over.
@@ -167,7 +167,7 @@ pub(crate) async fn attempt(
             return Err(Lost::Unconnected(Fault::ConnectTimeout));
         };
         peer.activity.connecting.set(false);
-        if told != Told::default() {
+        if !peer.activity.told.get().is_nothing() {
             // Its silence counts from here.
             peer.activity.moved();
         }

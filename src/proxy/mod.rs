@@ -35,6 +35,7 @@ mod request;
 mod request_id;
 mod rewound;
 mod server;
+mod silence;
 mod spares;
 mod stats;
 mod target;

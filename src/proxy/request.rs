@@ -109,7 +109,6 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
 fn switch(answer: Response<Source>, mut exchange: Exchange) -> Response<ResponseBody> {
     // What comes now is no answer whose end somebody waits for.
     exchange.cut_off = None;
-    exchange.silence = None;
     let (head, source) = answer.into_parts();
     let mut answer = Response::from_parts(head, ResponseBody::none());
     if let Source::Switched(upgrade, endpoint) = source {

@@ -11,14 +11,14 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::activity::Told;
 use super::body::{RequestBody, Source};
 use super::connection::Peer;
-use super::exchange::{CutOff, Exchange, Silence};
+use super::exchange::{CutOff, Exchange};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
+use super::silence::{Silence, Told};
 use super::upgrade::Upgrade;
-use crate::snapshot::tries::{Limit, Retry, Tries};
+use crate::snapshot::tries::{Retry, Tries};
 use crate::upstream::Upstream;
 
 pub(crate) async fn forward(
@@ -30,9 +30,8 @@ pub(crate) async fn forward(
 ) -> Result<Response<Source>, Fault> {
     let activity = &exchange.peer.activity;
     activity.patient.set(tries.decides_patience());
-    let [connect, write, read] = [tries.connect, tries.write, tries.read].map(Limit::silence);
-    activity.told.set(Told { connect, write, read });
-    exchange.silence = read.map(Silence::of);
+    activity.told.set(Told::of(tries));
+    activity.silence.replace(activity.told.get().read().map(Silence::of));
     let all = all(upstream, request, upgrade, exchange, tries);
     let Some(limit) = tries.request.duration() else { return all.await };
     let end = Instant::now() + limit;

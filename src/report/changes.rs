@@ -66,6 +66,7 @@ mod tests {
             let condition = Condition { code: *code, problems: Vec::new() };
             let listener = ListenerVerdict {
                 name: "http".to_owned(),
+                port: 80,
                 attached_routes: *generation as u32,
                 supported_kinds: Vec::new(),
                 sockets: Vec::new(),

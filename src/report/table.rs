@@ -164,6 +164,7 @@ mod tests {
         let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
         let listener = ListenerVerdict {
             name: "http".to_owned(),
+            port: 80,
             attached_routes: 2,
             supported_kinds: Vec::new(),
             sockets: Vec::new(),

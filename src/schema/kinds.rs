@@ -24,6 +24,8 @@ pub(super) fn versions(kind: Kind, channel: Channel) -> &'static [&'static str] 
 
 /// The tree for objects of this `apiVersion`, or that of the preferred version if there is no such one.
 pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'static Node> {
+    // Only Gateway API has channels.
+    let channel = if core::has(kind) || kong::schema::has(kind) { Channel::Standard } else { channel };
     let versions = versions(kind, channel);
     let index = versions.iter().position(|served| *served == version).unwrap_or(0);
     let version = versions.get(index)?;

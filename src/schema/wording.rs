@@ -33,6 +33,11 @@ pub(super) fn mismatch(pattern: &str, text: &str, path: &Path<'_>, report: &Repo
     }
 }
 
+/// Message and remedy for what is no host name, with or without a wildcard.
+pub(super) fn no_host(text: &str, report: &Report) -> (String, String) {
+    (format!("{} is not a host name", report.quote_text(text)), host_remedy(text, true))
+}
+
 /// The commonest ways to get a host name wrong have an answer of their own.
 fn host_remedy(text: &str, wildcard: bool) -> String {
     if text.contains("://") {

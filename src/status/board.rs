@@ -25,11 +25,12 @@ pub(super) enum Finder {
     Verdict,
     Source,
     Writer,
+    Rival,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    wrong: [BTreeSet<Notice>; 3],
+    wrong: [BTreeSet<Notice>; 4],
     told: BTreeSet<Notice>,
     due: Option<Instant>,
     /// It stood before we led, so another replica may have told it.
@@ -71,6 +72,13 @@ impl Board {
             self.forget(id);
         } else if self.leading {
             self.queue(id, now + SETTLE);
+        }
+    }
+
+    /// What was told for this reason is nobody's business any more, which does not mean that it was mended.
+    pub(super) fn unsay(&mut self, id: &ObjectId, reason: &str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.told.retain(|notice| notice.reason != reason);
         }
     }
 
@@ -254,6 +262,18 @@ mod tests {
         assert_eq!(told(&mut board, Duration::from_secs(2)).await, [] as [&str; 0]);
         board.put(&id("a"), Finder::Verdict, wrong(&[]), Instant::now());
         assert_eq!(told(&mut board, Duration::from_secs(2)).await, [MENDED]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_nobodys_business_any_more_is_not_called_mended() {
+        let mut board = Board::default();
+        board.lead(true, Instant::now());
+        board.put(&id("a"), Finder::Verdict, wrong(&["1"]), Instant::now());
+        assert_eq!(told(&mut board, Duration::from_secs(2)).await, ["a1"]);
+        board.unsay(&id("a"), "R");
+        board.put(&id("a"), Finder::Verdict, wrong(&[]), Instant::now());
+        assert_eq!(told(&mut board, Duration::from_secs(2)).await, [] as [&str; 0]);
+        assert!(board.entries.is_empty() && board.due.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

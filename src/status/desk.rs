@@ -9,6 +9,7 @@
 //!
 //! Nothing is due while another replica leads, and everything is compared when that ends.
 
+mod contest;
 mod pace;
 
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +27,7 @@ use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
 use crate::k8s::{Installed, Observed, Refused};
 
+use contest::Contest;
 use pace::Pace;
 
 /// A handle; clones are of the same desk.
@@ -52,6 +54,8 @@ struct State {
     in_flight: usize,
     board: Board,
     installed: Arc<Installed>,
+    /// Every GatewayClass there is is ours.
+    alone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +71,7 @@ struct Entry {
     /// Failures since the last success.
     failures: u32,
     pace: Pace,
+    contest: Contest,
     /// What is to be told is more than another count of routes.
     urgent: bool,
     clipped: Option<Arc<Clipped>>,
@@ -158,6 +163,11 @@ impl Desk {
         }
     }
 
+    /// Whether every GatewayClass of the cluster is ours: then nobody else would tell of a Gateway that does not exist.
+    pub fn alone(&self, alone: bool) {
+        self.change(|state, now| state.alone(alone, now));
+    }
+
     /// Why an object cannot be read; None if that is over.
     pub fn refuse(&self, id: ObjectId, refused: Option<Refused>) {
         let wrong = refused.iter().map(notices::of_refusal).collect();
@@ -181,6 +191,11 @@ impl Desk {
 
     pub(super) fn done(&self, job: &Job, outcome: Outcome) {
         self.change(|state, now| state.done(job, outcome, now));
+    }
+
+    /// Whether somebody else keeps writing the status of an object.
+    pub(super) fn is_contested(&self, id: &ObjectId) -> bool {
+        self.shared.state.lock().entries.get(id).is_some_and(|entry| entry.contest.stands())
     }
 
     /// What did not fit into the status of an object.
@@ -253,7 +268,8 @@ impl State {
 
     fn want(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
         let gone = verdict.is_none();
-        let wrong = verdict.as_deref().map(notices::of_verdict).unwrap_or_default();
+        let alone = self.alone;
+        let wrong = verdict.as_deref().map(|verdict| notices::of_verdict(verdict, alone)).unwrap_or_default();
         self.board.put(&id, Finder::Verdict, wrong, now);
         let entry = self.entries.entry(id.clone()).or_default();
         let counts_only =
@@ -261,6 +277,20 @@ impl State {
         entry.urgent |= !counts_only;
         entry.verdict = verdict;
         if gone { self.forget(&id) } else { self.touch(&id, now) }
+    }
+
+    fn alone(&mut self, alone: bool, now: Instant) {
+        if std::mem::replace(&mut self.alone, alone) == alone {
+            return;
+        }
+        for (id, entry) in &self.entries {
+            if let Some(verdict) = entry.verdict.as_deref().filter(|verdict| !verdict.missing_parents.is_empty()) {
+                if !alone {
+                    self.board.unsay(id, notices::GATEWAY_NOT_FOUND);
+                }
+                self.board.put(id, Finder::Verdict, notices::of_verdict(verdict, alone), now);
+            }
+        }
     }
 
     fn lead(&mut self, leading: bool, now: Instant) {
@@ -277,6 +307,7 @@ impl State {
             entry.again = false;
             entry.failures = 0;
             entry.pace = Pace::default();
+            entry.contest = Contest::default();
         }
         if leading {
             let ids: Vec<_> = self.entries.keys().cloned().collect();
@@ -290,6 +321,8 @@ impl State {
             return;
         };
         let at = entry.pace.changed(now, entry.urgent);
+        let earliest = entry.verdict.as_ref().and_then(|verdict| entry.contest.earliest(verdict));
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
         if entry.in_flight {
             entry.again = true;
         } else if entry.failures == 0 || entry.due.is_none() {
@@ -369,6 +402,9 @@ impl State {
             }
             Outcome::Written(observed, sent) => {
                 entry.pace.wrote(job.started);
+                entry.contest.wrote(&job.verdict, now);
+                let contested = entry.contest.stands().then(notices::of_contest);
+                self.board.put(&job.id, Finder::Rival, contested.into_iter().collect(), now);
                 let whole = *observed.status == sent;
                 let answer = Seen::from(observed);
                 let clipped = Clipped { sent, kept: answer.status.clone() };
@@ -469,13 +505,15 @@ fn is_whole(verdict: &Verdict) -> bool {
 /// Whether routes that attach or detach are all that is different.
 fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes, .. } = old;
-    let Verdict { ancestors, load_balancer, sockets, .. } = old;
+    let Verdict { missing_parents, ancestors, load_balancer, sockets, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
-        let ListenerVerdict { name, attached_routes: _, supported_kinds, sockets, conditions } = old;
-        (name, supported_kinds, sockets, conditions) == (&new.name, &new.supported_kinds, &new.sockets, &new.conditions)
+        let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
+        (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
+            && (sockets, conditions) == (&new.sockets, &new.conditions)
     };
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
-        && (addresses, parents, notes) == (&new.addresses, &new.parents, &new.notes)
+        && (addresses, parents) == (&new.addresses, &new.parents)
+        && (notes, missing_parents) == (&new.notes, &new.missing_parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)

@@ -17,6 +17,16 @@ pub fn with_installed(verdict: &Verdict, installed: &Installed) -> Option<Verdic
     }
     let release = installed.bundle_version.as_deref().and_then(minor);
     let mut joined = verdict.clone();
+    let remarks = installed.unreadable.keys().map(|kind| {
+        let (group, resources) = (kind.group(), kind.plural());
+        let message = format!("objects of kind {kind} cannot be read");
+        let remedy =
+            format!("allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for why");
+        Problem::new("", message, remedy)
+    });
+    if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
+        condition.problems.extend(remarks);
+    }
     joined.conditions.push(version(installed.bundle_version.as_deref(), release));
     let experimental = installed.channel.as_deref() == Some("experimental");
     joined.supported_features = features::supported(release.unwrap_or(0), experimental);
@@ -62,6 +72,7 @@ fn minor(bundle: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Kind;
 
     fn class(code: Code) -> Verdict {
         Verdict { generation: 1, conditions: vec![Condition::plain(code)], ..Verdict::default() }
@@ -89,6 +100,18 @@ mod tests {
             let said = joined.conditions[1].message();
             assert!(said.contains(message), "{bundle:?}: {said}");
             assert_eq!(joined.supported_features.len(), features, "{bundle:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_read_are_named() {
+        let unreadable = [(Kind::BackendTlsPolicy, "403".to_owned()), (Kind::Service, "500".to_owned())].into();
+        let installed = Installed { release_settled: true, unreadable, ..Installed::default() };
+        let joined = with_installed(&class(Code::ClassAccepted), &installed).unwrap();
+        assert_eq!(joined.conditions[0].code, Code::ClassAccepted);
+        let said = joined.conditions[0].message();
+        for part in ["BackendTLSPolicy", "backendtlspolicies of \"gateway.networking.k8s.io\"", "services of \"\""] {
+            assert!(said.contains(part), "{part}: {said}");
         }
     }
 

@@ -70,6 +70,18 @@ fn refuse(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, foun
     let port = socket.port();
     let problem = match found {
         Bind::Bound => return,
+        // Behind a Service, where we chose the port: another one of the Gateway's would not help.
+        Bind::InUse if port != listener.port => Problem::new(
+            field,
+            format!(
+                "port {port} of {}, which Portico listens on for port {}, is in use by another process",
+                socket.ip(),
+                listener.port
+            ),
+            format!(
+                "stop that process (`ss -ltnp 'sport = :{port}'` in Portico's Pod shows it), or run Portico without                  hostNetwork; it is tried again by itself"
+            ),
+        ),
         Bind::InUse => Problem::new(
             field,
             format!("port {port} of {} is in use by another process", socket.ip()),
@@ -151,6 +163,7 @@ mod tests {
     fn listener(name: &str, port: u16) -> ListenerVerdict {
         ListenerVerdict {
             name: name.to_owned(),
+            port,
             attached_routes: 0,
             supported_kinds: Vec::new(),
             sockets: vec![SocketAddr::from(([127, 0, 0, 1], port))],
@@ -211,6 +224,18 @@ mod tests {
                 |conditions: &[Condition]| conditions.iter().map(|condition| condition.code).collect::<Vec<_>>();
             assert_eq!(codes(&joined.conditions), gateway_codes, "{first:?} and {second:?}");
             assert_eq!(codes(&joined.listeners[0].conditions), listener_codes, "{first:?} and {second:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_we_chose_is_not_blamed_on_the_gateway() {
+        let behind =
+            |own: u16| Verdict { listeners: vec![ListenerVerdict { port: own, ..listener("a", 10_080) }], ..gateway() };
+        for (own, says, says_not) in [(80, "hostNetwork", "another port"), (10_080, "another port", "hostNetwork")] {
+            let joined = join(&behind(own), &|_| Some(Bind::InUse)).unwrap();
+            let problem = joined.listeners[0].conditions[0].problems[0].to_string();
+            assert!(problem.contains(says) && !problem.contains(says_not), "{problem}");
+            assert!(problem.contains("port 10080 of 127.0.0.1"), "{problem}");
         }
     }
 

@@ -13,13 +13,16 @@ pub(super) struct Notice {
     pub(super) note: String,
 }
 
+/// Of a route's parent.
+pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
 /// The API's limit, in bytes.
 const LONGEST_NOTE: usize = 1024;
 /// Whoever has more to correct begins with these; the conditions have all of them.
 const MOST: usize = 8;
 
 /// Everything that is wrong by a verdict, each thing once, although several conditions, listeners and parents may repeat it.
-pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
+/// Of Gateways that do not exist only if no other controller could be meant: `alone`.
+pub(super) fn of_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
     let mut told: BTreeSet<&Problem> = BTreeSet::new();
     let mut notices = Vec::new();
     for (place, condition) in verdict.every_condition() {
@@ -33,6 +36,9 @@ pub(super) fn of_verdict(verdict: &Verdict) -> BTreeSet<Notice> {
         for problem in condition.problems.iter().filter(|problem| told.insert(*problem)) {
             notices.push((only_points(problem), notice(code.reason(), &format!("{problem}."))));
         }
+    }
+    for problem in verdict.missing_parents.iter().filter(|_| alone) {
+        notices.push((false, notice(GATEWAY_NOT_FOUND, &format!("{problem}."))));
     }
     // What only points to another condition says nothing where that is told as well.
     if notices.iter().any(|(points, _)| !points) {
@@ -48,6 +54,15 @@ pub(super) fn of_refusal(refused: &Refused) -> Notice {
 fn unreadable(field: &str, message: &str) -> Notice {
     let remedy = "correct it: until then the last version that could be read counts, if there was one";
     notice("Unreadable", &format!("{field}: {message}; {remedy}."))
+}
+
+/// Of a status that somebody else writes as often as we do.
+pub(super) fn of_contest() -> Notice {
+    notice(
+        "StatusContested",
+        "status: another controller writes it as well, again and again; let only one serve the GatewayClass: give each \
+         installation of Portico a --gateway-controller-name and a GatewayClass of its own.",
+    )
 }
 
 /// Of a list that others have filled up.
@@ -85,6 +100,7 @@ mod tests {
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
             name: "http".to_owned(),
+            port: 80,
             attached_routes: 0,
             supported_kinds: Vec::new(),
             sockets: Vec::new(),
@@ -127,17 +143,28 @@ mod tests {
             ),
         ];
         for (verdict, expected) in cases {
-            let found: Vec<_> = of_verdict(&verdict).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+            let found: Vec<_> =
+                of_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
             let expected: Vec<_> = expected.into_iter().map(|(reason, note)| (reason, note.to_owned())).collect();
             assert_eq!(found, expected);
         }
     }
 
     #[test]
+    fn a_gateway_that_does_not_exist_is_told_where_nobody_else_is_meant() {
+        let missing = Problem::new("spec.parentRefs[0].name", "Gateway a/web does not exist", "create it");
+        let verdict = Verdict { missing_parents: vec![missing], ..Verdict::default() };
+        let told: Vec<_> = of_verdict(&verdict, true).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+        let expected = "spec.parentRefs[0].name: Gateway a/web does not exist; create it.";
+        assert_eq!(told, [("GatewayNotFound", expected.to_owned())]);
+        assert!(of_verdict(&verdict, false).is_empty());
+    }
+
+    #[test]
     fn notes_have_a_limit_in_length_and_number() {
         let problems = |count: usize| (0..count).map(|number| Problem::new(format!("f{number}"), "ü".repeat(600), "r"));
         let condition = Condition::new(Code::GatewayNoListenerValid, problems(20).collect());
-        let notices = of_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() });
+        let notices = of_verdict(&Verdict { conditions: vec![condition], ..Verdict::default() }, true);
         assert_eq!(notices.len(), MOST);
         assert!(notices.iter().all(|notice| notice.note.len() <= 1024 && notice.note.ends_with('…')));
         assert_eq!(unreadable("spec.rules[0]", &"x".repeat(5000)).note.len(), 1024);

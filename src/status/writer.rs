@@ -156,6 +156,15 @@ impl Writer {
             Ok(outcome) => {
                 if matches!(outcome, Outcome::Written(..)) {
                     self.writes.count(job.id.kind, "written");
+                    if self.desk.is_contested(&job.id) {
+                        self.complain(job.id.kind, "contested", || {
+                            warn!(
+                                object = %job.id,
+                                "Another controller writes the status as well, again and again; let only one serve the \
+                                 GatewayClass. Until then it is written less often"
+                            );
+                        });
+                    }
                     debug!(object = %job.id, took = ?job.started.elapsed(), "Wrote the status");
                 }
                 outcome

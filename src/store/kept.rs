@@ -34,8 +34,8 @@ macro_rules! kept {
 }
 pub(super) use kept;
 
-/// The types of these kinds, for modules that expand the list.
-pub(super) mod types {
+/// What the objects of these kinds hold, for modules that expand the list.
+pub(super) mod bodies {
     pub(in crate::store) use crate::api::core::{ConfigMap, EndpointSlice, Namespace, Secret, Service};
     pub(in crate::store) use crate::api::gateway::{
         BackendTlsPolicy, Gateway, GatewayClass, HttpRoute, ReferenceGrant,

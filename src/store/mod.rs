@@ -9,6 +9,7 @@ mod kept;
 mod mentions;
 mod object;
 mod refs;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub use object::{AnyObject, Malformed};
 pub use refs::{Mention, Refs};
 
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey, Resource};
-use kept::{kept, types};
+use kept::{bodies, kept};
 
 /// What a source has to say at one moment; it is applied as a whole, so that a relist costs one compile.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ macro_rules! store {
         /// Everything the sources said, joined.
         #[derive(Debug, Default)]
         pub struct Store {
-            $(pub $table: Table<types::$kind>,)*
+            $(pub $table: Table<bodies::$kind>,)*
             /// Kinds that are checked but not served, by their metadata.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
             refs: Refs,
@@ -157,5 +158,32 @@ mod tests {
         let gone = Batch { upserts: vec![], removes: vec![id.clone(), ObjectId::new(Kind::Gateway, id.key.clone())] };
         assert_eq!(store.apply(gone), Changes::from([id]), "what was never there is not a change");
         assert_eq!(store.everything().len(), 1);
+    }
+
+    // kong-compat §1.4
+    #[test]
+    fn a_plugin_that_other_consumers_use_has_changed() {
+        let plugin = json!({"metadata": {"name": "limit", "namespace": "a"}, "plugin": "rate-limiting"});
+        let plugin = AnyObject::parse(Kind::KongPlugin, plugin).unwrap();
+        let consumer = |plugins: &str, username: &str| {
+            let metadata = json!({"name": "ann", "namespace": "a", "annotations": {"konghq.com/plugins": plugins, "example.com/x": "y"}});
+            AnyObject::parse(Kind::KongConsumer, json!({"metadata": metadata, "username": username})).unwrap()
+        };
+        let (id, ann) = (plugin.id(), consumer("", "ann").id());
+        let mut store = Store::default();
+        store.apply(Batch { upserts: vec![plugin], removes: vec![] });
+        for (plugins, username, expected) in [
+            ("missing", "ann", vec![&ann]),
+            ("missing,limit", "ann", vec![&id, &ann]),
+            ("limit", "ann", vec![&ann]),
+            ("limit", "Ann", vec![&ann]),
+            ("", "Ann", vec![&id, &ann]),
+            ("limit", "Ann", vec![&id, &ann]),
+        ] {
+            let changes = store.apply(Batch { upserts: vec![consumer(plugins, username)], removes: vec![] });
+            assert_eq!(changes.iter().collect::<Vec<_>>(), expected, "{plugins} {username}");
+        }
+        let gone = store.apply(Batch { upserts: vec![], removes: vec![ann.clone()] });
+        assert_eq!(gone, Changes::from([id, ann]));
     }
 }

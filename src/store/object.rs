@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::kept::{kept, types};
+use super::kept::{bodies, kept};
 use crate::api::{Kind, Meta, Object, ObjectId};
 
 macro_rules! any_object {
@@ -13,7 +13,7 @@ macro_rules! any_object {
         /// An object of any kind that we keep.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyObject {
-            $($kind(Arc<Object<types::$kind>>),)*
+            $($kind(Arc<Object<bodies::$kind>>),)*
             /// A kind that we check but do not serve: known by its metadata, so that a verdict can say so.
             Unserved(Kind, Arc<Meta>),
         }

@@ -173,4 +173,115 @@ mod tests {
         refs.remove(&moved.id());
         assert_eq!(dependents(&refs, Kind::Service, "a", "api"), [""; 0]);
     }
+
+    fn refs_of(objects: impl IntoIterator<Item = (Kind, serde_json::Value)>) -> Refs {
+        let mut refs = Refs::default();
+        for (kind, mut object) in objects {
+            if kind.namespaced() {
+                object["metadata"]["namespace"] = json!("a");
+            }
+            let object = AnyObject::parse(kind, object).unwrap();
+            refs.insert(&object.id(), mentions(&object));
+        }
+        refs
+    }
+
+    fn named(name: &str, annotations: &serde_json::Value) -> serde_json::Value {
+        json!({"name": name, "annotations": annotations})
+    }
+
+    // kong-compat §1.3, §1.4, §1.7, §1.12, §1.14, §2.1
+    #[test]
+    fn what_is_read_by_others_passes_a_change_on() {
+        let service = |name: &str| json!({"service": {"name": name, "port": {"number": 80}}});
+        let facade = json!({"resource": {"apiGroup": "incubator.ingress-controller.konghq.com", "kind": "KongServiceFacade", "name": "front"}});
+        let patch = json!({"path": "/a", "valueFrom": {"secretKeyRef": {"name": "patch", "key": "a"}}});
+        let refs = refs_of([
+            (
+                Kind::KongPlugin,
+                json!({"metadata": {"name": "limit"}, "plugin": "rate-limiting", "configPatches": [patch]}),
+            ),
+            (
+                Kind::KongClusterPlugin,
+                json!({"metadata": named("auth", &json!({"kubernetes.io/ingress.class": "mine"})), "plugin": "jwt",
+                    "configFrom": {"secretKeyRef": {"name": "whole", "key": "a", "namespace": "keys"}}}),
+            ),
+            (
+                Kind::Service,
+                json!({"metadata": named("web", &json!({"konghq.com/plugins": "limit", "konghq.com/upstream-policy": "hash",
+                    "konghq.com/override": "old", "konghq.com/client-cert": "client",
+                    "konghq.com/ca-certificates-secrets": "ca-1, ca-2", "konghq.com/ca-certificates-configmaps": "bundle"}))}),
+            ),
+            (
+                Kind::KongServiceFacade,
+                json!({"metadata": {"name": "front"}, "spec": {"backendRef": {"name": "behind", "port": 80}}}),
+            ),
+            (
+                Kind::Ingress,
+                json!({"metadata": named("shop", &json!({"konghq.com/plugins": "auth, b:shared"})),
+                    "spec": {"ingressClassName": "mine", "defaultBackend": service("web"), "tls": [{"secretName": "tls"}]}}),
+            ),
+            (Kind::Ingress, json!({"metadata": {"name": "other"}, "spec": {"defaultBackend": facade}})),
+            (
+                Kind::IngressClass,
+                json!({"metadata": {"name": "mine"}, "spec": {"controller": "x", "parameters": {"apiGroup": "configuration.konghq.com",
+                    "kind": "IngressClassParameters", "scope": "Namespace", "namespace": "b", "name": "settings"}}}),
+            ),
+            (
+                Kind::HttpRoute,
+                json!({"metadata": {"name": "route"}, "spec": {"rules": [{"backendRefs": [{"name": "web", "port": 80}],
+                    "filters": [{"type": "ExtensionRef", "extensionRef": {"group": "configuration.konghq.com", "kind": "KongPlugin", "name": "cors"}}]}]}}),
+            ),
+            (
+                Kind::KongConsumer,
+                json!({"metadata": named("ann", &json!({"konghq.com/plugins": "limit"})), "username": "ann",
+                    "credentials": ["key"], "consumerGroups": ["gold"]}),
+            ),
+            (Kind::KongConsumerGroup, json!({"metadata": named("gold", &json!({"konghq.com/plugins": "limit"}))})),
+        ]);
+        let touched = |kind, namespace: &str, name: &str| {
+            let id = ObjectId::new(kind, ObjectKey::new(namespace, name));
+            let touched: Vec<_> = refs.touched_by([&id]).iter().map(ObjectId::to_string).collect();
+            touched.join(", ")
+        };
+        let around_web = "HTTPRoute a/route, Ingress a/shop, Service a/web";
+        let around_limit =
+            "HTTPRoute a/route, Ingress a/shop, KongConsumer a/ann, KongConsumerGroup a/gold, Service a/web";
+        for (kind, namespace, name, expected) in [
+            (Kind::Service, "a", "web", "HTTPRoute a/route, Ingress a/shop"),
+            (Kind::KongUpstreamPolicy, "a", "hash", around_web),
+            (Kind::KongIngress, "a", "old", around_web),
+            (Kind::Secret, "a", "client", around_web),
+            (Kind::Secret, "a", "ca-2", around_web),
+            (Kind::ConfigMap, "a", "bundle", around_web),
+            (Kind::KongPlugin, "a", "limit", around_limit),
+            (
+                Kind::Secret,
+                "a",
+                "patch",
+                "HTTPRoute a/route, Ingress a/shop, KongPlugin a/limit, KongConsumer a/ann, KongConsumerGroup a/gold, Service a/web",
+            ),
+            (Kind::Secret, "keys", "whole", "Ingress a/shop, KongClusterPlugin auth"),
+            (Kind::Secret, "a", "whole", ""),
+            (Kind::KongPlugin, "a", "auth", "Ingress a/shop"),
+            (Kind::KongPlugin, "b", "shared", "Ingress a/shop"),
+            (Kind::ReferenceGrant, "b", "any", "Ingress a/shop"),
+            (Kind::KongPlugin, "a", "cors", "HTTPRoute a/route"),
+            (Kind::KongClusterPlugin, "", "cors", ""),
+            (Kind::Service, "a", "behind", "Ingress a/other, KongServiceFacade a/front"),
+            (Kind::Secret, "a", "tls", "Ingress a/shop"),
+            (Kind::Secret, "a", "key", "KongConsumer a/ann"),
+            (Kind::KongConsumerGroup, "a", "gold", "KongConsumer a/ann"),
+            (Kind::IngressClassParameters, "b", "settings", &OF_CLASS.replace("shop,", "shop, IngressClass mine,")),
+            (Kind::IngressClass, "", "mine", OF_CLASS),
+            (Kind::IngressClass, "", "another", OF_ANY_CLASS),
+        ] {
+            assert_eq!(touched(kind, namespace, name), expected, "{kind} {namespace}/{name}");
+        }
+    }
+
+    /// Those that name a class, and those that belong to the default one, whichever that is.
+    const OF_CLASS: &str = "Ingress a/other, Ingress a/shop, KongClusterPlugin auth, KongConsumer a/ann, KongConsumerGroup a/gold, KongServiceFacade a/front";
+    const OF_ANY_CLASS: &str =
+        "Ingress a/other, KongConsumer a/ann, KongConsumerGroup a/gold, KongServiceFacade a/front";
 }

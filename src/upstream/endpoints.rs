@@ -286,7 +286,7 @@ mod tests {
     fn a_name_is_no_endpoint_until_it_is_resolved() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "db.example:81"]));
-        assert_eq!(upstream.names(), ["db.example".into()]);
+        assert_eq!(upstream.names(), [Arc::<str>::from("db.example")]);
         assert_eq!(reachable(&upstream), ["10.0.0.1:80"]);
         upstream.set_resolved("db.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.2".parse().unwrap()]);
         assert_eq!(reachable(&upstream), ["10.0.0.1:80", "10.0.0.2:81", "10.0.0.3:81"]);

@@ -2,7 +2,7 @@
 //!
 //! `# Base: yes` at the top of an input adds the objects of `base.yaml`: a class, a Gateway and two Services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portico::api::core::ServiceType;
+use portico::api::kind::GATEWAY_GROUP;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
@@ -34,6 +35,7 @@ pub(crate) struct Case {
     provider: Provider,
     memory: Memory,
     installed: Option<Installed>,
+    unknown: BTreeSet<Kind>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -114,6 +116,7 @@ impl Case {
             provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
             memory: memory(remembered),
             installed: installed(&header("Installed")),
+            unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -158,7 +161,8 @@ impl Case {
     }
 
     fn world(&self) -> World {
-        World { installed: self.installed.clone(), ..World::new(self.provider.clone(), self.memory.clone()) }
+        let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
+        World { installed, unknown, ..World::new(self.provider.clone(), self.memory.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -196,6 +200,7 @@ pub(crate) struct World {
     memory: Memory,
     controllers: Vec<String>,
     installed: Option<Installed>,
+    unknown: BTreeSet<Kind>,
 }
 
 impl World {
@@ -212,6 +217,7 @@ impl World {
             memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
+            unknown: BTreeSet::new(),
         }
     }
 
@@ -225,6 +231,7 @@ impl World {
     pub(crate) fn compiled_anew(&self) -> World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.installed = self.installed.clone();
+        fresh.unknown = self.unknown.clone();
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
@@ -242,6 +249,7 @@ impl World {
             upstreams: &self.upstreams,
             classes: &Classes::default(),
             workshop: &self.workshop,
+            unknown: &self.unknown,
         };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
         self.endpoints.extend(compiled.endpoints);

@@ -115,6 +115,7 @@ pub(crate) fn gateway_verdict(generation: i64, attached_routes: u32) -> Arc<Verd
     let conditions = vec![Condition::plain(Code::GatewayAccepted), Condition::plain(Code::GatewayProgrammed)];
     let listener = ListenerVerdict {
         name: "http".to_owned(),
+        port: 80,
         attached_routes,
         supported_kinds: vec![],
         sockets: vec![],

@@ -20,16 +20,25 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Pages of the guide that its table of contents does not link.
+/// Pages of the guide that no table of contents links: that of their folder, or that of the guide.
 fn unlisted_pages(files: &[File]) -> Vec<Finding> {
     const CONTENTS: &str = "docs/README.md";
-    let contents = files.iter().find(|file| file.path == CONTENTS);
-    let listed: BTreeSet<String> =
-        contents.iter().flat_map(|file| links(&file.text)).filter_map(|link| join(CONTENTS, link)).collect();
-    let pages = files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
-    pages
-        .filter(|file| file.path != CONTENTS && !listed.contains(&file.path))
-        .map(|file| Finding::new(&file.path, 1, format!("is not listed in {CONTENTS}, where readers look for it")))
+    let pages = || files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
+    let listed: BTreeSet<(&str, String)> = pages()
+        .filter(|file| file.path.ends_with("/README.md"))
+        .flat_map(|contents| links(&contents.text).map(move |link| (contents.path.as_str(), link)))
+        .filter_map(|(contents, link)| Some((contents, join(contents, link)?)))
+        .collect();
+    pages()
+        .filter(|file| file.path != CONTENTS)
+        .filter_map(|file| {
+            let own = file.path.rsplit_once('/').map(|(folder, _)| format!("{folder}/README.md"));
+            let own = own.filter(|own| *own != file.path && files.iter().any(|file| file.path == *own));
+            let contents = own.unwrap_or_else(|| CONTENTS.to_owned());
+            let is_listed = listed.contains(&(contents.as_str(), file.path.clone()));
+            let message = format!("is not listed in {contents}, where readers look for it");
+            (!is_listed).then(|| Finding::new(&file.path, 1, message))
+        })
         .collect()
 }
 
@@ -220,6 +229,11 @@ mod tests {
     fn pages_that_the_guide_does_not_list_are_found() {
         expect("listed", findings(&with("README.md", "")), &[]);
         expect("forgotten", findings(&with("docs/b.md", "# B")), &[("docs/b.md:1", "not listed")]);
+        expect(
+            "folder",
+            findings(&with("docs/b/README.md", "# B")),
+            &[("docs/b/README.md:1", "listed in docs/README.md")],
+        );
     }
 
     #[test]

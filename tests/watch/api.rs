@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     Cut(usize),
     /// For a watch: one event of these words, then the end.
     Event(Value),
+    /// It is never answered.
+    Silence,
 }
 
 impl State {
@@ -102,7 +104,12 @@ impl Api {
                         let state = api.state.clone();
                         let service = service_fn(move |request| {
                             let api = api.clone();
-                            async move { Ok::<_, Infallible>(api.answer(request)) }
+                            async move {
+                                match api.answer(request) {
+                                    Some(answer) => Ok::<_, Infallible>(answer),
+                                    None => std::future::pending().await,
+                                }
+                            }
                         });
                         let connection =
                             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -220,7 +227,8 @@ impl Api {
         self.moved.send_modify(|moved| *moved += 1);
     }
 
-    fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// None for no answer at all.
+    fn answer(&self, request: Request<Incoming>) -> Option<Answer> {
         let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let seen = Seen {
             path: request.uri().path().to_owned(),
@@ -231,30 +239,32 @@ impl Api {
         state.requests.push(seen.clone());
         self.asked.send_modify(|asked| *asked += 1);
         if state.token.as_ref().is_some_and(|token| text(header::AUTHORIZATION) != format!("Bearer {token}")) {
-            return status(401, "Unauthorized");
+            return Some(status(401, "Unauthorized"));
         }
         let parts: Vec<&str> = seen.path.split('/').skip(1).collect();
         let (version, rest) = match parts.as_slice() {
             ["api", version, rest @ ..] => ((*version).to_owned(), rest),
             ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
-            _ => return status(404, "no such path"),
+            _ => return Some(status(404, "no such path")),
         };
         let Some(served) = state.served.get(&version).filter(|served| !served.is_empty()) else {
-            return status(404, "no such version");
+            return Some(status(404, "no such version"));
         };
         let (plural, namespace, name) = match rest {
-            [] => return resources(&version, served),
+            [] => return Some(resources(&version, served)),
             ["namespaces", namespace, plural, name @ ..] => (*plural, Some((*namespace).to_owned()), name.first()),
             [plural, name @ ..] => (*plural, None, name.first()),
         };
         if !served.contains_key(plural) {
-            return status(404, "no such resource");
+            return Some(status(404, "no such resource"));
         }
         let fault = state.faults.get_mut(plural).and_then(VecDeque::pop_front);
-        if let Some(Fault::Status(code, message)) = fault {
-            return status(code, message);
+        match fault {
+            Some(Fault::Status(code, message)) => return Some(status(code, message)),
+            Some(Fault::Silence) => return None,
+            _ => {}
         }
-        match name {
+        Some(match name {
             Some(name) => {
                 let key = (plural.to_owned(), namespace.unwrap_or_default(), (*name).to_owned());
                 match state.objects.get(&key) {
@@ -268,7 +278,7 @@ impl Api {
                 self.watch(plural, namespace, &seen, fault)
             }
             None => list(&state, plural, namespace.as_deref(), &seen),
-        }
+        })
     }
 
     fn watch(&self, plural: String, namespace: Option<String>, seen: &Seen, fault: Option<Fault>) -> Answer {

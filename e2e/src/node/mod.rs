@@ -40,11 +40,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kube::Client;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::balancer::Balancer;
+use crate::borrowed;
 use crate::cluster::Cluster;
 use crate::identity::Identity;
 use crate::netns::Netns;
@@ -87,6 +88,7 @@ struct Host {
 impl Node {
     /// Registers the node and runs, from now on, every Pod of the cluster. Has to be called in the cluster's network.
     pub async fn start(cluster: &Cluster) -> Result<Node> {
+        ensure!(!cluster.is_borrowed(), "a node takes a cluster of our own: {} is set", borrowed::VARIABLE);
         forward_packets()?;
         let addresses = Arc::new(Addresses::new());
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::client::Target;
-use crate::objects::{accepted, apply, gateway, prefix, programmed, route, until};
+use crate::objects::{accepted, apply, condition, gateway, prefix, programmed, route, routes, until};
 
 const HOST: &str = "late.example";
 
@@ -28,21 +28,13 @@ pub(crate) async fn crds_may_come_after_portico(cluster: &Cluster) -> Result<()>
 pub(crate) async fn a_missing_right_is_named_and_the_rest_is_served(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "late").await?;
     let mut portico = Portico::prepare(cluster, "forbidden", &[]).await?;
-    let role = cluster.kubectl(&["get", "clusterrole", "portico", "--output=json"]).await?;
-    let mut role: Value = serde_json::from_str(&role)?;
-    for rule in role["rules"].as_array_mut().into_iter().flatten() {
-        if let Some(resources) = rule["resources"].as_array_mut() {
-            resources.retain(|resource| resource != "backendtlspolicies");
-        }
-    }
-    let rules = json!([{ "op": "replace", "path": "/rules", "value": role["rules"] }]).to_string();
-    cluster.kubectl(&["patch", "clusterrole", "portico", "--type=json", "--patch", &rules]).await?;
+    let whole = without_right(cluster, "grpcroutes").await?;
     portico.restart().await?;
     serves(cluster).await?;
     until("the log names the kind and the rule", async || {
         let log = fs::read_to_string(portico.log())?;
-        let line = log.lines().find(|line| line.contains("backendtlspolicies")).unwrap_or_default();
-        for part in ["403", "forbidden", "gateway.networking.k8s.io", "list, watch", "BackendTLSPolicy"] {
+        let line = log.lines().find(|line| line.contains("grpcroutes")).unwrap_or_default();
+        for part in ["403", "forbidden", "gateway.networking.k8s.io", "list, watch", "GRPCRoute"] {
             ensure!(line.contains(part), "`{part}` is not in the line `{line}`");
         }
         Ok(())
@@ -50,9 +42,73 @@ pub(crate) async fn a_missing_right_is_named_and_the_rest_is_served(cluster: &Cl
     .await?;
     let others = fs::read_to_string(portico.log())?;
     let others: Vec<&str> =
-        others.lines().filter(|line| line.contains("is forbidden") && !line.contains("backendtlspolicies")).collect();
+        others.lines().filter(|line| line.contains("is forbidden") && !line.contains("grpcroutes")).collect();
     ensure!(others.is_empty(), "more is forbidden: {others:?}");
+    class_says(cluster, "GRPCRoute", true).await?;
+    set_rules(cluster, &whole).await?;
+    class_says(cluster, "GRPCRoute", false).await?;
+    ensure!(fs::read_to_string(portico.log())?.contains("Can be watched again"), "the log does not say so");
     portico.stop().await
+}
+
+/// Where a policy might ask for TLS, nothing is sent in plain text until it is known that none does.
+pub(crate) async fn policies_that_cannot_be_read_are_not_taken_for_none(cluster: &Cluster) -> Result<()> {
+    let _backend = Backend::start(cluster, "late").await?;
+    let mut portico = Portico::prepare(cluster, "unknown", &[]).await?;
+    let process = {
+        let whole = without_right(cluster, "backendtlspolicies").await?;
+        portico.restart().await?;
+        apply(cluster, &[gateway("late"), route("late", "late", HOST, prefix("/"), "late")]).await?;
+        let address = programmed(cluster, "late").await?;
+        until("the route says what is not known", async || {
+            let route = routes(cluster).get("late").await?;
+            let found = condition(&route, &route.data["status"]["parents"][0]["conditions"], "ResolvedRefs")?;
+            ensure!(found["status"] == "False", "{found}");
+            let message = found["message"].as_str().unwrap_or_default();
+            ensure!(message.contains("BackendTLSPolicy") && message.contains("ClusterRole"), "{message}");
+            Ok(())
+        })
+        .await?;
+        class_says(cluster, "BackendTLSPolicy", true).await?;
+        Target::new(address, HOST, "/").expect(500, "").await?;
+        set_rules(cluster, &whole).await?;
+        portico.id()
+    };
+    serves(cluster).await?;
+    class_says(cluster, "BackendTLSPolicy", false).await?;
+    ensure!(portico.id() == process, "it was started again");
+    portico.stop().await
+}
+
+/// Takes a kind out of the rules of Portico's ClusterRole, and gives them as they were.
+async fn without_right(cluster: &Cluster, kind: &str) -> Result<Value> {
+    let role = cluster.kubectl(&["get", "clusterrole", "portico", "--output=json"]).await?;
+    let whole = serde_json::from_str::<Value>(&role)?["rules"].take();
+    let mut rules = whole.clone();
+    for rule in rules.as_array_mut().into_iter().flatten() {
+        if let Some(resources) = rule["resources"].as_array_mut() {
+            resources.retain(|resource| resource != kind);
+        }
+    }
+    ensure!(rules != whole, "there is no rule for {kind}");
+    set_rules(cluster, &rules).await?;
+    Ok(whole)
+}
+
+async fn set_rules(cluster: &Cluster, rules: &Value) -> Result<()> {
+    let patch = json!([{ "op": "replace", "path": "/rules", "value": rules }]).to_string();
+    cluster.kubectl(&["patch", "clusterrole", "portico", "--type=json", "--patch", &patch]).await.map(drop)
+}
+
+/// Waits until the GatewayClass names a kind that cannot be read, or does not any more.
+async fn class_says(cluster: &Cluster, kind: &str, named: bool) -> Result<()> {
+    let path = "--output=jsonpath={.status.conditions[?(@.type==\"Accepted\")].message}";
+    until(&format!("whether the class names {kind} is {named}"), async || {
+        let message = cluster.kubectl(&["get", "gatewayclass", "portico", path]).await?;
+        ensure!(!message.is_empty() && message.contains(kind) == named, "{message}");
+        Ok(())
+    })
+    .await
 }
 
 /// A Gateway and a route from nothing to an answer.

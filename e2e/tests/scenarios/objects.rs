@@ -38,23 +38,26 @@ pub(crate) async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<String
 }
 
 pub(crate) fn gateways(cluster: &Cluster) -> Api<DynamicObject> {
-    kind(cluster, "Gateway", "gateways")
+    Api::namespaced_with(cluster.client(), "default", &resource("Gateway", "gateways"))
 }
 
 pub(crate) fn routes(cluster: &Cluster) -> Api<DynamicObject> {
-    kind(cluster, "HTTPRoute", "httproutes")
+    Api::namespaced_with(cluster.client(), "default", &resource("HTTPRoute", "httproutes"))
 }
 
-fn kind(cluster: &Cluster, kind: &str, plural: &str) -> Api<DynamicObject> {
+pub(crate) fn classes(cluster: &Cluster) -> Api<DynamicObject> {
+    Api::all_with(cluster.client(), &resource("GatewayClass", "gatewayclasses"))
+}
+
+fn resource(kind: &str, plural: &str) -> ApiResource {
     let (group, version) = VERSION.split_once('/').expect("it has a group");
-    let resource = ApiResource {
+    ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
         api_version: VERSION.to_owned(),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
-    };
-    Api::namespaced_with(cluster.client(), "default", &resource)
+    }
 }
 
 /// Waits until a Gateway has an address and is programmed as it is now, and gives its first address with port 80.

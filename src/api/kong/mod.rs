@@ -5,7 +5,7 @@
 //!   plugin_settings.rs    what KongPlugin and KongClusterPlugin have in common     secret_ref.rs   their Secrets
 //!   control_plane.rs      what several kinds have below `spec`
 //!   annotations.rs        keys of annotations and labels
-//!   schema.rs, status.rs  what the API server would ask of each kind
+//!   schema.rs, status.rs  what the API server would ask of each kind          crd.rs   their definitions
 //! ```
 //!
 //! Comments on types and fields are what `kubectl explain` shows. The schemas take whatever Kong's own take, and a cluster
@@ -13,6 +13,7 @@
 
 pub mod annotations;
 mod control_plane;
+pub mod crd;
 mod ingress_class_parameters;
 mod kong_cluster_plugin;
 mod kong_consumer;

@@ -31,6 +31,7 @@ pub fn structural(kind: Kind) -> Option<Value> {
 pub fn described(kind: Kind) -> Option<Value> {
     let mut schema = whole(kind)?;
     settle_described(&mut schema, Channel::Standard);
+    flow(&mut schema);
     Some(schema)
 }
 
@@ -60,14 +61,26 @@ fn whole(kind: Kind) -> Option<Value> {
 /// The type is the whole object but for its head.
 fn object<T: JsonSchema>() -> Value {
     let mut schema = schema_of::<T>().to_value();
-    for (name, kind, description) in [
-        ("apiVersion", "string", "Group and version of the kind."),
-        ("kind", "string", "Name of the kind."),
-        ("metadata", "object", "Name, namespace, labels, annotations."),
-    ] {
-        schema["properties"][name] = json!({ "type": kind, "description": description });
+    // The API server has its own words about these.
+    for (name, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
+        schema["properties"][name] = json!({ "type": kind });
     }
     schema
+}
+
+/// Lets descriptions flow: a comment ends its lines where the source does, and `kubectl` breaks them itself.
+fn flow(node: &mut Value) {
+    match node {
+        Value::Object(map) => {
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+                *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+            }
+            map.values_mut().for_each(flow);
+        }
+        Value::Array(values) => values.iter_mut().for_each(flow),
+        _ => {}
+    }
 }
 
 /// An object with any fields.

@@ -77,6 +77,8 @@ pub struct View {
     /// Everything was listed once; nothing should be concluded from what is missing before.
     pub complete: bool,
     pub fronts: BTreeMap<ObjectKey, Front>,
+    /// The Gateways that it speaks of: of others it says nothing.
+    pub of: Arc<Wants>,
     /// The addresses of our own Pod.
     pub pod_ips: Vec<IpAddr>,
 }

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::k8s::health::Trouble;
+
 /// What a watch has to tell.
 pub(super) enum Seen<K> {
     Event(Event<K>),
@@ -22,43 +24,40 @@ pub(super) async fn follow<K>(what: &str, api: Api<K>, config: watcher::Config, 
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(api, config));
     let mut wait = FIRST;
     let mut failing = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                // The beginning of a list proves nothing yet.
-                if !matches!(event, Event::Init) {
-                    wait = FIRST;
-                    if std::mem::take(&mut failing) {
-                        info!("Watching {what} again");
+    loop {
+        let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    // The beginning of a list proves nothing yet.
+                    if !matches!(event, Event::Init) {
+                        wait = FIRST;
+                        if std::mem::take(&mut failing) {
+                            info!("Watching {what} again");
+                        }
+                    }
+                    tell(Seen::Event(event));
+                }
+                Err(error) => {
+                    let trouble = Trouble::of(&error);
+                    if trouble.forbidden {
+                        tell(Seen::Forbidden);
+                    }
+                    if !std::mem::replace(&mut failing, true) {
+                        let remedy = if trouble.forbidden { "grant list and watch to Portico's role; " } else { "" };
+                        warn!("Cannot watch {what}: {}; {remedy}it is tried again until it works", trouble.message);
+                    }
+                    sleep(wait.max(trouble.retry_after)).await;
+                    wait = (wait * 2).min(LONGEST);
+                    // The watcher would ask for the version that is no more again, if that was said instead of an answer.
+                    if trouble.expired {
+                        break;
                     }
                 }
-                tell(Seen::Event(event));
-            }
-            Err(error) => {
-                if is_forbidden(&error) {
-                    tell(Seen::Forbidden);
-                }
-                if !std::mem::replace(&mut failing, true) {
-                    let error = super::chain(&error);
-                    warn!(error, "Cannot watch {what}; trying again until it works. Does the ClusterRole allow it?");
-                }
-                sleep(wait).await;
-                wait = (wait * 2).min(LONGEST);
             }
         }
-    }
-}
-
-fn is_forbidden(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status)) => status.code == 403,
-        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is known of the cluster as far as Gateways' Services are concerned, and what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod as PodObject, Service};
@@ -80,7 +81,7 @@ impl World {
     }
 
     /// What the Services say of the Gateways.
-    pub(super) fn view(&self, settings: &Settings, wants: &Wants) -> View {
+    pub(super) fn view(&self, settings: &Settings, wants: &Arc<Wants>) -> View {
         let mut fronts: BTreeMap<ObjectKey, Front> = BTreeMap::new();
         if let Shape::Exposed(kind) = settings.shape {
             let nodes = self.nodes();
@@ -103,7 +104,7 @@ impl World {
         // The kubelet writes the addresses of a Pod a moment after it has started it.
         let located = !pod_ips.is_empty() || pod.is_none();
         let complete = self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && located;
-        View { complete, fronts, pod_ips }
+        View { complete, fronts, of: wants.clone(), pod_ips }
     }
 
     /// The addresses of the nodes on which each Service has endpoints that are ready.

@@ -78,7 +78,9 @@ async fn groups_decide() {
         for hides in [false, true] {
             config["hide_groups_header"] = hides.into();
             let visit = Visit::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
+            let visit = visit.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
             let outcome = visit.run(&chain(identity.clone(), &config)).await;
+            assert_eq!((outcome.sent("x_consumer_groups"), outcome.sent("x_consumer_color")), (None, Some("red")));
             let headers = |name| outcome.sent(name).filter(|_| outcome.reply.is_none());
             let found =
                 (outcome.answer.status.as_u16(), headers("x-consumer-groups"), headers("x-authenticated-groups"));

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::key_set::{KeySet, Keys};
+use super::key_set::{KeySet, Keys, Subscription};
 use super::token::Token;
 use super::verified::Subject;
 use crate::plugin::consumers::{Consumer, Directory};
@@ -82,6 +82,7 @@ pub(super) struct Issuer {
     algorithms: Box<[Algorithm]>,
     mapping: Mapping,
     pub(super) allows_without_consumer: bool,
+    _subscription: Subscription,
 }
 
 /// How a token leads to a consumer.
@@ -139,9 +140,11 @@ impl Issuer {
         } else {
             config.algorithms.into_iter().map(Algorithm::from).collect()
         };
+        let keys = KeySet::open(&config.uri, cx.state, cx.services);
         Ok(Issuer {
             name: config.issuer.into(),
-            keys: KeySet::open(&config.uri, cx.state, cx.services),
+            _subscription: keys.subscribe(cx.object, &format!("{path}.uri"), cx.services),
+            keys,
             audiences: config.audiences.into_iter().map(String::into_boxed_str).collect(),
             algorithms,
             mapping,

@@ -8,16 +8,19 @@
 //!            └──────── after 1, 2, 4 … 60 seconds ──┘
 //! ```
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use http::StatusCode;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::plugin::jwk::PublishedKey;
+use crate::plugin::kind::Invalid;
 use crate::plugin::{Fetched, Services, State};
 
 /// How long an issuer has for its answer, and a request waits for that.
@@ -42,6 +45,23 @@ struct Shared {
     uri: Box<str>,
     keys: ArcSwap<Keys>,
     wanted: Notify,
+    public: Mutex<Public>,
+}
+
+/// Who is told when fetching fails, and what of.
+#[derive(Debug, Default)]
+struct Public {
+    /// Why it failed last, if it did.
+    trouble: Option<String>,
+    /// Objects, and the field of each that names the URI. One that is built anew is here twice for a moment.
+    readers: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Keeps an object among those that are told.
+pub(super) struct Subscription {
+    shared: Arc<Shared>,
+    services: Arc<dyn Services>,
+    object: Arc<str>,
 }
 
 /// What the issuer published last. None if it was never heard of.
@@ -59,12 +79,25 @@ struct Progress {
 impl KeySet {
     pub(super) fn open(uri: &str, state: &State, services: &Arc<dyn Services>) -> Arc<Self> {
         state.shared(&format!("jwks {uri}"), || {
-            let shared = Arc::new(Shared { uri: uri.into(), keys: ArcSwap::default(), wanted: Notify::new() });
+            let (keys, public) = (ArcSwap::default(), Mutex::default());
+            let shared = Arc::new(Shared { uri: uri.into(), keys, wanted: Notify::new(), public });
             let (report, progress) = watch::channel(Progress::default());
             let (lives, ended) = oneshot::channel();
             services.spawn(Box::pin(fetching(Arc::clone(&shared), Arc::clone(services), report, ended)));
             KeySet { shared, progress, _lives: lives }
         })
+    }
+
+    /// Has the conditions of an object say so while the keys cannot be fetched. `field` is where it names the URI.
+    pub(super) fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn Services>) -> Subscription {
+        let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
+        let mut public = self.shared.public.lock();
+        public.readers.push((Arc::clone(&object), Arc::clone(&field)));
+        if let Some(error) = &public.trouble {
+            services.tell(&object, Some(trouble(&field, error)));
+        }
+        drop(public);
+        Subscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
 
     pub(super) fn current(&self) -> Guard<Arc<Keys>> {
@@ -118,12 +151,14 @@ async fn fetching(
                 }
                 progress.failures = 0;
                 shared.adopt(keys);
+                shared.tell(&services, None);
             }
             Err(error) => {
                 progress.failures = progress.failures.saturating_add(1);
                 if progress.failures == 1 {
                     warn!(uri = &*shared.uri, %error, "Cannot fetch the keys of an issuer of tokens; known ones stay in use");
                 }
+                shared.tell(&services, Some(error));
             }
         }
         report.send_replace(progress);
@@ -145,6 +180,17 @@ async fn fetching(
 }
 
 impl Shared {
+    fn tell(&self, services: &Arc<dyn Services>, error: Option<String>) {
+        let mut public = self.public.lock();
+        if error.is_none() && public.trouble.is_none() {
+            return;
+        }
+        for (object, field) in &public.readers {
+            services.tell(object, error.as_deref().map(|error| trouble(field, error)));
+        }
+        public.trouble = error;
+    }
+
     /// A key that has not changed stays the same one, so that what was verified with it stays verified.
     fn adopt(&self, published: Vec<PublishedKey>) {
         let old = self.keys.load();
@@ -155,6 +201,30 @@ impl Shared {
         });
         self.keys.store(Arc::new(Some(keys.collect())));
     }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut public = self.shared.public.lock();
+        let is_own = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
+        if let Some(at) = public.readers.iter().position(is_own) {
+            public.readers.remove(at);
+        }
+        if public.trouble.is_some() && !public.readers.iter().any(is_own) {
+            self.services.tell(&self.object, None);
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Subscription").field(&self.object).finish()
+    }
+}
+
+fn trouble(field: &str, error: &str) -> Invalid {
+    let message = format!("its keys cannot be fetched, and those that are known stay in use: {error}");
+    Invalid::new(field, message, "make the issuer reachable from here, or correct the URI")
 }
 
 fn keys_of(answer: Fetched) -> Result<Vec<PublishedKey>, String> {

@@ -157,6 +157,10 @@ impl Kind for Jwt {
                 Err(errors) => invalid.extend(errors),
             }
         }
+        if issuers.is_empty() && !config.claims_to_verify.contains(&Claim::Exp) {
+            let message = "does not list `exp`, so that tokens are accepted which have expired";
+            cx.note(Invalid::new("claims_to_verify", message, "list `exp`, unless that is meant"));
+        }
         let (Ok(gate), Ok(challenges), Ok(sources), []) = (gate, challenges, sources, &invalid[..]) else {
             return Err(invalid);
         };

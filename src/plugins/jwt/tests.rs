@@ -190,6 +190,7 @@ async fn every_algorithm_is_verified_with_its_own_key_only() {
 }
 
 // kong-compat §4.16
+// kong-compat §7
 #[tokio::test]
 async fn claims_that_do_not_hold_are_the_whole_body() {
     let noon = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -269,6 +270,22 @@ async fn what_was_verified_is_known_until_its_credential_changes() {
     assert!(outcome.replied().is_some(), "another signature is another token");
 }
 
+// kong-compat §7
+#[test]
+fn accepting_expired_tokens_is_remarked_on() {
+    let workshop = crate::plugin::workshop::Workshop::offline(crate::plugins::REGISTRY);
+    let jwks = json!([{"issuer": "i", "uri": "https://i.example/keys"}]);
+    for (config, remarks) in [
+        (json!({}), &["config.claims_to_verify"][..]),
+        (json!({"claims_to_verify": ["nbf"]}), &["config.claims_to_verify"]),
+        (json!({"claims_to_verify": ["iat", "exp"]}), &[]),
+        (json!({"jwks": jwks}), &[]),
+    ] {
+        let (_, notes) = workshop.build(&KIND, "KongPlugin/default/test", &config).unwrap();
+        assert_eq!(notes.iter().map(|note| &*note.field).collect::<Vec<_>>(), remarks, "{config}");
+    }
+}
+
 fn no_services() -> Arc<dyn crate::plugin::Services> {
     Arc::new(crate::plugin::services::NoServices)
 }
@@ -332,8 +349,10 @@ proptest::proptest! {
         let mut visit = Visit::get("/?jwt=%ff%00").header("cookie", &text);
         let value = [b"Bearer ", text.as_bytes(), &bytes].concat();
         visit.request.headers_mut().insert("authorization", http::HeaderValue::from_bytes(&value).unwrap());
+        static CHAIN: std::sync::OnceLock<Arc<crate::plugin::Chain>> = std::sync::OnceLock::new();
         let config = json!({"cookie_names": ["a"], "uri_param_names": []});
-        let outcome = runtime.block_on(run(&config, visit));
+        let chain = CHAIN.get_or_init(|| chain(&[(&KIND, config)]));
+        let outcome = runtime.block_on(visit.of(&consumers()).run(chain));
         proptest::prop_assert_eq!(outcome.replied(), Some(StatusCode::UNAUTHORIZED));
     }
 }

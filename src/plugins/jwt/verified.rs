@@ -62,9 +62,9 @@ impl Verified {
 
     pub(super) fn keep(&self, entry: Arc<Entry>, now: SystemTime) {
         let set = self.set(&entry.digest);
-        let is_free = |known: &Entry| known.digest == entry.digest || known.times.is_over(now);
-        let free = set.iter().position(|place| place.load().as_ref().is_none_or(|known| is_free(known)));
-        let at = free.unwrap_or_else(|| fastrand::usize(..WAYS));
+        let own = set.iter().position(|place| place.load().as_ref().is_some_and(|known| known.digest == entry.digest));
+        let is_free = |place: &ArcSwapOption<Entry>| place.load().as_ref().is_none_or(|known| known.times.is_over(now));
+        let at = own.or_else(|| set.iter().position(is_free)).unwrap_or_else(|| fastrand::usize(..WAYS));
         set[at].store(Some(entry));
     }
 

@@ -56,6 +56,21 @@ fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
     let port = json!({"minimum": 1, "maximum": 65535});
     let protocol = json!({"enum": ["TCP", "UDP", "SCTP"], "default": "TCP"});
     match kind {
+        Kind::Ingress => vec![
+            ("", json!({"required": ["spec"]})),
+            ("/properties/spec/properties/rules/items/properties/http/properties/paths", json!({"minItems": 1})),
+            (
+                "/properties/spec/properties/rules/items/properties/http/properties/paths/items/properties/pathType",
+                json!({"enum": ["Exact", "ImplementationSpecific", "Prefix"]}),
+            ),
+        ],
+        Kind::IngressClass => vec![
+            ("", json!({"required": ["spec"]})),
+            (
+                "/properties/spec/properties/parameters/properties/scope",
+                json!({"enum": ["Cluster", "Namespace"], "default": "Cluster"}),
+            ),
+        ],
         Kind::Service => vec![
             ("", json!({"required": ["spec"]})),
             (

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   fields.rs          the structural schemas, made from k8s-openapi
+//!   ingress.rs         hosts, paths and backends; controllers of classes
 //!   service.rs         ports, types, external names
 //!   endpoint_slice.rs  addresses of the right family, bounded numbers
 //!   data.rs            Secret and ConfigMap: keys, sizes, what each type of Secret needs
@@ -16,6 +17,7 @@ use crate::api::names::NAMESPACE_NAME_LABEL;
 mod data;
 mod endpoint_slice;
 mod fields;
+mod ingress;
 mod service;
 
 pub(super) use fields::{has, object_meta, schema};
@@ -23,6 +25,8 @@ pub(super) use fields::{has, object_meta, schema};
 /// Defaults and checks beyond the schema.
 pub(super) fn check(kind: Kind, object: &mut Value, report: &mut Report) {
     match kind {
+        Kind::Ingress => ingress::check(object, report),
+        Kind::IngressClass => ingress::check_ingress_class(object, report),
         Kind::Service => service::check(object, report),
         Kind::EndpointSlice => endpoint_slice::check(object, report),
         Kind::Secret => data::check_secret(object, report),

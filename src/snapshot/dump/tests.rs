@@ -3,7 +3,9 @@
 use http::{Method, StatusCode};
 
 use super::*;
+use crate::plugin::chain::Protocols;
 use crate::snapshot::host::HostPattern;
+use crate::snapshot::kong::{HttpsRedirect, Manner, ToHost};
 use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
 use crate::snapshot::rule::{Failure, Rule, RuleId, Scheme, Split};
 use crate::upstream::{Protocol, Registry, UpstreamKey};
@@ -153,4 +155,64 @@ fn candidate(path: PathMatch, rule: Rule) -> Candidate {
 fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
     let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
     Rule { id, filters, plugins: None, action, kong: None }
+}
+
+#[test]
+fn routes_of_kong_stand_in_their_order() {
+    let manner = Manner {
+        strip_path: true,
+        path: "/base".into(),
+        host: ToHost::Named(HeaderValue::from_static("web:8080")),
+        protocols: Protocols::of(["https"]),
+        https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
+        request_buffering: false,
+        response_buffering: false,
+    };
+    let route = |name: &str, hosts: &[&str], paths: Vec<kong::Path>, manner| {
+        let mut rule = rule(name, "0", Filters::default(), Action::Fail(Failure::NoService));
+        rule.kong = Some(Box::new(manner));
+        let age = Age { created: None, route: name.into(), rule: 0, index: 0 };
+        let hosts = hosts.iter().map(|host| kong::Host::parse(host).unwrap()).collect();
+        kong::Route { hosts, paths, ..kong::Route::new(kong::Source::Ingress, age, Arc::new(rule)) }
+    };
+    let all = kong::Route {
+        methods: vec![Method::GET, Method::PUT],
+        headers: vec![kong::Header::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
+        server_names: vec![kong::HostName::parse("a.example").unwrap()],
+        ..route(
+            "all",
+            &["a.example", "*.b.example:81"],
+            vec![kong::Path::prefix("/a"), kong::Path::exact("/b")],
+            manner,
+        )
+    };
+    let any = route("any", &[], Vec::new(), Manner::default());
+    let routes = Routes::Kong(Arc::new(kong::Router::build(kong::Flavor::default(), [any, all])));
+    let listener = Listener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
+    let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
+    let bind = Arc::new(Bind { listeners, tls: None });
+    let snapshot = Snapshot { binds: [("127.0.0.1:8000".parse().unwrap(), bind)].into(), ..Snapshot::default() };
+    let lines: Vec<_> =
+        snapshot.rows().into_iter().map(|row| format!("{} {} {}", row.host, row.matches, row.action)).collect();
+    let all = "GET | PUT x: a | ~*b sni a.example fail: no service";
+    let hosts = "a.example, *.b.example:81";
+    assert_eq!(
+        lines,
+        [format!("{hosts} Exact /b {all}"), format!("{hosts} Prefix /a {all}"), "* any path fail: no service".into()]
+    );
+    let dump = snapshot.dump();
+    let kong = |at: usize| dump.binds[0].listeners[0].hosts[at].matches[0].kong.clone().unwrap();
+    assert_eq!(
+        kong(0),
+        [
+            "strip path",
+            "path /base",
+            "host web:8080",
+            "protocols https",
+            "https redirect 302 to port 8443",
+            "request buffering off",
+            "response buffering off",
+        ]
+    );
+    assert_eq!(kong(1), [""; 0]);
 }

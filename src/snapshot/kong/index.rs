@@ -202,3 +202,44 @@ fn common(one: &str, other: &str) -> usize {
 const NOBODY: u32 = u32::MAX;
 /// Bytes in a name of the domain name system.
 const LONGEST_NAME: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn thousands_of_entries_are_not_looked_at() {
+        const MANY: u32 = 5_000;
+        let hosts: Vec<Host> = (0..MANY).map(|number| Host::parse(&format!("h{number}.example")).unwrap()).collect();
+        let one = [Host::parse("one.example").unwrap()];
+        let paths: Vec<Path> = (0..MANY).map(|number| Path::prefix(&format!("/api/{number}/"))).collect();
+        let exact: Vec<Path> = (0..MANY).map(|number| Path::exact(&format!("/api/{number}"))).collect();
+        let root = Path::prefix("/");
+        // A host of its own each; then all on one host, by paths.
+        let by_host = (0..).zip(&hosts).map(|(position, host)| (position, std::slice::from_ref(host), &root));
+        let by_prefix = (MANY..).zip(&paths).map(|(position, path)| (position, &one[..], path));
+        let by_path = (2 * MANY..).zip(&exact).map(|(position, path)| (position, &one[..], path));
+        let last = std::iter::once((3 * MANY, &[][..], &root));
+        let all = by_host.chain(by_prefix).chain(by_path).chain(last);
+        let index = Hosts::build(all.map(|(position, hosts, path)| Place { position, hosts, path: Some(path) }));
+        let looked = Cell::new(0);
+        for (host, path, expected) in [
+            ("h4321.example", "/x", Some(4321)),
+            ("one.example", "/api/77/x", Some(MANY + 77)),
+            ("one.example", "/api/77", Some(2 * MANY + 77)),
+            ("one.example", "/api", Some(3 * MANY)),
+            ("other.example", "/api/77/", Some(3 * MANY)),
+            ("other.example", "*", None),
+        ] {
+            looked.set(0);
+            let count = |_| {
+                looked.set(looked.get() + 1);
+                true
+            };
+            assert_eq!(index.find(host, path, count), expected, "{host} {path}");
+            assert!(looked.get() <= 2, "{host} {path}: {} entries were looked at", looked.get());
+        }
+    }
+}

@@ -290,7 +290,8 @@ mod tests {
     #[test]
     fn hosts() {
         // (as written, as kept, names that fit, names that do not)
-        let cases: [(&str, Option<&str>, &[&str], &[&str]); 10] = [
+        type Case = (&'static str, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
+        let cases: [Case; 10] = [
             ("API.example.com", Some("api.example.com"), &["api.example.com"], &["example.com", "x.api.example.com"]),
             // Any depth.
             (

@@ -302,7 +302,8 @@ fn thousands_of_routes_on_hosts_of_their_own() {
 
 /// The plain reading: each route and path that matches, and of these the one with the greatest number.
 fn reference(flavor: Flavor, routes: &[Route], request: &Request) -> Option<(String, String)> {
-    let mut best: Option<((u128, Reverse<(Age, usize, usize)>), (String, String))> = None;
+    type Ranked = (u128, Reverse<(Age, usize, usize)>);
+    let mut best: Option<(Ranked, (String, String))> = None;
     for route in routes {
         let hosts: Vec<Option<&Host>> = match route.hosts.len() {
             0 => vec![None],

@@ -103,6 +103,7 @@ async fn our_own_write_seen_by_the_watch_is_no_news() {
 fn counted(attached_routes: u32) -> Option<Arc<Verdict>> {
     let listener = ListenerVerdict {
         name: "http".to_owned(),
+        port: 80,
         attached_routes,
         supported_kinds: Vec::new(),
         sockets: Vec::new(),
@@ -385,4 +386,31 @@ async fn the_version_of_the_api_is_the_installed_one() {
     let versions = [(Kind::Gateway, "v1beta1".to_owned())].into();
     desk.installed(Arc::new(Installed { versions, ..Installed::default() }));
     assert_eq!(&*desk.job().unwrap().api_version, "v1beta1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_else_writes_too_is_written_less_and_less_often() {
+    let id = gateway();
+    let desk = ready(&id);
+    let mut waits = Vec::new();
+    for version in 1..=14 {
+        let (wait, job) = desk.job_later().await;
+        waits.push(wait.as_secs());
+        desk.wrote(&job, 2 * version);
+        assert_eq!(desk.is_contested(&id), version > 5, "write {version}");
+        // The other one's.
+        desk.observe(id.clone(), Some(observed(2 * version + 1, 1)));
+    }
+    assert_eq!(waits, [0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
+    let told = |desk: &Desk| match desk.next_event() {
+        Telling::Now { notice, .. } => Some(notice.reason),
+        Telling::At(_) | Telling::Nothing => None,
+    };
+    assert_eq!(told(&desk), Some("StatusContested"));
+    // What is new is told at once.
+    desk.want(id.clone(), verdict(2));
+    let (wait, job) = desk.job_later().await;
+    assert!(wait < Duration::from_secs(1), "{wait:?}");
+    desk.wrote(&job, 100);
+    assert!(!desk.is_contested(&id));
 }

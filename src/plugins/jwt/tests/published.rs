@@ -1,5 +1,6 @@
 //! Tokens of issuers that publish their keys: waited for, kept, replaced, and missing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::plugin::Invalid;
 use crate::plugin::chain::{Base, Builder, Place};
 use crate::plugin::testing::{instance, names};
 use crate::plugin::{AnyKind, Chain, Fetched, Services};
@@ -30,11 +32,20 @@ struct World {
     keys: Mutex<Option<Vec<Value>>>,
     asked: AtomicUsize,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What conditions say of objects.
+    troubles: Mutex<BTreeMap<String, Invalid>>,
 }
 
 impl Services for World {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.tasks.lock().push(tokio::spawn(task));
+    }
+
+    fn tell(&self, object: &str, trouble: Option<Invalid>) {
+        match trouble {
+            Some(trouble) => self.troubles.lock().insert(object.to_owned(), trouble),
+            None => self.troubles.lock().remove(object),
+        };
     }
 
     fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<Fetched, String>> {
@@ -54,6 +65,7 @@ struct Scene {
     jwt: Arc<Jwt>,
     chain: Arc<Chain>,
     consumers: Directory,
+    state: State,
 }
 
 impl Scene {
@@ -63,8 +75,9 @@ impl Scene {
         let services: Arc<dyn Services> = Arc::clone(&world) as _;
         let mut issuer = json!({"issuer": ISSUER, "uri": "https://issuer.example/keys"});
         issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let jwt = built(&json!({"jwks": [issuer]}), &State::default(), &services);
-        Scene { world, chain: chain_of(&jwt), jwt, consumers: consumers() }
+        let state = State::default();
+        let jwt = built(&json!({"jwks": [issuer]}), &state, &services);
+        Scene { world, chain: chain_of(&jwt), jwt, consumers: consumers(), state }
     }
 
     fn publish(&self, keys: Option<Vec<Value>>) {
@@ -234,6 +247,30 @@ async fn without_keys_nothing_is_accepted() {
     scene.publish(Some(vec![signer.jwk(None)]));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(scene.is_in(&token(&signer, None, &json!({}))).await, "it is tried again soon");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_say_that_keys_cannot_be_fetched() {
+    let scene = Scene::new(None, &json!({}));
+    let said = || scene.world.troubles.lock().get("KongPlugin/default/test").map(|trouble| trouble.field.clone());
+    let field = Some("config.jwks[0].uri".to_owned());
+    assert_eq!(said(), None);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(said(), field);
+    scene.publish(Some(vec![]));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(said(), None);
+    scene.publish(None);
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    assert_eq!(said(), field);
+    let services: Arc<dyn Services> = Arc::clone(&scene.world) as _;
+    let jwks = json!({"jwks": [{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]});
+    let again = built(&jwks, &scene.state, &services);
+    let Scene { world, jwt, chain, .. } = scene;
+    drop((jwt, chain));
+    assert_eq!(world.troubles.lock().len(), 1, "the same object, built anew");
+    drop(again);
+    assert_eq!(world.troubles.lock().len(), 0, "nobody wants the keys any more");
 }
 
 #[tokio::test(start_paused = true)]

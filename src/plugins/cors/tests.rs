@@ -1,0 +1,256 @@
+//! What browsers are told, by configuration and origin.
+
+use http::{Request, Response};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plugin::Entry;
+use crate::plugin::testing::{self, Visit, build, chain};
+
+const KIND: Entry<Cors> = Entry::NEW;
+
+/// `Access-Control-Allow-Origin` and `Vary` of an answer whose endpoint allows others.
+async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Option<String>) {
+    let visit = Visit::get("/");
+    let mut visit = match origin {
+        Some(origin) => visit.header("origin", origin),
+        None => visit,
+    };
+    visit.endpoint = Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
+    let outcome = visit.run(&chain(&[(&KIND, config.clone())])).await;
+    let header = |name| outcome.header(name).map(str::to_owned);
+    (header("access-control-allow-origin"), header("vary"))
+}
+
+// kong-compat §4.8
+// kong-compat §7.19
+#[tokio::test]
+async fn origins_decide_who_may() {
+    let vary = Some("Origin");
+    let a = "https://a.example";
+    for (origins, asking, allowed, varies) in [
+        (json!([]), Some(a), Some("*"), None),
+        (json!([]), None, Some("*"), None),
+        (json!(["*"]), Some(a), Some("*"), None),
+        // The only one is returned whoever asks.
+        (json!(["https://b.example"]), Some(a), Some("https://b.example"), vary),
+        (json!(["https://b.example"]), None, Some("https://b.example"), vary),
+        (json!(["b.example"]), Some(a), Some("b.example"), vary),
+        // Of several the one that asks, without a port that says nothing.
+        (json!([a, "https://b.example"]), Some(a), Some(a), vary),
+        (json!([a, "https://b.example"]), Some("https://a.example:443"), Some(a), vary),
+        (json!(["https://a.example:443", "https://b.example"]), Some(a), Some(a), vary),
+        (json!([a, "https://b.example"]), Some("https://a.example:8443"), None, vary),
+        (json!([a, "https://b.example"]), Some("http://a.example"), None, vary),
+        (json!([a, "https://b.example"]), Some("null"), None, vary),
+        (json!([a, "https://b.example"]), None, None, vary),
+        (json!(["http://a.example:80", "*"]), Some("http://a.example"), Some("http://a.example"), vary),
+        (json!(["https://c.example", "*"]), Some(a), Some("*"), vary),
+        // A bare host in a list matches nothing.
+        (json!(["a.example", "b.example"]), Some(a), None, vary),
+        // An expression without a colon is about the host, one with a colon about all of it, and always about the whole.
+        (json!(["(a|b)\\.example"]), Some(a), Some(a), vary),
+        (json!(["(a|b)\\.example"]), Some("http://b.example:81"), Some("http://b.example:81"), vary),
+        (json!(["(a|b)\\.example"]), Some("https://a.example.evil"), None, vary),
+        (json!(["(a|b)\\.example"]), Some("https://xa.example"), None, vary),
+        (json!(["https://.*\\.example(:8443)?"]), Some(a), Some(a), vary),
+        (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8443"), Some("https://a.example:8443"), vary),
+        (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8444"), None, vary),
+        (json!(["a\\.example|b\\.example"]), Some("https://b.example.evil"), None, vary),
+    ] {
+        let found = self::allowed(&json!({"origins": origins}), asking).await;
+        assert_eq!((found.0.as_deref(), found.1.as_deref()), (allowed, varies), "{origins} {asking:?}");
+    }
+}
+
+// kong-compat §4.8
+// kong-compat §7.19
+#[tokio::test]
+async fn a_star_before_a_host_means_subdomains_and_nothing_else() {
+    let alone = json!(["https://*.company.com"]);
+    let listed = json!(["https://other.example", "https://*.company.com"]);
+    let ported = json!(["https://*.company.com:8443"]);
+    let any_port = json!(["https://*.company.com:*"]);
+    let any_scheme = json!(["*.company.com"]);
+    for (origins, asking, may) in [
+        (&alone, "https://shop.company.com", true),
+        (&alone, "https://a.b.company.com", true),
+        (&alone, "https://Shop.Company.com", true),
+        (&alone, "https://shop.company.com:443", true),
+        (&alone, "https://xcompany.com", false),
+        (&alone, "https://company.com", false),
+        (&alone, "https://.company.com", false),
+        (&alone, "http://shop.company.com", false),
+        (&alone, "https://shop.company.com:8443", false),
+        (&alone, "https://shop.company.com.evil.example", false),
+        (&alone, "https://shop-company.com", false),
+        (&alone, "https://evil.example/.company.com", false),
+        (&alone, "https://evil.example?.company.com", false),
+        (&listed, "https://other.example", true),
+        (&listed, "https://shop.company.com", true),
+        (&listed, "https://xcompany.com", false),
+        (&listed, "https://company.com", false),
+        (&listed, "https://shop.other.example", false),
+        (&ported, "https://shop.company.com:8443", true),
+        (&ported, "https://shop.company.com", false),
+        (&any_port, "https://shop.company.com:1", true),
+        (&any_port, "https://xcompany.com", false),
+        (&any_scheme, "http://shop.company.com", true),
+        (&any_scheme, "http://xcompany.com", false),
+    ] {
+        let (allowed, vary) = allowed(&json!({"origins": origins}), Some(asking)).await;
+        assert_eq!(allowed.is_some(), may, "{origins} {asking}");
+        assert_eq!(vary.as_deref(), Some("Origin"), "{origins} {asking}");
+    }
+}
+
+#[test]
+fn what_a_star_means_is_said_once() {
+    let config = json!({"origins": ["https://*.company.com", "https://a.example", "https://.*\\.example"]});
+    let notes = testing::notes(&KIND, &config);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(notes[0].field, "config.origins[0]");
+    assert!(notes[0].message.contains("subdomains"), "{notes:?}");
+    assert_eq!(testing::notes(&KIND, &json!({"origins": ["*"]})), []);
+}
+
+// kong-compat §4.8
+#[tokio::test]
+async fn a_preflight_request_is_answered_here() {
+    let listed = json!({
+        "origins": ["https://a.example", "https://b.example"], "headers": ["X-One", "X-Two"], "methods": ["GET", "POST"],
+        "max_age": 3600, "credentials": true, "private_network": true, "exposed_headers": ["X-Three"],
+    });
+    let every = "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT";
+    for (config, asks, expected) in [
+        (json!({}), "", vec![("allow-origin", "*"), ("allow-methods", every)]),
+        (
+            json!({"private_network": false}),
+            "headers: x-a,x-b\nprivate-network: true",
+            vec![("allow-origin", "*"), ("allow-methods", every), ("allow-headers", "x-a,x-b")],
+        ),
+        (
+            listed.clone(),
+            "headers: x-a\nprivate-network: true",
+            vec![
+                ("allow-origin", "https://a.example"),
+                ("allow-credentials", "true"),
+                ("allow-headers", "X-One,X-Two"),
+                ("allow-methods", "GET,POST"),
+                ("max-age", "3600"),
+                ("allow-private-network", "true"),
+            ],
+        ),
+        (json!({"max_age": -1}), "", vec![("allow-origin", "*"), ("allow-methods", every), ("max-age", "-1")]),
+    ] {
+        let mut request = Request::options("/").header("origin", "https://a.example");
+        request = request.header("access-control-request-method", "PUT");
+        for (name, value) in asks.lines().filter_map(|line| line.split_once(": ")) {
+            request = request.header(format!("access-control-request-{name}"), value);
+        }
+        let outcome =
+            Visit::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain(&[(&KIND, config.clone())])).await;
+        let reply = outcome.reply.as_ref().unwrap();
+        assert_eq!((reply.status, &reply.body), (StatusCode::OK, &ReplyBody::Empty), "{config}");
+        let found =
+            outcome.answer.headers.iter().filter_map(|(name, value)| {
+                Some((name.as_str().strip_prefix("access-control-")?, value.to_str().ok()?))
+            });
+        let (mut found, mut expected) = (found.collect::<Vec<_>>(), expected);
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{config} {asks}");
+    }
+}
+
+// kong-compat §4.8
+#[tokio::test]
+async fn what_is_no_preflight_request_goes_on() {
+    let chain = chain(&[(&KIND, json!({"exposed_headers": ["X-Three", "X-Four"]}))]);
+    for (method, headers) in [
+        ("OPTIONS", vec![("origin", "https://a.example")]),
+        ("OPTIONS", vec![("access-control-request-method", "PUT")]),
+        ("GET", vec![("origin", "https://a.example"), ("access-control-request-method", "PUT")]),
+    ] {
+        let request = headers
+            .iter()
+            .fold(Request::builder().method(method), |request, (name, value)| request.header(*name, *value));
+        let outcome = Visit::new(request.body(bytes::Bytes::new()).unwrap()).run(&chain).await;
+        assert!(outcome.reply.is_none(), "{method} {headers:?}");
+        assert_eq!(outcome.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(outcome.header("access-control-expose-headers"), Some("X-Three,X-Four"));
+        assert_eq!(outcome.header("access-control-allow-methods"), None);
+    }
+}
+
+// kong-compat §4.8
+#[tokio::test]
+async fn a_preflight_request_that_goes_on_gets_the_endpoint_s_answer_as_it_is() {
+    let chain = chain(&[(&KIND, json!({"preflight_continue": true, "origins": ["https://b.example"]}))]);
+    let request = Request::options("/").header("origin", "https://a.example");
+    let request = request.header("access-control-request-method", "PUT").body(bytes::Bytes::new()).unwrap();
+    let mut visit = Visit::new(request);
+    visit.endpoint = Response::builder().header("access-control-allow-origin", "https://endpoint").body(()).unwrap();
+    let outcome = visit.run(&chain).await;
+    assert!(outcome.reply.is_none());
+    assert_eq!(outcome.answer.headers.len(), 1, "{:?}", outcome.answer.headers);
+    assert_eq!(outcome.header("access-control-allow-origin"), Some("https://endpoint"));
+}
+
+// kong-compat §4.8
+#[tokio::test]
+async fn credentials_need_an_origin_by_name() {
+    for (origins, asking, allowed, credentials, vary) in [
+        (json!([]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
+        (json!(["*"]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
+        (json!([]), None, Some("*"), None, None),
+        (json!(["https://b.example"]), None, Some("https://b.example"), Some("true"), Some("Origin")),
+    ] {
+        let visit = Visit::get("/");
+        let visit = match asking {
+            Some(origin) => visit.header("origin", origin),
+            None => visit,
+        };
+        let outcome = visit.run(&chain(&[(&KIND, json!({"origins": origins, "credentials": true}))])).await;
+        assert_eq!(outcome.header("access-control-allow-origin"), allowed, "{origins} {asking:?}");
+        assert_eq!(outcome.header("access-control-allow-credentials"), credentials, "{origins} {asking:?}");
+        assert_eq!(outcome.header("vary"), vary, "{origins} {asking:?}");
+    }
+}
+
+// kong-compat §4.8
+#[tokio::test]
+async fn without_an_origin_nothing_is_said_if_so_told() {
+    let chain = chain(&[(&KIND, json!({"allow_origin_absent": false, "exposed_headers": ["X"]}))]);
+    let outcome = Visit::get("/").run(&chain).await;
+    assert!(outcome.answer.headers.is_empty(), "{:?}", outcome.answer.headers);
+    let outcome = Visit::get("/").header("origin", "https://a.example").run(&chain).await;
+    assert_eq!(outcome.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
+async fn what_the_endpoint_varies_by_stays() {
+    for (said, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])] {
+        let mut visit = Visit::get("/").header("origin", "https://a.example");
+        visit.endpoint = Response::builder().header("vary", said).body(()).unwrap();
+        let outcome = visit.run(&chain(&[(&KIND, json!({"origins": ["https://a.example"]}))])).await;
+        let vary: Vec<_> = outcome.answer.headers.get_all("vary").iter().collect();
+        assert_eq!(vary, expected);
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for (config, field) in [
+        (json!({"origins": ["*", "("]}), "config.origins[1]"),
+        (json!({"origins": [""]}), "config.origins[0]"),
+        (json!({"origins": ["https?://*.company.com"]}), "config.origins[0]"),
+        (json!({"origins": ["https://*.company.*"]}), "config.origins[0]"),
+        (json!({"headers": ["X A"]}), "config.headers[0]"),
+        (json!({"exposed_headers": ["X", "\n"]}), "config.exposed_headers[1]"),
+        (json!({"methods": ["get"]}), "config.methods[0]"),
+    ] {
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
+    }
+}

@@ -1,0 +1,247 @@
+//! What scrapes say after some visits.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plugin::services::NoServices;
+use crate::plugin::testing::{self, Visit, chain_with};
+use crate::plugin::{AnyKind, Chain, Entry, Kind, Outcome, Reply, RequestCx, Services};
+
+const KIND: Entry<Prometheus> = Entry::NEW;
+
+/// Refuses every request, or says who is asking.
+struct First(bool);
+struct Refuses;
+struct Knows;
+
+impl Plugin for First {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+        if self.0 {
+            return Outcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no"));
+        }
+        let consumer = crate::plugin::Consumer::new("1", Some("an\"na\n"), None, vec![], vec![]);
+        cx.identity.consumer = Some(Arc::new(consumer));
+        Outcome::Next
+    }
+}
+
+macro_rules! first {
+    ($kind:ty, $refuses:expr) => {
+        impl Kind for $kind {
+            const NAME: &'static str = "first";
+            const PRIORITY: i32 = 100;
+            const PHASES: Phases = Phases::ACCESS;
+            const GUARD: bool = false;
+            type Config = serde_json::Map<String, Value>;
+            type Plugin = First;
+
+            fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<First, Vec<Invalid>> {
+                Ok(First($refuses))
+            }
+        }
+    };
+}
+
+first!(Refuses, true);
+first!(Knows, false);
+
+fn chain(first: &dyn AnyKind, config: Value, state: &State) -> Arc<Chain> {
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    chain_with(&[(first, json!({})), (&KIND, config)], state, &services)
+}
+
+fn scrape(state: &State, form: Form) -> String {
+    let facts = Facts { node: "n1".into(), version: "0.1.0".into(), requests: 3, ..Facts::default() };
+    series(state).unwrap().text(&facts, form)
+}
+
+/// The lines of some families.
+fn lines<'t>(text: &'t str, prefixes: &[&str]) -> Vec<&'t str> {
+    text.lines().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).collect()
+}
+
+// kong-compat §6.1
+// kong-compat §4.23
+#[tokio::test]
+async fn requests_bytes_and_time_have_the_names_that_dashboards_know() {
+    let state = State::default();
+    let all =
+        json!({"status_code_metrics": true, "latency_metrics": true, "bandwidth_metrics": true, "per_consumer": true});
+    let (refuses, knows) =
+        (chain(&Entry::<Refuses>::NEW, all.clone(), &state), chain(&Entry::<Knows>::NEW, all, &state));
+    Visit::get("/").run(&refuses).await;
+    for status in [200, 200, 503] {
+        let mut visit = Visit::get("/");
+        *visit.request.body_mut() = "12345".into();
+        visit.endpoint = Response::builder().status(status).body(()).unwrap();
+        visit.run(&knows).await;
+    }
+    let text = scrape(&state, Form::Text);
+    assert_eq!(
+        lines(&text, &["kong_http_requests_total", "# TYPE kong_http_requests_total"]),
+        [
+            "# TYPE kong_http_requests_total counter",
+            r#"kong_http_requests_total{service="default.web.80",route="default.test.web..80",code="403",source="kong",workspace="default",consumer=""} 1"#,
+            r#"kong_http_requests_total{service="default.web.80",route="default.test.web..80",code="200",source="service",workspace="default",consumer="an\"na\n"} 2"#,
+            r#"kong_http_requests_total{service="default.web.80",route="default.test.web..80",code="503",source="service",workspace="default",consumer="an\"na\n"} 1"#,
+        ]
+    );
+    assert_eq!(
+        lines(&text, &["kong_bandwidth_bytes", "# TYPE kong_bandwidth_bytes"]),
+        [
+            "# TYPE kong_bandwidth_bytes counter",
+            r#"kong_bandwidth_bytes{service="default.web.80",route="default.test.web..80",direction="egress",workspace="default",consumer=""} 0"#,
+            r#"kong_bandwidth_bytes{service="default.web.80",route="default.test.web..80",direction="ingress",workspace="default",consumer=""} 0"#,
+            r#"kong_bandwidth_bytes{service="default.web.80",route="default.test.web..80",direction="egress",workspace="default",consumer="an\"na\n"} 0"#,
+            r#"kong_bandwidth_bytes{service="default.web.80",route="default.test.web..80",direction="ingress",workspace="default",consumer="an\"na\n"} 15"#,
+        ]
+    );
+    // A visit takes 7 ms, of which 5 are the endpoint's, if it gets there.
+    let labels = r#"{service="default.web.80",route="default.test.web..80",workspace="default""#;
+    for (family, bounds, expected) in [
+        (
+            "kong_kong_latency_ms",
+            "1 2 5 7 10 15 20 30 50 75 100 200 500 750 1000 3000 6000",
+            "0 3 3 4 4 4 4 4 4 4 4 4 4 4 4 4 4",
+        ),
+        (
+            "kong_upstream_latency_ms",
+            "25 50 80 100 250 400 700 1000 2000 5000 10000 30000 60000",
+            "3 3 3 3 3 3 3 3 3 3 3 3 3",
+        ),
+        (
+            "kong_request_latency_ms",
+            "25 50 80 100 250 400 700 1000 2000 5000 10000 30000 60000",
+            "4 4 4 4 4 4 4 4 4 4 4 4 4",
+        ),
+    ] {
+        let buckets = bounds.split(' ').zip(expected.split(' '));
+        let mut expected: Vec<String> =
+            buckets.map(|(bound, count)| format!("{family}_bucket{labels},le=\"{bound}\"}} {count}")).collect();
+        let count = expected.last().and_then(|last| last.rsplit(' ').next()).unwrap().to_owned();
+        let sum = match family {
+            "kong_kong_latency_ms" => 13,
+            "kong_upstream_latency_ms" => 15,
+            _ => 28,
+        };
+        expected.push(format!("{family}_bucket{labels},le=\"+Inf\"}} {count}"));
+        expected.push(format!("{family}_count{labels}}} {count}"));
+        expected.push(format!("{family}_sum{labels}}} {sum}"));
+        assert_eq!(lines(&text, &[family]), expected);
+        assert!(text.contains(&format!("# TYPE {family} histogram\n")));
+    }
+}
+
+// kong-compat §4.23
+#[tokio::test]
+async fn families_are_there_if_a_plugin_asks_for_them() {
+    for (config, wanted) in [
+        (json!({}), vec![]),
+        (json!({"per_consumer": true}), vec![]),
+        (json!({"status_code_metrics": true}), vec!["kong_http_requests_total"]),
+        (json!({"bandwidth_metrics": true}), vec!["kong_bandwidth_bytes"]),
+        (
+            json!({"latency_metrics": true}),
+            vec!["kong_kong_latency_ms", "kong_request_latency_ms", "kong_upstream_latency_ms"],
+        ),
+    ] {
+        let state = State::default();
+        let chain = chain(&Entry::<Knows>::NEW, config.clone(), &state);
+        Visit::get("/").run(&chain).await;
+        let text = scrape(&state, Form::Text);
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let (mut families, facts): (Vec<_>, Vec<_>) =
+            families.partition(|name| !name.contains("nginx") && !name.contains("node") && !name.contains("datastore"));
+        families.sort_unstable();
+        assert_eq!(families, wanted, "{config}");
+        assert_eq!(facts.len(), 5, "{facts:?}");
+        assert!(!text.contains("an\\\"na"), "consumers are told apart only if asked: {text}");
+    }
+}
+
+// kong-compat §6.1
+#[test]
+fn what_the_process_knows_is_told_too() {
+    let state = State::default();
+    let kept =
+        testing::build_with(&KIND, &json!({"upstream_health_metrics": true}), &state, &(Arc::new(NoServices) as _));
+    assert!(kept.is_ok());
+    let series = series(&state).unwrap();
+    assert!(series.shows_health());
+    let target = Target {
+        upstream: "web.default.80.svc".into(),
+        target: "10.0.0.1:80".into(),
+        address: "10.0.0.1:80".into(),
+        state: TargetState::Healthy,
+    };
+    let connections = Connections { accepted: 5, active: 2 };
+    let facts = Facts { node: "n1".into(), version: "0.1.0".into(), requests: 9, connections, targets: vec![target] };
+    let text = series.text(&facts, Form::Text);
+    let health = r#"kong_upstream_target_health{upstream="web.default.80.svc",target="10.0.0.1:80",address="10.0.0.1:80",state="#;
+    for line in [
+        r#"kong_node_info{node_id="n1",version="0.1.0"} 1"#.to_owned(),
+        "kong_datastore_reachable 1".to_owned(),
+        "kong_nginx_metric_errors_total 0".to_owned(),
+        r#"kong_nginx_requests_total{node_id="n1",subsystem="http"} 9"#.to_owned(),
+        r#"kong_nginx_connections_total{node_id="n1",subsystem="http",state="accepted"} 5"#.to_owned(),
+        r#"kong_nginx_connections_total{node_id="n1",subsystem="http",state="active"} 2"#.to_owned(),
+        format!("{health}\"healthy\",subsystem=\"http\"}} 1"),
+        format!("{health}\"unhealthy\",subsystem=\"http\"}} 0"),
+        format!("{health}\"healthchecks_off\",subsystem=\"http\"}} 0"),
+        format!("{health}\"dns_error\",subsystem=\"http\"}} 0"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn there_is_an_end_to_the_number_of_series() {
+    let series = Series::holding(10);
+    for number in 0..30 {
+        let route = (number % 15).to_string();
+        series.count(&About { service: "a", route: &route, consumer: "", code: None });
+    }
+    let text = series.text(&Facts::default(), Form::Text);
+    let counted = lines(&text, &["kong_http_requests_total"]);
+    assert_eq!(counted.len(), 10);
+    assert!(counted.iter().all(|line| line.ends_with(" 2")), "{counted:?}");
+    assert!(text.contains("kong_nginx_metric_errors_total 10\n"), "{text}");
+}
+
+#[tokio::test]
+async fn open_metrics_differs_where_it_must() {
+    let state = State::default();
+    let all = json!({"status_code_metrics": true, "latency_metrics": true, "bandwidth_metrics": true});
+    let chain = chain(&Entry::<Knows>::NEW, all, &state);
+    Visit::get("/").run(&chain).await;
+    let text = scrape(&state, Form::OpenMetrics);
+    for part in
+        ["# TYPE kong_http_requests counter\n", "# TYPE kong_bandwidth_bytes unknown\n", "le=\"25.0\"", "le=\"+Inf\""]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let fields = |config: Value| testing::notes(&KIND, &config).into_iter().map(|note| note.field).collect::<Vec<_>>();
+    assert_eq!(fields(json!({"ai_metrics": true, "wasm_metrics": true})), ["config.ai_metrics", "config.wasm_metrics"]);
+    assert_eq!(fields(json!({"ai_metrics": false})), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_counted_outlives_a_change_of_the_configuration() {
+    let (state, services) = (State::default(), Arc::new(NoServices) as Arc<dyn Services>);
+    let build =
+        |config| testing::build_with(&KIND, &config, &state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let first = build(json!({"status_code_metrics": true}));
+    series(&state).unwrap().count(&About { service: "a", route: "b", consumer: "", code: None });
+    let second = build(json!({"latency_metrics": true}));
+    drop(first);
+    assert_eq!(lines(&scrape(&state, Form::Text), &["kong_http_requests_total"]).len(), 1);
+    drop(second);
+    assert!(series(&state).is_none(), "without a plugin there is nothing to show");
+}

@@ -1,0 +1,330 @@
+//! What clients are told and who is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::plugin::chain::{Base, Builder, Place};
+use crate::plugin::services::NoServices;
+use crate::plugin::testing::{self, Visit, build, chain};
+use crate::plugin::{AnyKind, Chain, Consumer, Entry, ReplyBody, Services, State};
+
+const KIND: Entry<RateLimiting> = Entry::NEW;
+
+/// The headers about limits that an answer has, without what their names have in common.
+fn told(outcome: &testing::Outcome) -> Vec<String> {
+    let headers = outcome.answer.headers.iter();
+    let headers = headers.filter(|(name, _)| name.as_str().contains("ratelimit-") || name.as_str() == "retry-after");
+    let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+    let mut headers: Vec<String> = headers.map(|header| header.replace("ratelimit-", "")).collect();
+    headers.sort();
+    headers
+}
+
+/// At this second of the minute of noon.
+fn at(second: u64) -> Visit {
+    let mut visit = Visit::get("/");
+    visit.now += Duration::from_secs(second);
+    visit
+}
+
+// kong-compat §4.25
+// kong-compat §7.21
+#[tokio::test]
+async fn clients_are_told_what_is_left_and_refused_when_nothing_is() {
+    let chain = chain(&[(&KIND, json!({"minute": 2, "hour": 9}))]);
+    for (second, status, expected) in [
+        (
+            0,
+            None,
+            [
+                "limit: 2",
+                "remaining: 1",
+                "reset: 60",
+                "x-limit-hour: 9",
+                "x-limit-minute: 2",
+                "x-remaining-hour: 8",
+                "x-remaining-minute: 1",
+            ]
+            .as_slice(),
+        ),
+        (
+            10,
+            None,
+            &[
+                "limit: 2",
+                "remaining: 0",
+                "reset: 50",
+                "x-limit-hour: 9",
+                "x-limit-minute: 2",
+                "x-remaining-hour: 7",
+                "x-remaining-minute: 0",
+            ],
+        ),
+        // What is refused is not counted.
+        (
+            59,
+            Some(429),
+            &[
+                "limit: 2",
+                "remaining: 0",
+                "reset: 1",
+                "retry-after: 1",
+                "x-limit-hour: 9",
+                "x-limit-minute: 2",
+                "x-remaining-hour: 7",
+                "x-remaining-minute: 0",
+            ],
+        ),
+        (
+            59,
+            Some(429),
+            &[
+                "limit: 2",
+                "remaining: 0",
+                "reset: 1",
+                "retry-after: 1",
+                "x-limit-hour: 9",
+                "x-limit-minute: 2",
+                "x-remaining-hour: 7",
+                "x-remaining-minute: 0",
+            ],
+        ),
+        // Windows are those of the clock.
+        (
+            60,
+            None,
+            &[
+                "limit: 2",
+                "remaining: 1",
+                "reset: 60",
+                "x-limit-hour: 9",
+                "x-limit-minute: 2",
+                "x-remaining-hour: 6",
+                "x-remaining-minute: 1",
+            ],
+        ),
+    ] {
+        let outcome = at(second).run(&chain).await;
+        assert_eq!(outcome.replied().map(|status| status.as_u16()), status, "at {second}");
+        assert_eq!(told(&outcome), expected, "at {second}");
+        if let Some(reply) = outcome.reply {
+            assert_eq!(reply.body, ReplyBody::Negotiated("API rate limit exceeded".into()));
+        }
+    }
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn of_equal_windows_the_longer_one_is_told() {
+    let all = json!({"second": 5, "minute": 5, "hour": 5, "day": 5, "month": 5, "year": 5});
+    let outcome = at(0).run(&chain(&[(&KIND, all)])).await;
+    assert_eq!(outcome.header("ratelimit-remaining"), Some("4"));
+    // From noon of the 2nd of January to the end of the year.
+    assert_eq!(outcome.header("ratelimit-reset"), Some((364 * 86_400 - 43_200).to_string().as_str()));
+    for period in ["second", "minute", "hour", "day", "month", "year"] {
+        assert_eq!(outcome.header(&format!("x-ratelimit-limit-{period}")), Some("5"));
+        assert_eq!(outcome.header(&format!("x-ratelimit-remaining-{period}")), Some("4"));
+    }
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn what_they_are_told_can_be_chosen() {
+    let config = json!({"second": 1, "hide_client_headers": true, "error_code": 403, "error_message": "Slow down"});
+    let chain = chain(&[(&KIND, config)]);
+    assert_eq!(told(&at(0).run(&chain).await), Vec::<String>::new());
+    let outcome = at(0).run(&chain).await;
+    assert_eq!(outcome.replied(), Some(StatusCode::FORBIDDEN));
+    assert_eq!(outcome.message(), Some("Slow down"));
+    assert_eq!(told(&outcome), Vec::<String>::new());
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn without_a_limit_nothing_is_limited() {
+    let chain = chain(&[(&KIND, json!({}))]);
+    let outcome = at(0).run(&chain).await;
+    assert!(outcome.reply.is_none() && told(&outcome).is_empty());
+}
+
+/// Says who is asking as the headers `consumer` and `credential` do.
+struct Believes;
+
+impl Kind for Believes {
+    const NAME: &'static str = "believes";
+    const PRIORITY: i32 = 1000;
+    const PHASES: Phases = Phases::ACCESS;
+    const GUARD: bool = false;
+    type Config = Map<String, Value>;
+    type Plugin = Believes;
+
+    fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+        Ok(Believes)
+    }
+}
+
+impl Plugin for Believes {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+        let said = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        cx.identity.consumer = said("consumer").map(|id| Arc::new(Consumer::new(id, None, None, vec![], vec![])));
+        cx.identity.credential = said("credential").map(Arc::from);
+        Outcome::Next
+    }
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn it_is_counted_by_what_is_asked_for() {
+    let header = json!({"limit_by": "header", "header_name": "X-Tenant"});
+    let path = json!({"limit_by": "path", "path": "/a"});
+    // A visit is path, address and headers. Two of one count: the second is refused.
+    let at_home = "/ 192.0.2.1";
+    for (by, first, second, is_one) in [
+        (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.2 consumer=1", true),
+        (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", false),
+        (json!({}), "/ 192.0.2.1 consumer=1 credential=a", "/ 192.0.2.1 consumer=1 credential=b", true),
+        (json!({}), "/ 192.0.2.1 credential=a", "/ 192.0.2.2 credential=a", true),
+        (json!({}), at_home, at_home, true),
+        (json!({}), at_home, "/ 192.0.2.2", false),
+        (
+            json!({"limit_by": "credential"}),
+            "/ 192.0.2.1 consumer=1 credential=a",
+            "/ 192.0.2.1 consumer=1 credential=b",
+            false,
+        ),
+        (json!({"limit_by": "credential"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
+        (json!({"limit_by": "ip"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
+        (json!({"limit_by": "ip"}), "/ 2001:db8::1", "/ 2001:db8::2", false),
+        (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", at_home, true),
+        (json!({"limit_by": "service"}), at_home, "/ 192.0.2.2", true),
+        (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.2 x-tenant=a", true),
+        (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.1 x-tenant=b", false),
+        (header.clone(), at_home, at_home, true),
+        // A header that looks like the bytes of an address is none.
+        (header.clone(), "/ 97.98.99.100", "/ 192.0.2.1 x-tenant=abcd", false),
+        (path.clone(), "/a 192.0.2.1", "/a 192.0.2.2", true),
+        (path.clone(), "/a/ 192.0.2.1", "/a/ 192.0.2.2", false),
+        (path.clone(), "/a/ 192.0.2.1", "/b 192.0.2.1", true),
+    ] {
+        let mut config = by.clone();
+        config["hour"] = 1.into();
+        let chain = chain(&[(&Entry::<Believes>::NEW, json!({})), (&KIND, config)]);
+        let come = async |visit: &str| {
+            let mut words = visit.split(' ');
+            let mut visit = Visit::get(words.next().unwrap());
+            visit.address = words.next().unwrap().parse().unwrap();
+            for (name, value) in words.map(|word| word.split_once('=').unwrap()) {
+                visit.request.headers_mut().insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+            }
+            visit.run(&chain).await.reply.is_none()
+        };
+        assert!(come(first).await, "{by}: {first}");
+        assert_eq!(come(second).await, !is_one, "{by}: {first}, then {second}");
+    }
+    let long = |last: &str| "x".repeat(5000) + last;
+    let chain = self::chain(&[(&KIND, json!({"hour": 1, "limit_by": "header", "header_name": "x-tenant"}))]);
+    for (value, is_let_in) in [(long("a"), true), (long("b"), true), (long("a"), false)] {
+        assert_eq!(Visit::get("/").header("x-tenant", &value).run(&chain).await.reply.is_none(), is_let_in);
+    }
+}
+
+fn attached(config: &Value, scope: &str, state: &State) -> Arc<Chain> {
+    let services: Arc<dyn Services> = Arc::new(NoServices);
+    let plugin = testing::build_with(&KIND, config, state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let mut builder = Builder::default();
+    let instance = crate::plugin::chain::Instance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
+    builder.add(KIND.name(), KIND.priority(), Place::Base(Base::Route), instance);
+    builder.build(testing::names()).unwrap()
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn counters_are_those_of_the_place_and_outlive_a_change() {
+    let state = State::default();
+    let one = attached(&json!({"hour": 2}), "HTTPRoute/default/a/0", &state);
+    let other = attached(&json!({"hour": 2}), "HTTPRoute/default/b/0", &state);
+    let remaining = async |chain: &Chain| at(0).run(chain).await.header("ratelimit-remaining").unwrap().to_owned();
+    assert_eq!(remaining(&one).await, "1");
+    assert_eq!(remaining(&other).await, "1", "another place");
+    let changed = attached(&json!({"minute": 3, "hour": 5}), "HTTPRoute/default/a/0", &state);
+    drop((one, other));
+    let outcome = at(0).run(&changed).await;
+    assert_eq!(outcome.header("x-ratelimit-remaining-hour"), Some("3"));
+    assert_eq!(outcome.header("x-ratelimit-remaining-minute"), Some("2"));
+}
+
+// kong-compat §4.25
+#[tokio::test]
+async fn without_its_server_it_lets_through_or_refuses_as_told() {
+    let redis = json!({"host": "redis.shop"});
+    for (config, expected) in [
+        (json!({"hour": 1, "policy": "redis", "redis": redis}), None),
+        (json!({"hour": 1, "policy": "redis", "redis": redis, "fault_tolerant": false}), Some(500)),
+    ] {
+        let chain = chain(&[(&KIND, config.clone())]);
+        for _ in 0..3 {
+            let outcome = at(0).run(&chain).await;
+            assert_eq!(outcome.replied().map(|status| status.as_u16()), expected, "{config}");
+            assert_eq!(told(&outcome), Vec::<String>::new(), "{config}");
+        }
+    }
+}
+
+#[test]
+fn the_policy_cluster_is_in_effect_as_local_and_says_so() {
+    let notes = testing::notes(&KIND, &json!({"hour": 1, "policy": "cluster"}));
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(notes[0].field, "config.policy");
+    assert_eq!(testing::notes(&KIND, &json!({"hour": 1, "policy": "local"})), []);
+}
+
+// kong-compat §4.25
+// kong-compat §4.0
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let redis = |more: Value| {
+        let mut config = json!({"hour": 1, "policy": "redis"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    for (config, field) in [
+        (json!({"second": 0}), "config.second"),
+        (json!({"hour": 1_u64 << 40}), "config.hour"),
+        (json!({"second": 5, "hour": 4}), "config.hour"),
+        (json!({"minute": 5, "year": 4}), "config.year"),
+        (json!({"hour": -1}), "config.hour"),
+        (json!({"hour": 1, "limit_by": "header"}), "config.limit_by"),
+        (json!({"hour": 1, "limit_by": "header", "header_name": "a b"}), "config.header_name"),
+        (json!({"hour": 1, "limit_by": "path"}), "config.limit_by"),
+        (json!({"hour": 1, "limit_by": "path", "path": "a"}), "config.path"),
+        (json!({"hour": 1, "limit_by": "user"}), "config.limit_by"),
+        (json!({"hour": 1, "policy": "memory"}), "config.policy"),
+        (json!({"hour": 1, "error_code": 42}), "config.error_code"),
+        (json!({"hour": 1, "sync_rate": 0.5}), "config.sync_rate"),
+        (redis(json!({})), "config.redis.host"),
+        (redis(json!({"redis": {"host": ""}})), "config.redis.host"),
+        (redis(json!({"redis": {"host": "a", "port": 0}})), "config.redis.port"),
+        (redis(json!({"redis": {"host": "a", "timeout": 0}})), "config.redis.timeout"),
+        (redis(json!({"redis": {"host": "a", "username": "b"}})), "config.redis.username"),
+        (redis(json!({"redis": {"host": "a", "hsot": "b"}})), "config.redis"),
+        (redis(json!({"redis": {"host": "a"}, "sync_rate": 0.01})), "config.sync_rate"),
+        (redis(json!({"redis": {"host": "a"}, "redis_port": 0})), "config.redis.port"),
+    ] {
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+        assert!(invalid.iter().any(|invalid| invalid.field.starts_with(field)), "{config}: {invalid:?}");
+    }
+    for config in [
+        redis(json!({"redis": {"host": "a", "port": null, "password": "b"}})),
+        redis(
+            json!({"redis_host": "a", "redis_port": 6380, "redis_password": "b", "redis_username": "c", "redis_ssl": true,
+            "redis_ssl_verify": true, "redis_server_name": "d", "redis_timeout": 100, "redis_database": 1}),
+        ),
+        redis(json!({"redis_host": "a", "redis": {"timeout": 5}, "sync_rate": 0.02})),
+        redis(json!({"redis_host": "a", "sync_rate": -1})),
+    ] {
+        assert!(build(&KIND, &config).is_ok(), "{config}");
+    }
+}

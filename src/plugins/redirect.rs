@@ -1,0 +1,150 @@
+//! Sends clients elsewhere.
+//!
+//! ```yaml
+//! plugin: redirect
+//! config: {location: "https://shop.example/", keep_incoming_path: true}
+//! ```
+
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, StatusCode, Uri};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, ReplyBody, RequestCx};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The status of the answer, 200 to 599.
+    #[serde(default = "moved_permanently")]
+    status_code: u16,
+    /// Where to: a URL with scheme and host.
+    location: String,
+    /// Puts path and query of the request in the place of those of `location`.
+    #[serde(default)]
+    keep_incoming_path: bool,
+}
+
+pub(crate) struct Redirect {
+    status: StatusCode,
+    location: HeaderValue,
+    /// Scheme and authority, if the path is the request's.
+    origin: Option<String>,
+}
+
+impl Kind for Redirect {
+    const NAME: &'static str = "redirect";
+    const PRIORITY: i32 = 779;
+    const PHASES: Phases = Phases::ACCESS;
+    const GUARD: bool = false;
+    type Config = Config;
+    type Plugin = Redirect;
+
+    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+        let mut invalid = Vec::new();
+        let status =
+            StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
+        if status.is_none() {
+            let message = format!("{} cannot be the status of a whole answer", config.status_code);
+            invalid.push(Invalid::new("status_code", message, "use 301, 302, 303, 307 or 308"));
+        }
+        let origin = origin_of(&config.location);
+        let location = HeaderValue::from_str(&config.location).ok();
+        if origin.is_none() || location.is_none() {
+            let message = format!("{:?} is not a URL with scheme and host", config.location);
+            invalid.push(Invalid::new("location", message, "write it out, such as https://shop.example/cart"));
+        }
+        match (status, location) {
+            (Some(status), Some(location)) if invalid.is_empty() => {
+                Ok(Redirect { status, location, origin: origin.filter(|_| config.keep_incoming_path) })
+            }
+            _ => Err(invalid),
+        }
+    }
+}
+
+impl Plugin for Redirect {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+        let location = match &self.origin {
+            Some(origin) => {
+                let (mark, query) = cx.query.map_or(("", ""), |query| ("?", query));
+                let location = [origin, cx.path, mark, query].concat();
+                HeaderValue::try_from(location).unwrap_or_else(|_| self.location.clone())
+            }
+            None => self.location.clone(),
+        };
+        let reply = Reply::new(self.status, ReplyBody::Raw("redirecting".into()), "redirected");
+        let reply = reply.with(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        Outcome::Reply(reply.with(LOCATION, location))
+    }
+}
+
+/// `scheme://authority` of an absolute URL.
+fn origin_of(location: &str) -> Option<String> {
+    let uri: Uri = location.parse().ok()?;
+    let (scheme, authority) = (uri.scheme()?, uri.authority()?);
+    Some(format!("{scheme}://{authority}")).filter(|_| !authority.host().is_empty())
+}
+
+fn moved_permanently() -> u16 {
+    301
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin::Entry;
+    use crate::plugin::testing::{Visit, build, chain};
+
+    const KIND: Entry<Redirect> = Entry::NEW;
+
+    // kong-compat §4.26
+    #[tokio::test]
+    async fn clients_are_sent_elsewhere() {
+        for (config, uri, status, location) in [
+            (json!({"location": "https://a.example"}), "/x?y", 301, "https://a.example"),
+            (
+                json!({"location": "https://a.example/b?c#d", "status_code": 308}),
+                "/x?y",
+                308,
+                "https://a.example/b?c#d",
+            ),
+            (
+                json!({"location": "https://a.example:8443/b?c", "keep_incoming_path": true}),
+                "/x/z?y=1",
+                301,
+                "https://a.example:8443/x/z?y=1",
+            ),
+            (json!({"location": "http://a.example", "keep_incoming_path": true}), "/", 301, "http://a.example/"),
+            // What looks like another host in a path stays a path.
+            (
+                json!({"location": "http://a.example", "keep_incoming_path": true}),
+                "http://b//evil.example/",
+                301,
+                "http://a.example//evil.example/",
+            ),
+        ] {
+            let outcome = Visit::get(uri).run(&chain(&[(&KIND, config.clone())])).await;
+            assert_eq!(outcome.replied().map(|status| status.as_u16()), Some(status), "{config}");
+            assert_eq!(outcome.header("location"), Some(location), "{config}");
+            assert_eq!(outcome.message(), Some("redirecting"), "{config}");
+        }
+    }
+
+    // kong-compat §4.26
+    #[test]
+    fn it_needs_a_whole_url() {
+        for (config, field) in [
+            (json!({}), "config"),
+            (json!({"location": "/b"}), "config.location"),
+            (json!({"location": "a.example"}), "config.location"),
+            (json!({"location": "https://a.example/\n"}), "config.location"),
+            (json!({"location": "https://a.example", "status_code": 99}), "config.status_code"),
+        ] {
+            let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is taken"));
+            assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
+        }
+    }
+}

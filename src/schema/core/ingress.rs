@@ -1,0 +1,214 @@
+//! Ingress and IngressClass: what the API server checks beyond the types of their fields, as on creation.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::api::kong::annotations::INGRESS_CLASS;
+use crate::schema::head::check_grammar;
+use crate::schema::path::Path;
+use crate::schema::report::Report;
+use crate::schema::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, PORT_NAME};
+use crate::schema::wording;
+
+pub(super) fn check(object: &Value, report: &mut Report) {
+    check_class(object, report);
+    let path = Path::Root.field("spec");
+    let spec = &object["spec"];
+    let rules = spec["rules"].as_array().map_or(&[][..], Vec::as_slice);
+    if rules.is_empty() && spec["defaultBackend"].is_null() {
+        report.add(&path, "has neither `rules` nor `defaultBackend`", "add at least one of them");
+    }
+    if !spec["defaultBackend"].is_null() {
+        check_backend(&spec["defaultBackend"], &path.field("defaultBackend"), report);
+    }
+    let path_of_rules = path.field("rules");
+    for (index, rule) in rules.iter().enumerate() {
+        let place = path_of_rules.index(index);
+        check_host(&rule["host"], &place.field("host"), report);
+        let http = place.field("http");
+        let paths = http.field("paths");
+        for (index, entry) in rule["http"]["paths"].as_array().into_iter().flatten().enumerate() {
+            let place = paths.index(index);
+            check_path(entry, &place.field("path"), report);
+            check_backend(&entry["backend"], &place.field("backend"), report);
+        }
+    }
+    let path_of_tls = path.field("tls");
+    for (index, tls) in spec["tls"].as_array().into_iter().flatten().enumerate() {
+        let place = path_of_tls.index(index);
+        let hosts = place.field("hosts");
+        for (index, host) in tls["hosts"].as_array().into_iter().flatten().enumerate() {
+            check_dns_name(host.as_str().unwrap_or_default(), &hosts.index(index), report);
+        }
+        if let Some(secret) = tls["secretName"].as_str().filter(|secret| !secret.is_empty()) {
+            check_grammar(DNS_NAME, secret, "the name of a Secret", &place.field("secretName"), report);
+        }
+    }
+}
+
+/// The annotation is what the field was before there was one.
+fn check_class(object: &Value, report: &mut Report) {
+    let Some(class) = object["spec"]["ingressClassName"].as_str() else { return };
+    let spec = Path::Root.field("spec");
+    check_grammar(DNS_NAME, class, "the name of an IngressClass", &spec.field("ingressClassName"), report);
+    let annotated = object["metadata"]["annotations"][INGRESS_CLASS].as_str().filter(|annotated| !annotated.is_empty());
+    if annotated.is_some_and(|annotated| annotated != class) {
+        report.add(
+            &Path::Root.field("metadata").field("annotations").key(INGRESS_CLASS),
+            "is another class than that of `spec.ingressClassName`",
+            "keep one of the two, or write the same in both",
+        );
+    }
+}
+
+fn check_host(host: &Value, path: &Path<'_>, report: &mut Report) {
+    let Some(host) = host.as_str().filter(|host| !host.is_empty()) else { return };
+    if host.parse::<IpAddr>().is_ok() {
+        let message = format!("{} is an address", report.quote_text(host));
+        report.add(path, message, "write a host name, or leave it out to match every host");
+    } else {
+        check_dns_name(host, path, report);
+    }
+}
+
+/// A name whose first label may be `*`.
+fn check_dns_name(name: &str, path: &Path<'_>, report: &mut Report) {
+    if !(DNS_NAME.accepts)(name.strip_prefix("*.").unwrap_or(name)) {
+        let (message, remedy) = wording::no_host(name, report);
+        report.add(path, message, remedy);
+    }
+}
+
+/// What must not be in a path that is compared segment by segment.
+const INVALID: [(&str, &str); 5] = [
+    ("//", "has an empty segment; write `/` in place of `//`"),
+    ("/./", "has a segment `.`; leave it out"),
+    ("/../", "has a segment `..`; write the path that is meant"),
+    ("%2f", "has an escaped `/`; use pathType ImplementationSpecific for it"),
+    ("%2F", "has an escaped `/`; use pathType ImplementationSpecific for it"),
+];
+
+const INVALID_AT_END: [(&str, &str); 2] = [
+    ("/..", "ends with a segment `..`; write the path that is meant"),
+    ("/.", "ends with a segment `.`; leave it out"),
+];
+
+fn check_path(entry: &Value, path: &Path<'_>, report: &mut Report) {
+    let text = entry["path"].as_str().unwrap_or_default();
+    let by_segments = entry["pathType"] != "ImplementationSpecific";
+    if !text.starts_with('/') {
+        if text.is_empty() && by_segments {
+            report.add(path, "is missing", "write a path, for example `/`");
+        } else if !text.is_empty() {
+            report.add(path, format!("{} is not absolute", report.quote_text(text)), "begin it with `/`");
+        }
+    }
+    if !by_segments {
+        return;
+    }
+    let within = INVALID.iter().filter(|(part, _)| text.contains(part));
+    for (_, words) in within.chain(INVALID_AT_END.iter().filter(|(part, _)| text.ends_with(part))) {
+        let (problem, remedy) = words.split_once("; ").unwrap_or((words, ""));
+        report.add(path, format!("{} {problem}", report.quote_text(text)), remedy);
+    }
+}
+
+fn check_backend(backend: &Value, path: &Path<'_>, report: &mut Report) {
+    match (backend.get("service"), backend.get("resource")) {
+        (Some(_), Some(_)) => report.add(path, "has both `service` and `resource`", "keep one of them"),
+        (None, None) => {
+            report.add(path, "has neither `service` nor `resource`", "name a Service under `service`");
+        }
+        (Some(service), None) => check_service(service, &path.field("service"), report),
+        (None, Some(resource)) => {
+            let path = path.field("resource");
+            if let Some(group) = resource["apiGroup"].as_str() {
+                check_grammar(DNS_NAME, group, "an API group", &path.field("apiGroup"), report);
+            }
+            for (field, noun) in [("kind", "a kind"), ("name", "a name")] {
+                check_path_segment(resource[field].as_str().unwrap_or_default(), noun, &path.field(field), report);
+            }
+        }
+    }
+}
+
+fn check_service(service: &Value, path: &Path<'_>, report: &mut Report) {
+    match service["name"].as_str() {
+        None | Some("") => report.add(&path.field("name"), "is empty", "write the name of a Service"),
+        Some(name) => check_grammar(DNS_LABEL_1035, name, "the name of a Service", &path.field("name"), report),
+    }
+    let port = &service["port"];
+    let name = port["name"].as_str().filter(|name| !name.is_empty());
+    let number = port["number"].as_i64().filter(|number| *number != 0);
+    let path = path.field("port");
+    match (name, number) {
+        (Some(_), Some(_)) => report.add(&path, "has both `name` and `number`", "keep one of them"),
+        (None, None) => {
+            report.add(&path, "has neither `name` nor `number`", "add one of them, for example `number: 80`")
+        }
+        (Some(name), None) => check_grammar(PORT_NAME, name, "the name of a port", &path.field("name"), report),
+        (None, Some(number)) if !(1..=65535).contains(&number) => {
+            report.add(&path.field("number"), format!("is {number}, no port"), "use a number from 1 to 65535");
+        }
+        (None, Some(_)) => {}
+    }
+}
+
+/// What can stand between two `/` of a URL.
+fn check_path_segment(text: &str, noun: &str, path: &Path<'_>, report: &mut Report) {
+    if text.is_empty() {
+        report.add(path, "is empty", format!("write {noun}"));
+    } else if text == "." || text == ".." || text.contains(['/', '%']) {
+        let message = format!("{} is not {noun}", report.quote_text(text));
+        report.add(path, message, "leave `/` and `%` out, and use more than `.` or `..`");
+    }
+}
+
+/// The longest `spec.controller`.
+const LONGEST_CONTROLLER: usize = 250;
+
+pub(super) fn check_ingress_class(object: &Value, report: &mut Report) {
+    let spec = Path::Root.field("spec");
+    let path = spec.field("controller");
+    let controller = object["spec"]["controller"].as_str().unwrap_or_default();
+    let remedy = "use a domain, `/` and a path, for example `portico.dev/ingress-controller`";
+    if controller.is_empty() {
+        report.add(&path, "is missing", remedy);
+    } else if !is_domain_and_path(controller) {
+        report.add(&path, format!("{} is not the name of a controller", report.quote_text(controller)), remedy);
+    }
+    if controller.len() > LONGEST_CONTROLLER {
+        let message = format!("has {} bytes, at most {LONGEST_CONTROLLER} are allowed", controller.len());
+        report.add(&path, message, "shorten it");
+    }
+    let parameters = &object["spec"]["parameters"];
+    if parameters.is_null() {
+        return;
+    }
+    let path = spec.field("parameters");
+    if let Some(group) = parameters["apiGroup"].as_str() {
+        check_grammar(DNS_NAME, group, "an API group", &path.field("apiGroup"), report);
+    }
+    for (field, noun) in [("kind", "a kind"), ("name", "a name")] {
+        check_path_segment(parameters[field].as_str().unwrap_or_default(), noun, &path.field(field), report);
+    }
+    let namespace = parameters["namespace"].as_str();
+    let path = path.field("namespace");
+    match (parameters["scope"] == "Namespace", namespace) {
+        (true, None | Some("")) => {
+            report.add(&path, "is missing", "write the namespace of the parameters, or `scope: Cluster`");
+        }
+        (true, Some(namespace)) => check_grammar(DNS_LABEL, namespace, "a namespace", &path, report),
+        (false, Some(_)) => {
+            report.add(&path, "is set with the scope Cluster", "remove it, or write `scope: Namespace`")
+        }
+        (false, None) => {}
+    }
+}
+
+fn is_domain_and_path(text: &str) -> bool {
+    let is_of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    text.split_once('/')
+        .is_some_and(|(domain, path)| (DNS_NAME.accepts)(domain) && !path.is_empty() && path.bytes().all(is_of_path))
+}

@@ -1,0 +1,144 @@
+//! `crds/` is what the types say, and whoever wrote manifests for Kong's own definitions finds the same names in it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use portico::api::Kind;
+use portico::api::kong::crd;
+use serde_json::{Value, json};
+
+#[test]
+fn the_files_are_what_the_types_say() {
+    let expected: BTreeMap<String, String> = portico::app::crds().into_iter().collect();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(folder()).unwrap();
+        for (name, text) in &expected {
+            fs::write(folder().join(name), text).unwrap();
+        }
+    }
+    let written: BTreeMap<String, String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&written), names(&expected));
+    for (name, text) in &expected {
+        let parsed: Value = serde_saphyr::from_str(text).unwrap();
+        let kind = crd::kinds().find(|kind| format!("{}.yaml", kind.plural()) == *name).unwrap();
+        assert_eq!(Some(parsed), crd::definition(kind), "{name} says in YAML what was to be said");
+        assert!(written[name] == *text, "crds/{name} is not what src/api/kong says; UPDATE=1 rewrites it");
+    }
+}
+
+#[test]
+fn the_command_prints_all_of_them() {
+    let output = Command::new(env!("CARGO_BIN_EXE_portico")).arg("crds").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let printed: Vec<Value> = serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
+    let expected: Vec<Value> = crd::kinds().filter_map(crd::definition).collect();
+    assert_eq!(printed, expected);
+}
+
+/// Names that commands and scripts of people hold on to.
+// kong-compat §1.1
+#[test]
+fn names_and_columns_are_kongs() {
+    let cases = [
+        (Kind::KongPlugin, "v1", "kp", "Plugin-Type Age Disabled Config Programmed"),
+        (Kind::KongClusterPlugin, "v1", "kcp", "Plugin-Type Age Disabled Config Programmed"),
+        (Kind::KongConsumer, "v1", "kc", "Username Age Programmed"),
+        (Kind::KongConsumerGroup, "v1beta1", "kcg", "Age Programmed"),
+        (Kind::KongUpstreamPolicy, "v1beta1", "kup", ""),
+        (Kind::KongIngress, "v1", "ki", "Age"),
+        (Kind::KongVault, "v1alpha1", "kv", "Backend Type Prefix Age Description Programmed"),
+        (Kind::KongLicense, "v1alpha1", "kl", "Age Enabled"),
+        (Kind::KongCustomEntity, "v1alpha1", "kce", "Entity Type Age Programmed"),
+        (Kind::IngressClassParameters, "v1alpha1", "", ""),
+        (Kind::TcpIngress, "v1beta1", "", "Address Age"),
+        (Kind::UdpIngress, "v1beta1", "", "Address Age"),
+        (Kind::KongServiceFacade, "v1alpha1", "", ""),
+    ];
+    assert_eq!(cases.len(), crd::kinds().count());
+    for (kind, version, short, columns) in cases {
+        let definition = crd::definition(kind).unwrap();
+        let spec = &definition["spec"];
+        let parameters = kind == Kind::IngressClassParameters;
+        assert_eq!(spec["versions"][0]["name"], version, "{kind}");
+        assert_eq!(spec["names"]["shortNames"][0].as_str().unwrap_or_default(), short, "{kind}");
+        let categories = if parameters { Value::Null } else { json!(["kong", "kong-ingress-controller"]) };
+        assert_eq!(spec["names"]["categories"], categories, "{kind}");
+        assert_eq!(spec["versions"][0]["subresources"].is_null(), parameters, "{kind}");
+        let printed = spec["versions"][0]["additionalPrinterColumns"].as_array().into_iter().flatten();
+        let names: Vec<&str> = printed.map(|column| column["name"].as_str().unwrap()).collect();
+        assert_eq!(names.join(" "), columns, "{kind}");
+    }
+    let policy = &crd::definition(Kind::KongUpstreamPolicy).unwrap()["metadata"]["labels"];
+    assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
+}
+
+// kong-compat §1.2
+#[test]
+fn a_new_object_waits_for_its_controller() {
+    let waiting = json!([{
+        "type": "Programmed", "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]);
+    for kind in crd::kinds() {
+        let schema = schema(kind);
+        let status = &schema["properties"]["status"];
+        let (whole, conditions) = (&status["default"]["conditions"], &status["properties"]["conditions"]);
+        match kind {
+            Kind::KongConsumer | Kind::KongConsumerGroup => assert_eq!(*whole, waiting, "{kind}"),
+            Kind::KongPlugin | Kind::KongClusterPlugin | Kind::KongVault | Kind::KongCustomEntity => {
+                assert_eq!(conditions["default"], waiting, "{kind}");
+            }
+            _ => {}
+        }
+        if !conditions.is_null() {
+            assert_eq!(
+                (&conditions["maxItems"], &conditions["x-kubernetes-list-map-keys"]),
+                (&json!(8), &json!(["type"]))
+            );
+        }
+    }
+}
+
+/// What `kubectl explain` would have nothing to say about.
+#[test]
+fn every_field_that_people_write_is_described() {
+    fn visit(node: &Value, place: &str, lacking: &mut Vec<String>) {
+        for (name, field) in node["properties"].as_object().into_iter().flatten() {
+            let place = format!("{place}.{name}");
+            if !field["description"].as_str().is_some_and(|text| text.ends_with('.') && !text.contains('\n')) {
+                lacking.push(place.clone());
+            }
+            visit(field, &place, lacking);
+            visit(&field["items"], &format!("{place}[]"), lacking);
+        }
+    }
+    let mut lacking = Vec::new();
+    for kind in crd::kinds() {
+        let mut schema = schema(kind);
+        assert!(schema["description"].is_string(), "{kind}");
+        for name in ["apiVersion", "kind", "metadata", "status"] {
+            schema["properties"].as_object_mut().unwrap().shift_remove(name);
+        }
+        visit(&schema, kind.name(), &mut lacking);
+    }
+    assert!(lacking.is_empty(), "say what it is for: {lacking:#?}");
+}
+
+fn schema(kind: Kind) -> Value {
+    crd::definition(kind).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crds")
+}

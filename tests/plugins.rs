@@ -1,0 +1,15 @@
+//! The contract that every plugin keeps, whichever it is, and the reference pages that are made of them.
+//!
+//! `UPDATE=1 cargo test --test plugins` rewrites `docs/plugins`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+#[path = "plugins/contract.rs"]
+mod contract;
+#[path = "plugins/fields.rs"]
+mod fields;
+mod harness;
+#[path = "plugins/pages.rs"]
+mod pages;
+#[path = "plugins/source.rs"]
+mod source;

@@ -1,0 +1,120 @@
+//! A `redis-server` of a test's own, and the certificates of one that speaks TLS.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// Ends with this.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    arguments: Vec<String>,
+    folder: TempDir,
+    process: Child,
+}
+
+impl Server {
+    pub(crate) async fn start(arguments: &[&str]) -> Server {
+        Server::started(arguments.iter().map(|argument| (*argument).to_owned()).collect(), false, folder()).await
+    }
+
+    /// With a certificate for this name, and without plain text.
+    pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> Server {
+        let folder = folder();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("cert"), certificate.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        std::fs::write(path("ca"), authority.0.pem()).unwrap();
+        let arguments =
+            [("--tls-cert-file", path("cert")), ("--tls-key-file", path("key")), ("--tls-ca-cert-file", path("ca"))];
+        let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        let clients = ["--tls-auth-clients", "no"].map(str::to_owned);
+        Server::started(arguments.chain(clients).collect(), true, folder).await
+    }
+
+    /// The port was free a moment ago. If somebody else took it, another is tried.
+    async fn started(arguments: Vec<String>, is_tls: bool, folder: TempDir) -> Server {
+        for _ in 0..10 {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let mut all = arguments.clone();
+            let (plain, tls) = if is_tls { (0, port) } else { (port, 0) };
+            let ports = [("--port", plain), ("--tls-port", tls)];
+            all.extend(ports.into_iter().flat_map(|(name, port)| [name.to_owned(), port.to_string()]));
+            let mut process = spawn(&all, &folder);
+            if is_listening(port, &mut process).await {
+                return Server { port, arguments: all, folder, process };
+            }
+        }
+        panic!("redis-server does not start; see what it says with --loglevel debug");
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// At the same port, empty.
+    pub(crate) async fn start_again(&mut self) {
+        self.process = spawn(&self.arguments, &self.folder);
+        assert!(is_listening(self.port, &mut self.process).await, "redis-server does not start again");
+    }
+
+    /// What `redis-cli` prints.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been stopped before.
+        let _stopped = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn spawn(arguments: &[String], folder: &TempDir) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).args(arguments);
+    command.current_dir(folder.path()).stdout(Stdio::null());
+    command.spawn().unwrap_or_else(|error| panic!("cannot start redis-server: {error}; scripts/setup.sh installs it"))
+}
+
+/// Whether it came up before it ended.
+async fn is_listening(port: u16, process: &mut Child) -> bool {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while tokio::time::Instant::now() < deadline {
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+/// Signs certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn der(&self) -> rustls_pki_types::CertificateDer<'static> {
+        self.0.der().clone()
+    }
+}
