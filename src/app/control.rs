@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
-use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
+use super::ingress::Ingresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
-use crate::compile::{Classes, Compiler, Inputs};
+use crate::compile::{Compiler, Inputs};
 use crate::k8s::Installed;
 use crate::plugin::{Invalid, Workshop};
 use crate::snapshot::Snapshot;
@@ -30,8 +30,8 @@ pub(super) struct Control {
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     workshop: Workshop,
-    /// Of Ingresses, consumers and the like.
-    classes: Classes,
+    /// Which Ingresses, consumers and the like are ours.
+    ingresses: Ingresses,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
@@ -66,6 +66,7 @@ impl Control {
         gateways: GatewayOptions,
         upstreams: Arc<Registry>,
         workshop: Workshop,
+        ingresses: Ingresses,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
         Control {
@@ -76,7 +77,7 @@ impl Control {
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             workshop,
-            classes: Classes::default(),
+            ingresses,
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
@@ -112,7 +113,8 @@ impl Control {
         static NONE: BTreeSet<Kind> = BTreeSet::new();
         let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.unknown);
         let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
-        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop, unknown };
+        let Ingresses { classes, settings: ingress } = &self.ingresses;
+        let inputs = Inputs { controllers, addresses, upstreams, classes, workshop, ingress, unknown };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -144,8 +146,9 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let gateways: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::Gateway).cloned().collect();
-        for id in gateways {
+        let listens = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
+        let listening: Vec<_> = self.verdicts.keys().filter(listens).cloned().collect();
+        for id in listening {
             self.join(id);
         }
     }
@@ -157,8 +160,10 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        self.store
-            .wanted_bodies(|class, controller| class == INGRESS_CLASS_NAME || controller == Some(INGRESS_CONTROLLER))
+        let Ingresses { classes, settings } = &self.ingresses;
+        let mut wanted = self.store.wanted_bodies(|class, controller| classes.serves(class, controller));
+        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
+        wanted
     }
 
     /// Whether there are GatewayClasses, and all of them are ours.

@@ -6,13 +6,17 @@ use std::net::SocketAddr;
 use super::gateway::GatewayPlan;
 use crate::upstream::Address;
 
-/// The sockets of all Gateways that are served, as others may write them.
+/// The sockets of all Gateways that are served and of Ingresses, as others may write them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OwnSockets(BTreeSet<SocketAddr>);
 
 impl OwnSockets {
-    pub(super) fn of<'a>(gateways: impl Iterator<Item = &'a GatewayPlan>) -> Self {
-        OwnSockets(gateways.flat_map(GatewayPlan::sockets).collect())
+    /// `entrances` are those of Ingresses.
+    pub(super) fn of<'a>(
+        gateways: impl Iterator<Item = &'a GatewayPlan>,
+        entrances: impl Iterator<Item = SocketAddr>,
+    ) -> Self {
+        OwnSockets(gateways.flat_map(GatewayPlan::sockets).chain(entrances).collect())
     }
 
     /// Names are not looked up here; whoever hides an address of ours behind one finds the circle by its limits.
