@@ -8,6 +8,8 @@
 //! - `# Pool: CIDR, …` gives an explicit address pool;
 //! - `# Services: yes` puts a Service in front of each Gateway; a document `kind: Memory` says what these say;
 //! - `# Installed: RELEASE, CHANNEL` says which CRDs of Gateway API an API server has;
+//! - `# Class: NAME` takes the Ingresses of a class over; `# Router: expressions` has them ranked by the other of Kong's;
+//! - `# Published: NAMESPACE/NAME` names the Service whose addresses the status of Ingresses says;
 //! - `# Newer: yes` marks objects that this version's schema refuses, as an API server of a newer release would not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

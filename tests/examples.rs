@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::compile::addresses::{Addresses, Memory, Pool, Provider};
 use portico::compile::verdict::{Condition, Verdict};
-use portico::compile::{Classes, Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, IngressSettings, Inputs, addressed};
 use portico::manifests::Manifests;
 use portico::plugin::Workshop;
 use portico::schema::Channel;
@@ -91,6 +91,7 @@ fn serve(folder: &Path) -> Served {
         classes: &Classes::default(),
         workshop: &workshop,
         unknown: &unknown,
+        ingress: &IngressSettings::default(),
     };
     let mut compiler = Compiler::default();
     let snapshot = compiler.compile(&store, &store.everything(), &inputs).snapshot;

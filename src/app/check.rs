@@ -7,6 +7,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 
 use super::control::Control;
+use super::ingress::Ingresses;
 use crate::args::{CheckOptions, Exit, OutputFormat};
 use crate::manifests::{Manifests, Refusal, Severity};
 use crate::plugin::Workshop;
@@ -22,8 +23,11 @@ pub fn check(options: CheckOptions) -> anyhow::Result<Exit> {
     let is_given = |refusal: &Refusal| options.paths.iter().any(|path| **path == *refusal.place.file);
     let missing = update.refusals.iter().any(|refusal| refusal.reason == "NotFound" && is_given(refusal));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let workshop = Workshop::offline(plugins::REGISTRY);
-    let mut control = Control::new(options.gateways, Arc::new(Registry::default()), workshop, snapshots);
+    let fail_open = options.ingress_class.fail_open;
+    let workshop = Workshop { fail_open, ..Workshop::offline(plugins::REGISTRY) };
+    let ingresses = Ingresses::unserved(&options.ingress_class);
+    let upstreams = Arc::new(Registry::default());
+    let mut control = Control::new(options.gateways, upstreams, workshop, ingresses, snapshots);
     control.apply(update.batch);
 
     let mut diagnostics: Vec<Diagnostic> = update.refusals.iter().map(report::of_refusal).collect();

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::Addressing;
+use super::ingress::Ingresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
-use crate::compile::{Classes, Compiler, Inputs};
+use crate::compile::{Compiler, Inputs};
 use crate::k8s::Installed;
 use crate::plugin::{Invalid, Workshop};
 use crate::snapshot::Snapshot;
@@ -29,8 +30,8 @@ pub(super) struct Control {
     controllers: Vec<String>,
     upstreams: Arc<Registry>,
     workshop: Workshop,
-    /// Of Ingresses, consumers and the like.
-    classes: Classes,
+    /// Which Ingresses, consumers and the like are ours.
+    ingresses: Ingresses,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// What became of each address the snapshot asks for.
     binds: BTreeMap<SocketAddr, Bind>,
@@ -65,6 +66,7 @@ impl Control {
         gateways: GatewayOptions,
         upstreams: Arc<Registry>,
         workshop: Workshop,
+        ingresses: Ingresses,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
         Control {
@@ -75,7 +77,7 @@ impl Control {
             controllers: gateways.controller_names.into_iter().collect(),
             upstreams,
             workshop,
-            classes: Classes::default(),
+            ingresses,
             snapshots,
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
@@ -111,7 +113,8 @@ impl Control {
         static NONE: BTreeSet<Kind> = BTreeSet::new();
         let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.unknown);
         let (controllers, upstreams, workshop) = (&self.controllers, &self.upstreams, &self.workshop);
-        let inputs = Inputs { controllers, addresses, upstreams, classes: &self.classes, workshop, unknown };
+        let Ingresses { classes, settings: ingress } = &self.ingresses;
+        let inputs = Inputs { controllers, addresses, upstreams, classes, workshop, ingress, unknown };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
 
         // Endpoints before the swap: nothing new is served without them.
@@ -143,8 +146,9 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let gateways: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::Gateway).cloned().collect();
-        for id in gateways {
+        let listens = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
+        let listening: Vec<_> = self.verdicts.keys().filter(listens).cloned().collect();
+        for id in listening {
             self.join(id);
         }
     }
@@ -161,14 +165,18 @@ impl Control {
 
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
-        self.store.wanted_bodies(|meta, field| self.classes.own(&self.store, meta, field))
+        let Ingresses { classes, settings } = &self.ingresses;
+        let mut wanted = self.store.wanted_bodies(|meta, field| classes.own(&self.store, meta, field));
+        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
+        wanted
     }
 
     /// Whether somebody who reads the log wants to hear of an object: a cluster has thousands of Services to which no route
     /// leads, and whether they have endpoints is nothing to us.
     pub(super) fn concerns(&self, id: &ObjectId) -> bool {
         let refs = self.store.refs();
-        let is_routed_to = |service: &ObjectId| refs.dependents(service).any(|id| id.kind == Kind::HttpRoute);
+        let is_routed_to =
+            |service: &ObjectId| refs.dependents(service).any(|id| matches!(id.kind, Kind::HttpRoute | Kind::Ingress));
         match id.kind {
             // What is in a file was written for us.
             _ if self.installed.is_none() => true,
@@ -280,8 +288,13 @@ mod tests {
             controller_names: BTreeSet::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
-        let mut control =
-            Control::new(gateways, Arc::default(), Workshop::offline(crate::plugins::REGISTRY), Arc::default());
+        let mut control = Control::new(
+            gateways,
+            Arc::default(),
+            Workshop::offline(crate::plugins::REGISTRY),
+            Ingresses::default(),
+            Arc::default(),
+        );
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))

@@ -16,6 +16,7 @@ mod crds;
 mod descriptors;
 mod fronts;
 mod host_addresses;
+mod ingress;
 mod kong_metrics;
 mod meters;
 mod overlap;

@@ -20,6 +20,7 @@ use super::control::Control;
 use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
 use super::fronts::Fronts;
+use super::ingress::Ingresses;
 use super::kong_metrics::KongMetrics;
 use super::meters::Meters;
 use super::overlap::Overlap;
@@ -128,8 +129,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     };
     let (servers, lookups) = Servers::start().context("cannot prepare connections of plugins")?;
     let troubles = servers.troubles();
-    let workshop = Workshop { registry: plugins::REGISTRY, state, services: Arc::new(servers), node, fail_open: false };
-    let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, snapshots.clone());
+    let fail_open = options.ingress_class.fail_open;
+    let workshop = Workshop { registry: plugins::REGISTRY, state, services: Arc::new(servers), node, fail_open };
+    let ingresses = Ingresses::served(&options.ingress_class, &options.ingress)?;
+    let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {
             let leading = telling.leading.clone();

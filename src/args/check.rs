@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::gateways::GatewayArgs;
+use super::ingress::{IngressClassArgs, IngressClassOptions};
 use super::run::standard_input_once;
 use super::{Channel, ColorArgs, GatewayOptions, OutputFormat, Surroundings, UsageError};
 use crate::schema;
@@ -32,6 +33,8 @@ pub struct CheckArgs {
 
     #[command(flatten)]
     gateways: GatewayArgs,
+    #[command(flatten)]
+    ingress_class: IngressClassArgs,
 }
 
 /// `portico check`, resolved.
@@ -43,6 +46,7 @@ pub struct CheckOptions {
     pub warnings_as_errors: bool,
     pub channel: schema::Channel,
     pub gateways: GatewayOptions,
+    pub ingress_class: IngressClassOptions,
     pub color_stdout: bool,
     pub color_stderr: bool,
 }
@@ -56,6 +60,7 @@ impl CheckArgs {
             warnings_as_errors: self.warnings_as_errors,
             channel: self.channel.into(),
             gateways: self.gateways.resolve(None, false, false)?,
+            ingress_class: self.ingress_class.resolve(),
             color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
             color_stderr: color.resolve(surroundings.stderr_is_terminal, surroundings),
         })

@@ -10,6 +10,7 @@
 mod check;
 mod cluster;
 mod gateways;
+mod ingress;
 mod kong;
 mod network;
 mod run;
@@ -29,6 +30,9 @@ use thiserror::Error;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
+pub use ingress::{
+    IngressClassOptions, IngressListen, IngressOptions, KongRouter, Name as NamespacedName, PublishOptions,
+};
 pub use kong::{KongHeaders, KongOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersion};

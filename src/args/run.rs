@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
+use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
 use super::kong::{KongArgs, KongOptions};
 use super::network::{self, Listen};
 use super::tls::{TlsArgs, TlsOptions};
@@ -31,6 +32,10 @@ pub struct RunArgs {
     gateway_service: GatewayServiceArgs,
     #[command(flatten)]
     listening: ListeningArgs,
+    #[command(flatten)]
+    ingress_class: IngressClassArgs,
+    #[command(flatten)]
+    ingress: IngressArgs,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -193,6 +198,8 @@ pub struct RunOptions {
     pub tls: TlsOptions,
     pub limits: Limits,
     pub kong: KongOptions,
+    pub ingress_class: IngressClassOptions,
+    pub ingress: IngressOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLog,
     pub metrics_max_series: NonZeroUsize,
@@ -248,7 +255,14 @@ impl RunArgs {
         };
         let usual_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
         let admin_listen = listening.admin_listen.address();
-        distinct(&[("--status-listen", status_listen), ("--admin-listen", admin_listen), ("--echo", listening.echo)])?;
+        let ingress = self.ingress.resolve(in_cluster);
+        distinct(&[
+            ("--status-listen", status_listen),
+            ("--admin-listen", admin_listen),
+            ("--echo", listening.echo),
+            ("--ingress-http-listen", ingress.http.filter(|listen| listen.always).map(|listen| listen.address)),
+            ("--ingress-https-listen", ingress.https.filter(|listen| listen.always).map(|listen| listen.address)),
+        ])?;
         Ok(RunOptions {
             manifests,
             cluster,
@@ -264,6 +278,8 @@ impl RunArgs {
             workers: listening.workers.unwrap_or(surroundings.cores),
             limits: self.limits.resolve(),
             kong: self.kong.resolve(),
+            ingress_class: self.ingress_class.resolve(),
+            ingress,
             drain: DrainOptions {
                 delay: self.stopping.drain_delay.unwrap_or(usual_delay),
                 timeout: self.stopping.drain_timeout,

@@ -74,24 +74,40 @@ fn find(
         let problem = Problem::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     };
-    if let Some(policy) = policy_of(store, &target, port) {
-        let message = format!(
-            "BackendTLSPolicy {policy} wants TLS towards Service {target}, which this version cannot speak, so nothing \
-             is sent there"
-        );
-        let problem = Problem::new(format!("{field}.name"), message, "remove the policy only if plain text will do");
-        return Err((Code::RouteUnsupportedProtocol, problem));
-    }
-    if inputs.unknown.contains(&Kind::BackendTlsPolicy) {
-        let message = format!(
-            "no BackendTLSPolicy can be read, so whether Service {target} has to be spoken to in TLS is not known, and \
-             nothing is sent there"
-        );
-        let remedy = "let Portico's ClusterRole list and watch backendtlspolicies; its log says why it cannot";
+    if let Some((message, remedy)) = wants_tls(store, inputs, &target, port) {
         return Err((Code::RouteUnsupportedProtocol, Problem::new(format!("{field}.name"), message, remedy)));
     }
     let number = u16::try_from(number).unwrap_or_default();
-    Ok(UpstreamKey { namespace: target.namespace, service: target.name, port: number, protocol })
+    Ok(UpstreamKey {
+        namespace: target.namespace,
+        service: target.name,
+        port: number,
+        protocol,
+        ..UpstreamKey::default()
+    })
+}
+
+/// Why this port must not be spoken to in plain text, if so, and what would be right.
+pub(super) fn wants_tls(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    service: &ObjectKey,
+    port: &ServicePort,
+) -> Option<(String, &'static str)> {
+    if let Some(policy) = policy_of(store, service, port) {
+        let message = format!(
+            "BackendTLSPolicy {policy} wants TLS towards Service {service}, which this version cannot speak, so nothing \
+             is sent there"
+        );
+        return Some((message, "remove the policy only if plain text will do"));
+    }
+    inputs.unknown.contains(&Kind::BackendTlsPolicy).then(|| {
+        let message = format!(
+            "no BackendTLSPolicy can be read, so whether Service {service} has to be spoken to in TLS is not known, and \
+             nothing is sent there"
+        );
+        (message, "let Portico's ClusterRole list and watch backendtlspolicies; its log says why it cannot")
+    })
 }
 
 /// The policy that wants this port spoken to in TLS, if any. One that cannot be read wants it too.
@@ -117,7 +133,7 @@ pub(super) fn is_tcp(port: &ServicePort) -> bool {
 }
 
 /// What a backend that calls itself so is spoken to in. WebSocket begins as HTTP/1.1, and is let through for every backend.
-fn spoken(protocol: &str) -> Option<Protocol> {
+pub(super) fn spoken(protocol: &str) -> Option<Protocol> {
     match protocol {
         "" | "http" | "HTTP" | "kubernetes.io/http" | "kubernetes.io/ws" => Some(Protocol::Http1),
         "kubernetes.io/h2c" => Some(Protocol::Http2),
@@ -125,7 +141,7 @@ fn spoken(protocol: &str) -> Option<Protocol> {
     }
 }
 
-fn ports_remedy(ports: &[ServicePort]) -> String {
+pub(super) fn ports_remedy(ports: &[ServicePort]) -> String {
     let known: Vec<_> = ports.iter().filter(|port| is_tcp(port)).map(|port| port.port.to_string()).collect();
     match known.as_slice() {
         [] => "add a TCP port to the Service".to_owned(),
@@ -172,6 +188,7 @@ mod tests {
             classes: &classes,
             workshop: &workshop,
             unknown: &unknown,
+            ingress: &super::super::IngressSettings::default(),
         };
         let mut compiler = Compiler::default();
         let to = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});

@@ -81,13 +81,19 @@ pub(super) fn resolve(
     if !crossing.is_allowed(store) {
         return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
     }
-    let Some(secret) = store.secrets.get(&target) else {
-        let message = format!("Secret {target} does not exist");
-        return invalid(format!("{field}.name"), message, "create it or correct the name".to_owned());
+    of_secret(store, secrets, &target).or_else(|(message, remedy)| invalid(format!("{field}.name"), message, remedy))
+}
+
+/// The certificate that a Secret holds, or what is wrong and what would be right.
+pub(super) fn of_secret(
+    store: &Store,
+    secrets: &mut Secrets,
+    target: &ObjectKey,
+) -> Result<Arc<Certificate>, (String, String)> {
+    let Some(secret) = store.secrets.get(target) else {
+        return Err((format!("Secret {target} does not exist"), "create it or correct the name".to_owned()));
     };
-    secrets
-        .parse(secret)
-        .or_else(|what| invalid(format!("{field}.name"), format!("Secret {target} {}", what.message), what.remedy))
+    secrets.parse(secret).map_err(|what| (format!("Secret {target} {}", what.message), what.remedy))
 }
 
 /// What is wrong with a Secret's content; never quotes it.

@@ -1,7 +1,7 @@
 //! Which classes of Ingresses, consumers and the like are ours (`interface.md` §1).
 
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
-use crate::api::names::INGRESS_CONTROLLER;
+use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
@@ -9,26 +9,40 @@ use crate::store::Store;
 /// The names under which we serve Ingresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    /// The class that is ours also if there is no IngressClass of this name.
+    /// The class that is ours also if there is no IngressClass of this name, or one of Kong's ingress controller.
     pub name: String,
-    /// Controllers of the IngressClasses that are ours.
-    pub controllers: Vec<String>,
 }
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: "portico".to_owned(), controllers: vec![INGRESS_CONTROLLER.to_owned()] }
+        Classes { name: INGRESS_CLASS_NAME.to_owned() }
     }
 }
 
 impl Classes {
+    /// Whether the manifests were written for another controller, whose ways count then.
+    pub(super) fn takes_over(&self) -> bool {
+        self.name != INGRESS_CLASS_NAME
+    }
+
+    /// Whether a class is ours, by its name and the controller of its IngressClass, if there is one. Every class of our own
+    /// controller is; of Kong's, which may be several with a controller each, only the one that is taken over by its name.
+    pub fn serves(&self, class: &str, controller: Option<&str>) -> bool {
+        match controller {
+            None => class == self.name,
+            Some(INGRESS_CONTROLLER) => true,
+            Some(KONG_INGRESS_CONTROLLER) => self.takes_over() && class == self.name,
+            Some(_) => false,
+        }
+    }
+
     /// Whether an object is for us. `field` is what its spec says, which the annotation overrides.
     pub fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
-            Some(name) => match store.ingress_classes.get(&ObjectKey::cluster(name)) {
-                Some(class) => self.is_ours(class),
-                None => name == self.name,
-            },
+            Some(name) => {
+                let class = store.ingress_classes.get(&ObjectKey::cluster(name));
+                self.serves(name, class.map(|class| class.spec.controller.as_str()))
+            }
             None => self.default_one(store).is_some(),
         }
     }
@@ -41,8 +55,7 @@ impl Classes {
         store.ingress_classes.values().map(|class| &**class).filter(is_default).find(|class| self.is_ours(class))
     }
 
-    /// Taking a class over by its name is what `--ingress-class` is for; otherwise its controller decides.
     pub(super) fn is_ours(&self, class: &Object<IngressClass>) -> bool {
-        self.controllers.contains(&class.spec.controller)
+        self.serves(&class.meta.key.name, Some(&class.spec.controller))
     }
 }

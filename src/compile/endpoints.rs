@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::backends::is_tcp;
+use super::ingress::{policy, service_settings};
 use super::own_sockets::OwnSockets;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Balance, Endpoints, Protocol, UpstreamKey};
+use crate::upstream::{Address, Balance, Endpoints, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
 pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> Endpoints {
@@ -18,11 +19,29 @@ pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> 
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
     let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
     let Some(port) = port else { return Endpoints::default() };
-    let mut addresses = written_down(store, service, port);
+    let mut addresses = if key.whole { whole(service, port) } else { written_down(store, service, port) };
     addresses.retain(|address| !own_sockets.contain(address));
     addresses.sort();
     addresses.dedup();
-    Endpoints { addresses, balance: balance(&service.meta).unwrap_or_default() }
+    let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
+    let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
+    let speaks = facade.unwrap_or(&service.meta);
+    let balance = balance(speaks).ok().flatten().or_else(|| policy::balance(store, speaks));
+    Endpoints { addresses, balance: balance.unwrap_or_default() }
+}
+
+/// The address of the Service, which shares requests out by itself. Outside of a cluster it has one only if that is
+/// written down.
+fn whole(service: &Object<Service>, port: &ServicePort) -> Vec<Address> {
+    if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+        return written_addresses(service, port, written).unwrap_or_default();
+    }
+    if service.spec.kind.as_deref() == Some("ExternalName") {
+        return external_name(service, port);
+    }
+    let ObjectKey { namespace, name: service } = &service.meta.key;
+    let number = u16::try_from(port.port).unwrap_or_default();
+    name(&format!("{service}.{namespace}.svc"), number).into_iter().collect()
 }
 
 /// What the objects say, wherever that may lead.
@@ -40,6 +59,9 @@ fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) ->
 pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnSockets) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
+    let settings = service_settings::read(&service.meta, "a Service");
+    notes.extend(settings.notes);
+    notes.extend(policy::notes(store, &service.meta));
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let circles = written_down(store, service, port).into_iter().filter(|address| own_sockets.contain(address));
         let circles: Vec<_> = circles.map(|address| address.to_string()).collect();
@@ -59,13 +81,10 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
         let ObjectKey { namespace, name } = &service.meta.key;
-        let key = UpstreamKey {
-            namespace: namespace.clone(),
-            service: name.clone(),
-            port: number,
-            protocol: Protocol::default(),
-        };
-        if of(store, &key, own_sockets).addresses.is_empty() {
+        let key =
+            UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
+        // Nobody asks for endpoints of a Service that is sent everything as a whole.
+        if !settings.whole && of(store, &key, own_sockets).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),
@@ -77,10 +96,11 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
 }
 
 /// What the annotation says, or that it says nothing we know. Then it is as if it were not there.
-fn balance(service: &Meta) -> Result<Balance, Problem> {
+fn balance(service: &Meta) -> Result<Option<Balance>, Problem> {
     match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
-        None | Some("round-robin") => Ok(Balance::RoundRobin),
-        Some("least-requests") => Ok(Balance::LeastRequests),
+        None => Ok(None),
+        Some("round-robin") => Ok(Some(Balance::RoundRobin)),
+        Some("least-requests") => Ok(Some(Balance::LeastRequests)),
         Some(other) => Err(Problem::new(
             format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
             format!("{other:?} is no way to share requests, so each endpoint gets one in turn"),

@@ -5,6 +5,7 @@
 //!                         gateway.rs             http_route.rs        routers.rs
 //!                           listener.rs            attach.rs
 //!                           certificates.rs        matches.rs  filters.rs  cors.rs  backends.rs  tries.rs
+//!                      Ingresses, all on two ports of their own: ingress/ ─────────▶ binds
 //! ```
 //!
 //! Bad input becomes a verdict about the object that is bad; everything else is compiled as if it were not there. The
@@ -26,6 +27,7 @@ mod gateway;
 mod grants;
 mod hostname;
 mod http_route;
+mod ingress;
 mod listener;
 mod matches;
 mod notes;
@@ -37,6 +39,7 @@ mod selector;
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api::gateway::{Gateway, GatewaySpec};
@@ -44,13 +47,15 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::plugin::Workshop;
 use crate::snapshot::Snapshot;
 use crate::store::{Changes, Store};
-use crate::upstream::{self, Address, Endpoints, Registry, UpstreamKey};
+use crate::upstream::{Address, Endpoints, Registry, UpstreamKey};
 use addresses::Addresses;
 use certificates::Secrets;
 pub use classes::Classes;
 use consumers::Consumers;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
+use ingress::Ingresses;
+pub use ingress::{Entrance, IngressSettings, Publish};
 use own_sockets::OwnSockets;
 use plugins::Plugins;
 use routers::Routers;
@@ -71,6 +76,7 @@ pub struct Inputs<'a> {
     /// Kinds of which there may be objects that nobody could read. What such an object could guard is not served. If this
     /// changed, `changes` names the Services.
     pub unknown: &'a BTreeSet<Kind>,
+    pub ingress: &'a IngressSettings,
 }
 
 /// What one compile gave.
@@ -99,12 +105,18 @@ pub struct Compiler {
     routes: Plans<RoutePlan>,
     plugins: Plugins,
     consumers: Consumers,
+    ingresses: Ingresses,
     routers: Routers,
+    /// Addresses of Ingresses, and those of them that Gateways have.
+    entrances: BTreeSet<SocketAddr>,
+    lost: BTreeSet<SocketAddr>,
     own_sockets: OwnSockets,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
     /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
     about: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+    /// The policies that each Service and facade named, for the same reason.
+    policies: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     verdicts: Verdicts,
 }
 
@@ -117,7 +129,7 @@ impl Compiler {
     /// Where a port of a Service listens now. None if there is no such Service.
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
-        let key = UpstreamKey { namespace, service: name, port, protocol: upstream::Protocol::default() };
+        let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
         Some(endpoints::of(store, &key, &self.own_sockets).addresses)
     }
 
@@ -134,17 +146,26 @@ impl Compiler {
         let (plugins_again, everywhere_differs) = self.plugins.update(store, inputs, &touched);
         if everywhere_differs {
             touched.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            touched.extend(store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
-        let upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
-        let routers_built = self.routers.build(&self.gateways, &self.routes);
-        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), inputs.addresses);
+        let mut upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
+        let updated = self.ingresses.update(store, inputs, &self.plugins, &mut self.secrets, &touched);
+        for (before, after) in &updated.upstreams {
+            self.count_users(before, after, &mut upstreams);
+        }
+        self.routers.set_entrances(self.ingresses.binds());
+        let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
+        let entrances = self.ingresses.binds().keys().copied();
+        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), entrances, inputs.addresses);
         if own_sockets != self.own_sockets {
             self.own_sockets = own_sockets;
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         self.judge_gateways(&mut run);
+        self.judge_ingresses(store, inputs, updated.again, &mut run);
+        self.judge_policies(store, &touched, &mut run);
         for id in self.consumers.update(store, inputs, &touched) {
             let verdict = self.consumers.verdict(store, inputs, &id);
             self.judge(id, verdict, &mut run);
@@ -262,25 +283,73 @@ impl Compiler {
                 Some(plan) => self.routes.insert(key.clone(), plan.clone()),
                 None => self.routes.remove(&key),
             };
-            for upstream in plan.iter().flat_map(|plan| &plan.upstreams) {
-                let users = self.users.entry(upstream.clone()).or_insert_with(|| {
-                    upstreams.insert(upstream.clone());
-                    0
-                });
-                *users += 1;
-            }
-            for upstream in before.iter().flat_map(|plan| &plan.upstreams) {
-                if let Some(users) = self.users.get_mut(upstream) {
-                    *users -= 1;
-                    if *users == 0 {
-                        self.users.remove(upstream);
-                        upstreams.insert(upstream.clone());
-                    }
-                }
-            }
+            let nothing = BTreeSet::new();
+            let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
+            self.count_users(&of(&before), &of(&plan), &mut upstreams);
             run.rerouted.extend(self.routers.route_changed(&key, before.as_deref(), plan.as_deref()));
         }
         upstreams
+    }
+
+    /// Counts who uses which upstream; those that come or go are added to `upstreams`.
+    fn count_users(
+        &mut self,
+        before: &BTreeSet<UpstreamKey>,
+        after: &BTreeSet<UpstreamKey>,
+        upstreams: &mut BTreeSet<UpstreamKey>,
+    ) {
+        for upstream in after {
+            let users = self.users.entry(upstream.clone()).or_insert_with(|| {
+                upstreams.insert(upstream.clone());
+                0
+            });
+            *users += 1;
+        }
+        for upstream in before {
+            if let Some(users) = self.users.get_mut(upstream) {
+                *users -= 1;
+                if *users == 0 {
+                    self.users.remove(upstream);
+                    upstreams.insert(upstream.clone());
+                }
+            }
+        }
+    }
+
+    fn judge_ingresses(&mut self, store: &Store, inputs: &Inputs<'_>, mut again: BTreeSet<ObjectKey>, run: &mut Run) {
+        let lost = self.routers.lost_entrances();
+        let sockets = self.ingresses.binds().keys().copied().collect();
+        if (lost != self.lost) || (sockets != self.entrances) {
+            (self.lost, self.entrances) = (lost, sockets);
+            again.extend(self.ingresses.keys().cloned());
+        }
+        for key in again {
+            let verdict = self.ingresses.verdict(store, inputs, &key, &self.lost);
+            self.judge(ObjectId::new(Kind::Ingress, key), verdict, run);
+        }
+    }
+
+    /// The policies that changed, or that somebody else than before names.
+    fn judge_policies(&mut self, store: &Store, touched: &Changes, run: &mut Run) {
+        let mut again = BTreeSet::new();
+        for id in touched {
+            match id.kind {
+                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(again.insert(id.clone())),
+                Kind::Service | Kind::KongServiceFacade => {
+                    let now: BTreeSet<_> = store.meta(id).into_iter().flat_map(ingress::policy::named_by).collect();
+                    again.extend(now.iter().cloned());
+                    again.extend(self.policies.remove(id).unwrap_or_default());
+                    if !now.is_empty() {
+                        self.policies.insert(id.clone(), now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for id in again {
+            let verdict = ingress::policy::verdict(store, &id);
+            self.judge(id, verdict, run);
+        }
     }
 
     /// Gateways whose plan changed or that gained or lost routes.
@@ -298,6 +367,10 @@ impl Compiler {
             let verdict = match id.kind {
                 Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
                 Kind::KongConsumer | Kind::KongConsumerGroup => continue,
+                Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
+                Kind::IngressClass => {
+                    store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(store, inputs, class))
+                }
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }
@@ -326,12 +399,15 @@ impl Compiler {
         upstreams: &BTreeSet<UpstreamKey>,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut wanted: BTreeSet<&UpstreamKey> = upstreams.iter().filter(|key| self.users.contains_key(key)).collect();
-        for service in keys(touched, Kind::Service) {
+        // What a facade says may be another way of sharing requests to its Service.
+        let facades = keys(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
+        let behind: BTreeSet<ObjectKey> =
+            facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
+        for service in keys(touched, Kind::Service).chain(&behind) {
             let first = UpstreamKey {
                 namespace: service.namespace.clone(),
                 service: service.name.clone(),
-                port: 0,
-                protocol: upstream::Protocol::default(),
+                ..UpstreamKey::default()
             };
             let of_service = self
                 .users

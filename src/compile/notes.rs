@@ -1,6 +1,7 @@
 //! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
 
 use super::endpoints;
+use super::ingress::{policy, service_settings};
 use super::own_sockets::OwnSockets;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
@@ -15,6 +16,11 @@ pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) ->
         Kind::Service | Kind::EndpointSlice if is_ours(store, id) => None,
         Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service, own_sockets)),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
+        Kind::KongServiceFacade => store.meta(id).map(|meta| {
+            let mut notes = service_settings::read(meta, "a KongServiceFacade").notes;
+            notes.extend(policy::notes(store, meta));
+            notes
+        }),
         Kind::BackendTlsPolicy => Some(vec![Problem::new(
             "spec.targetRefs",
             "TLS towards backends is not served by this version",

@@ -7,7 +7,7 @@ use super::addresses::Addresses;
 use super::gateway::GatewayPlan;
 use crate::upstream::Address;
 
-/// The sockets of all Gateways that are served, as others may write them.
+/// The sockets of all Gateways that are served and of Ingresses, as others may write them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OwnSockets {
     sockets: BTreeSet<SocketAddr>,
@@ -16,9 +16,14 @@ pub(super) struct OwnSockets {
 }
 
 impl OwnSockets {
-    pub(super) fn of<'a>(gateways: impl Iterator<Item = &'a GatewayPlan>, addresses: &Addresses) -> Self {
+    /// `entrances` are those of Ingresses.
+    pub(super) fn of<'a>(
+        gateways: impl Iterator<Item = &'a GatewayPlan>,
+        entrances: impl Iterator<Item = SocketAddr>,
+        addresses: &Addresses,
+    ) -> Self {
         OwnSockets {
-            sockets: gateways.flat_map(GatewayPlan::sockets).collect(),
+            sockets: gateways.flat_map(GatewayPlan::sockets).chain(entrances).collect(),
             replicas: addresses.replicas().clone(),
         }
     }

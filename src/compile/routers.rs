@@ -26,6 +26,10 @@ pub(super) struct Routers {
     bound: BTreeMap<ObjectKey, BTreeSet<SocketAddr>>,
     /// Gateways whose binds have to be made again.
     dirty: BTreeSet<ObjectKey>,
+    /// Of Gateways.
+    binds: BTreeMap<SocketAddr, Arc<Bind>>,
+    /// Of Ingresses. An address that a Gateway has, too, is the Gateway's.
+    entrances: BTreeMap<SocketAddr, Arc<Bind>>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -116,7 +120,7 @@ impl Routers {
             return 0;
         }
         let mut built = 0;
-        let mut binds = self.snapshot.binds.clone();
+        let mut binds = std::mem::take(&mut self.binds);
         let dirty = std::mem::take(&mut self.dirty);
         // All of the old ones first: a port may pass from one Gateway to another.
         for address in dirty.iter().filter_map(|key| self.bound.remove(key)).flatten() {
@@ -156,8 +160,29 @@ impl Routers {
                 }
             }
         }
-        self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
+        self.binds = binds;
+        self.publish();
         built
+    }
+
+    /// Serves Ingresses on these addresses and on no others.
+    pub(super) fn set_entrances(&mut self, entrances: &BTreeMap<SocketAddr, Arc<Bind>>) {
+        let same = |(one, other): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(one, other);
+        if !(self.entrances.keys().eq(entrances.keys()) && self.entrances.values().zip(entrances.values()).all(same)) {
+            self.entrances.clone_from(entrances);
+            self.publish();
+        }
+    }
+
+    /// The addresses where Ingresses are not served since Gateways are.
+    pub(super) fn lost_entrances(&self) -> BTreeSet<SocketAddr> {
+        self.entrances.keys().filter(|address| self.binds.contains_key(address)).copied().collect()
+    }
+
+    fn publish(&mut self) {
+        let mut binds = self.entrances.clone();
+        binds.extend(self.binds.iter().map(|(address, bind)| (*address, Arc::clone(bind))));
+        self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
     }
 }
 

@@ -228,6 +228,8 @@ codes! {
     RouteUnsupportedProtocol = RouteParent "ResolvedRefs" false "UnsupportedProtocol" "A backend speaks a protocol that is not served.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules cannot be honored.";
 
+    PolicyAccepted = Kong "Accepted" true "Accepted" "The policy is valid.";
+
     KongProgrammed = Kong "Programmed" true "Programmed" "The object is in effect.";
     KongInvalid = Kong "Programmed" false "Invalid" "The object cannot be used as it is.";
     KongPending = Kong "Programmed" false "Pending" "The object is not used yet.";

@@ -15,6 +15,7 @@ use super::host::HostPattern;
 use super::kong;
 use super::router::{Candidate, HostRouter, MatchedPath, QueryMatch, ValueMatch};
 use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Rule, Target};
+use super::tries::Tries;
 use super::{Bind, Listener, Routes, Snapshot};
 use crate::upstream::Protocol;
 
@@ -37,7 +38,7 @@ pub struct ListenerDump {
     pub hostname: String,
     /// As clients see it.
     pub port: u16,
-    /// `namespace/secret: names, until date`, if clients shake hands.
+    /// `namespace/secret: names, until date`, if clients shake hands. Of Ingresses with the host that is shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
     pub hosts: Vec<HostDump>,
@@ -78,7 +79,8 @@ pub struct MatchDump {
     pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
-    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`.
+    /// `request 10s`, `backendRequest endless`, `further tries 2, also on 503, after 25ms`. Of Kong's rules what is not as
+    /// without annotations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<String>,
     pub action: ActionDump,
@@ -163,12 +165,22 @@ impl Snapshot {
     /// Everything, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
         let bind = |(address, bind): (&SocketAddr, &Arc<Bind>)| {
-            let certificates = |hostname: &HostPattern| {
+            let certificates = |hostname: &HostPattern, listener: &Listener| {
                 let tls = bind.tls.as_ref()?;
-                tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, certificates)| &**certificates)
+                let lines = |all: &Certificates| all.all().iter().map(|one| certificate(one)).collect::<Vec<_>>();
+                if !listener.is_kong() {
+                    return tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, all)| lines(all));
+                }
+                // One listener for all hosts, with a certificate for each.
+                let each = tls
+                    .listeners
+                    .iter()
+                    .flat_map(|(host, all)| lines(all).into_iter().map(move |line| format!("{host} is shown {line}")));
+                Some(each.collect())
             };
             let listeners = bind.listeners.iter();
-            let listeners = listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname)));
+            let listeners =
+                listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener)));
             BindDump { address: *address, listeners: listeners.collect() }
         };
         SnapshotDump { binds: self.binds.iter().map(bind).collect() }
@@ -192,13 +204,12 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn dump(&self, hostname: &HostPattern, certificates: Option<&Certificates>) -> ListenerDump {
+    fn dump(&self, hostname: &HostPattern, certificates: Option<Vec<String>>) -> ListenerDump {
         ListenerDump {
             listener: format!("{}/{}", self.gateway, self.name),
             hostname: hostname.to_string(),
             port: self.port,
-            certificates: certificates
-                .map(|certificates| certificates.all().iter().map(|one| certificate(one)).collect()),
+            certificates,
             hosts: self.routes.dump(),
         }
     }
@@ -280,7 +291,11 @@ impl MatchDump {
             plugins: rule.plugins.iter().flat_map(|chain| chain.listed()).map(plugin).collect(),
             filters: FiltersDump::from(&rule.filters),
             tries: match &rule.action {
-                Action::Forward(split) => split.tries.as_ref().map(|tries| tries.lines()).unwrap_or_default(),
+                Action::Forward(split) => {
+                    let usual = rule.kong.as_ref().map(|_| Tries::usual_of_service());
+                    let tries = split.tries.as_deref().filter(|tries| usual.as_ref() != Some(*tries));
+                    tries.map(Tries::lines).unwrap_or_default()
+                }
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
             },
             action: ActionDump::from(&rule.action),

@@ -65,6 +65,12 @@ impl Tries {
         Tries { connect, write, read, retry, ..Tries::default() }
     }
 
+    /// The same as it is without annotations.
+    pub fn usual_of_service() -> Self {
+        let minute = Duration::from_secs(60);
+        Tries::of_service(minute, minute, minute, 5)
+    }
+
     /// Whether it makes no difference.
     pub fn is_empty(&self) -> bool {
         *self == Tries::default()

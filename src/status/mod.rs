@@ -57,6 +57,13 @@ pub fn join(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<Bind>) -> Opt
             changed = true;
         }
     }
+    for socket in verdict.sockets.iter().copied() {
+        let Some(found) = bind(socket).filter(|found| *found != Bind::Bound) else { continue };
+        if let Some(problem) = problem(String::new(), socket, None, &found) {
+            joined.notes.push(problem);
+            changed = true;
+        }
+    }
     if !changed {
         return None;
     }
@@ -67,19 +74,36 @@ pub fn join(verdict: &Verdict, bind: &dyn Fn(SocketAddr) -> Option<Bind>) -> Opt
 /// One reason suffices for a listener; the first stands.
 fn refuse(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, found: &Bind) {
     let field = format!("spec.listeners[{index}].port");
+    let Some(problem) = problem(field, socket, Some(listener.port), found) else { return };
+    for condition in &mut listener.conditions {
+        match condition.code {
+            Code::ListenerAccepted if *found == Bind::InUse => {
+                *condition = Condition::new(Code::ListenerPortUnavailable, vec![problem.clone()]);
+            }
+            Code::ListenerProgrammed => {
+                *condition = Condition::new(Code::ListenerNotProgrammed, vec![problem.clone()]);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why nothing is served there. None if it is. `public` is the port as clients see it, if they see another one.
+fn problem(field: String, socket: SocketAddr, public: Option<u16>, found: &Bind) -> Option<Problem> {
     let port = socket.port();
-    let problem = match found {
-        Bind::Bound => return,
+    Some(match found {
+        Bind::Bound => return None,
         // Behind a Service, where we chose the port: another one of the Gateway's would not help.
-        Bind::InUse if port != listener.port => Problem::new(
+        Bind::InUse if public.is_some_and(|public| port != public) => Problem::new(
             field,
             format!(
                 "port {port} of {}, which Portico listens on for port {}, is in use by another process",
                 socket.ip(),
-                listener.port
+                public.unwrap_or(port)
             ),
             format!(
-                "stop that process (`ss -ltnp 'sport = :{port}'` in Portico's Pod shows it), or run Portico without                  hostNetwork; it is tried again by itself"
+                "stop that process (`ss -ltnp 'sport = :{port}'` in Portico's Pod shows it), or run Portico without \
+                 hostNetwork; it is tried again by itself"
             ),
         ),
         Bind::InUse => Problem::new(
@@ -101,18 +125,7 @@ fn refuse(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, foun
             format!("cannot listen on {socket}: {what}"),
             "it is tried again by itself; check the address and the limits of the process",
         ),
-    };
-    for condition in &mut listener.conditions {
-        match condition.code {
-            Code::ListenerAccepted if *found == Bind::InUse => {
-                *condition = Condition::new(Code::ListenerPortUnavailable, vec![problem.clone()]);
-            }
-            Code::ListenerProgrammed => {
-                *condition = Condition::new(Code::ListenerNotProgrammed, vec![problem.clone()]);
-            }
-            _ => {}
-        }
-    }
+    })
 }
 
 fn address_problem(socket: SocketAddr) -> Problem {

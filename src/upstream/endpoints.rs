@@ -22,18 +22,26 @@ pub enum Protocol {
 }
 
 /// Identity of an upstream: a port of a Service, and what it speaks. As long as it stays in use, its pools and cursors stay.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamKey {
     pub namespace: Arc<str>,
     pub service: Arc<str>,
     pub port: u16,
     pub protocol: Protocol,
+    /// Who stands in for the Service and may share its requests in another way.
+    pub facade: Option<Arc<str>>,
+    /// Requests go to the address of the Service, which shares them out, and not to its endpoints.
+    pub whole: bool,
 }
 
-/// `namespace/service:port`.
+/// `namespace/service:port`, for a facade `namespace/service:port as facade`.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}:{}", self.namespace, self.service, self.port)
+        write!(formatter, "{}/{}:{}", self.namespace, self.service, self.port)?;
+        if let Some(facade) = &self.facade {
+            write!(formatter, " as {facade}")?;
+        }
+        if self.whole { formatter.write_str(" as a whole") } else { Ok(()) }
     }
 }
 
@@ -259,12 +267,7 @@ mod tests {
     use super::*;
 
     fn upstream() -> Upstream {
-        Upstream::new(UpstreamKey {
-            namespace: "ns".into(),
-            service: "web".into(),
-            port: 80,
-            protocol: Protocol::Http1,
-        })
+        Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() })
     }
 
     fn endpoints(texts: &[&str]) -> Endpoints {

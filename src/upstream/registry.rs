@@ -34,11 +34,10 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Protocol;
 
     #[test]
     fn an_upstream_stays_the_same_while_it_is_used() {
-        let key = |port| UpstreamKey { namespace: "ns".into(), service: "web".into(), port, protocol: Protocol::Http1 };
+        let key = |port| UpstreamKey { namespace: "ns".into(), service: "web".into(), port, ..UpstreamKey::default() };
         let registry = Registry::default();
         let first = registry.upstream(&key(80));
         registry.upstream(&key(81));

@@ -15,13 +15,14 @@ use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
-use portico::compile::{Classes, Compiler, Inputs, addressed};
+use portico::compile::{Classes, Compiler, Entrance, IngressSettings, Inputs, Publish, addressed};
 use portico::k8s::Installed;
 use portico::plugin::Workshop;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
+use portico::snapshot::kong::{self, Flavor};
 use portico::snapshot::router::Question;
-use portico::snapshot::rule::{Action, Scheme};
+use portico::snapshot::rule::{Action, Backend, Failure, Scheme, Target};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
@@ -36,6 +37,8 @@ pub(crate) struct Case {
     memory: Memory,
     installed: Option<Installed>,
     unknown: BTreeSet<Kind>,
+    classes: Classes,
+    ingress: IngressSettings,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -117,6 +120,8 @@ impl Case {
             memory: memory(remembered),
             installed: installed(&header("Installed")),
             unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
+            classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
+            ingress: ingress(&header("Router"), &header("Published")),
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -155,14 +160,17 @@ impl Case {
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
-            verdict.conditions.iter().chain(listeners).chain(parents).map(|condition| condition.code).collect()
+            let ancestors = verdict.ancestors.iter().flat_map(|ancestor| &ancestor.conditions);
+            let conditions = verdict.conditions.iter().chain(listeners).chain(parents).chain(ancestors);
+            conditions.map(|condition| condition.code).collect()
         };
         world.verdicts().values().flat_map(conditions).collect()
     }
 
     fn world(&self) -> World {
         let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
-        World { installed, unknown, ..World::new(self.provider.clone(), self.memory.clone()) }
+        let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
+        World { installed, unknown, classes, ingress, ..World::new(self.provider.clone(), self.memory.clone()) }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -201,6 +209,8 @@ pub(crate) struct World {
     controllers: Vec<String>,
     installed: Option<Installed>,
     unknown: BTreeSet<Kind>,
+    classes: Classes,
+    ingress: IngressSettings,
 }
 
 impl World {
@@ -218,6 +228,8 @@ impl World {
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
             unknown: BTreeSet::new(),
+            classes: Classes::default(),
+            ingress: ingress(&[], &[]),
         }
     }
 
@@ -232,6 +244,7 @@ impl World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
         fresh.installed = self.installed.clone();
         fresh.unknown = self.unknown.clone();
+        (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
@@ -247,9 +260,10 @@ impl World {
             controllers: &self.controllers,
             addresses: &self.addresses,
             upstreams: &self.upstreams,
-            classes: &Classes::default(),
+            classes: &self.classes,
             workshop: &self.workshop,
             unknown: &self.unknown,
+            ingress: &self.ingress,
         };
         let compiled = self.compiler.compile(&self.store, &changes, &inputs);
         self.endpoints.extend(compiled.endpoints);
@@ -285,7 +299,9 @@ impl World {
             .filter_map(|(id, verdict)| Some((id.to_string(), describe_verdict(verdict)?)))
             .collect();
         document.insert("verdicts".to_owned(), Value::Object(verdicts));
-        document.insert("snapshot".to_owned(), serde_json::to_value(self.snapshot.dump()).unwrap());
+        let mut snapshot = serde_json::to_value(self.snapshot.dump()).unwrap();
+        say_once(&mut snapshot);
+        document.insert("snapshot".to_owned(), snapshot);
         let addresses = |endpoints: &Endpoints| -> Vec<String> {
             let balance = match endpoints.balance {
                 Balance::RoundRobin => None,
@@ -323,6 +339,45 @@ fn installed(words: &[String]) -> Option<Installed> {
     Some(Installed { release_settled: true, bundle_version, channel, ..Installed::default() })
 }
 
+/// Both ports of Ingresses have the same routes.
+fn say_once(snapshot: &mut Value) {
+    let mut said: Option<(Value, Value)> = None;
+    for bind in snapshot["binds"].as_array_mut().unwrap() {
+        let address = bind["address"].clone();
+        for listener in bind["listeners"].as_array_mut().unwrap() {
+            if !listener["listener"].as_str().unwrap().starts_with("ingress/") {
+                continue;
+            }
+            match &said {
+                Some((first, hosts)) if *hosts == listener["hosts"] => {
+                    listener["hosts"] = json!(format!("as {}", first))
+                }
+                _ => said = Some((address.clone(), listener["hosts"].clone())),
+            }
+        }
+    }
+}
+
+/// As without any flag, but for the certificate: what is written down must not depend on one made for this run.
+fn ingress(router: &[String], published: &[String]) -> IngressSettings {
+    let entrance = |port| Entrance { address: SocketAddr::from(([127, 0, 0, 1], port)), public: port, always: false };
+    let services = published.iter().map(|name| {
+        let (namespace, name) = name.split_once('/').unwrap();
+        ObjectKey::new(namespace, name)
+    });
+    IngressSettings {
+        http: Some(entrance(8000)),
+        https: Some(entrance(8443)),
+        flavor: match router {
+            [] => Flavor::TraditionalCompatible,
+            [other] if other == "expressions" => Flavor::Expressions,
+            other => panic!("there is no router {other:?}"),
+        },
+        publish: if published.is_empty() { Publish::Nothing } else { Publish::Services(services.collect()) },
+        ..IngressSettings::default()
+    }
+}
+
 /// None for an object of which there is nothing to say.
 fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     let condition = |condition: &Condition| {
@@ -354,6 +409,14 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let name = format!("parentRefs[{}] {}", parent.index, parent.parent.name);
         described.insert(name, json!(conditions(&parent.conditions)));
     }
+    for ancestor in &verdict.ancestors {
+        described
+            .insert(format!("ancestor {} {}", ancestor.kind, ancestor.name), json!(conditions(&ancestor.conditions)));
+    }
+    if let Some(published) = &verdict.load_balancer {
+        let published: Vec<_> = published.iter().map(|entry| format!("{entry:?}")).collect();
+        described.insert("loadBalancer".to_owned(), json!(published));
+    }
     if !verdict.notes.is_empty() {
         let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));
@@ -376,11 +439,18 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
         .iter()
         .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect();
-    let question = Question::plain(path, query, &method, &headers);
     let host = request.host.to_ascii_lowercase();
     let Some(bind) = snapshot.binds.get(&request.to) else {
         return format!("{line} -> nobody listens on {}", request.to);
     };
+    if bind.tls.is_some() {
+        line += " over TLS";
+    }
+    let normalized = kong::normalize(path).filter(|_| bind.listener(&host).is_some_and(|listener| listener.is_kong()));
+    let path = normalized.as_deref().unwrap_or(path);
+    let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let server_name = bind.tls.as_ref().map(|_| &*host);
+    let question = Question { scheme, server_name, ..Question::plain(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
     let Some(matched) = listener.find(&host, &question) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
@@ -389,14 +459,27 @@ fn answer(snapshot: &Snapshot, request: &Request) -> String {
     let what = match &rule.action {
         Action::Forward(split) => {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
-            let path = rewritten.map(|edit| format!(" as {}", edit.apply(path))).unwrap_or_default();
-            format!("forward to {} of {} shares{path}", split.backends().len(), split.total())
+            let path = match (&rule.kong, rewritten) {
+                (_, Some(edit)) => format!(" as {}", edit.apply(path)),
+                (Some(manner), None) => {
+                    let stripped = manner.strip_path.then(|| matched.path.length(path));
+                    let sent = kong::upstream_path(&manner.path, path, stripped);
+                    if sent == path { String::new() } else { format!(" as {sent}") }
+                }
+                (None, None) => String::new(),
+            };
+            match (&rule.kong, split.backends()) {
+                (Some(_), [Backend { target: Target::Upstream(upstream), .. }]) => {
+                    format!("forward to {}{path}", upstream.key)
+                }
+                (_, backends) => format!("forward to {} of {} shares{path}", backends.len(), split.total()),
+            }
         }
         Action::Redirect(redirect) => {
-            let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
             let location = redirect.location(scheme, &request.host, listener.port, path, query);
             format!("{} {location}", redirect.status.as_u16())
         }
+        Action::Fail(failure @ Failure::NoService) => format!("503 {failure}"),
         Action::Fail(failure) => format!("500 {failure}"),
     };
     format!("{line} -> {} rule {} by {}: {what}", rule.id.route, rule.id.rule, matched.path)

@@ -165,7 +165,13 @@ pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream>
 }
 
 pub(crate) fn upstream_of(protocol: Protocol, service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    let key = UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, protocol };
+    let key = UpstreamKey {
+        namespace: "default".into(),
+        service: service.into(),
+        port: 80,
+        protocol,
+        ..UpstreamKey::default()
+    };
     let upstream = Upstream::new(key);
     let mut addresses: Vec<_> = addresses.iter().copied().map(Address::Ip).collect();
     addresses.sort();

@@ -10,4 +10,6 @@ pub use config_map::ConfigMap;
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 pub use namespace::Namespace;
 pub use secret::{Secret, SecretBytes, SecretText};
-pub use service::{IntOrString, Service, ServicePort, ServiceSpec, ServiceType};
+pub use service::{
+    IntOrString, LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus, ServiceType,
+};

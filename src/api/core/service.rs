@@ -8,6 +8,8 @@ use crate::api::kind::{Kind, Resource};
 pub struct Service {
     #[serde(default)]
     pub spec: ServiceSpec,
+    #[serde(default)]
+    pub status: ServiceStatus,
 }
 
 impl Resource for Service {
@@ -24,6 +26,8 @@ pub struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     pub external_name: Option<String>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
     #[serde(default)]
     pub ports: Vec<ServicePort>,
 }
@@ -38,6 +42,26 @@ pub struct ServicePort {
     pub target_port: Option<IntOrString>,
     pub protocol: Option<String>,
     pub app_protocol: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    pub load_balancer: Option<LoadBalancerStatus>,
+}
+
+/// What the balancer in front of a Service has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct LoadBalancerStatus {
+    #[serde(default)]
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// One of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct LoadBalancerIngress {
+    pub ip: Option<String>,
+    pub hostname: Option<String>,
 }
 
 /// The types of Service that have endpoints of their own.

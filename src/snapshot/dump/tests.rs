@@ -8,7 +8,7 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{HttpsRedirect, Manner, ToHost};
 use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
 use crate::snapshot::rule::{Failure, Rule, RuleId, Scheme, Split};
-use crate::upstream::{Protocol, Registry, UpstreamKey};
+use crate::upstream::{Registry, UpstreamKey};
 
 #[test]
 fn everything_reads_in_the_order_of_precedence() {
@@ -53,7 +53,7 @@ fn secrets_are_not_shown() {
 fn snapshot(reversed: bool) -> Snapshot {
     let registry = Registry::default();
     let upstream = |service: &str, port| {
-        let key = UpstreamKey { namespace: "default".into(), service: service.into(), port, protocol: Protocol::Http1 };
+        let key = UpstreamKey { namespace: "default".into(), service: service.into(), port, ..UpstreamKey::default() };
         Target::Upstream(registry.upstream(&key))
     };
     let backend = |weight, target| Backend { weight, filters: Filters::default(), target };

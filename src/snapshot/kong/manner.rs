@@ -87,7 +87,8 @@ impl Manner {
             let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
             lines.push(format!("protocols {}", names.join(", ")));
         }
-        if *https_redirect != usual.https_redirect {
+        // Where plain text is taken nobody is sent anywhere.
+        if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
         if !*request_buffering {

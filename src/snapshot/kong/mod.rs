@@ -47,10 +47,10 @@ pub struct Entry {
 }
 
 impl Router {
-    pub fn build(flavor: Flavor, routes: impl IntoIterator<Item = Route>) -> Self {
+    pub fn build(flavor: Flavor, routes: impl IntoIterator<Item: Into<Arc<Route>>>) -> Self {
         let mut ranked: Vec<(Rank, Entry)> = Vec::new();
         for route in routes {
-            let route = Arc::new(route);
+            let route: Arc<Route> = route.into();
             let hosts = match (flavor, route.source) {
                 (Flavor::TraditionalCompatible, _) | (_, Source::Ingress) => 0,
                 (Flavor::Expressions, Source::HttpRoute | Source::GrpcRoute) => route.hosts.len(),

@@ -1,0 +1,292 @@
+//! What the annotations of an Ingress say about its routes (`kong-compat.md` §2.2).
+
+use http::{HeaderName, Method, StatusCode};
+
+use super::super::verdict::Problem;
+use super::annotations::{Annotations, ON_ROUTES, field};
+use crate::api::Meta;
+use crate::api::kong::annotations::{
+    FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,
+    PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
+    REWRITE, SNIS, STRIP_PATH, list,
+};
+use crate::plugin::chain::Protocols;
+use crate::snapshot::kong::{Flavor, Header, HeaderText, Host, HostName};
+
+/// What all routes of one object have in common.
+#[derive(Clone, Debug)]
+pub(super) struct RouteSettings {
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    pub protocols: Protocols,
+    pub https_redirect: StatusCode,
+    pub regex_priority: i64,
+    pub regex_prefix: String,
+    pub methods: Vec<Method>,
+    pub server_names: Vec<HostName>,
+    pub host_aliases: Vec<Host>,
+    pub headers: Vec<Header>,
+    pub request_buffering: bool,
+    pub response_buffering: bool,
+    /// Conditions that cannot be asked: a route without them would take more than it was meant to.
+    pub refused: Vec<Problem>,
+    pub notes: Vec<Problem>,
+}
+
+pub(super) fn read(meta: &Meta, flavor: Flavor) -> RouteSettings {
+    let mut read = Annotations::of(meta);
+    let mut refused = Vec::new();
+    let (protocols, forced) = protocols(&mut read, &mut refused);
+    let status = read.read(HTTPS_REDIRECT_STATUS_CODE, status, "write 426, 301, 302, 307 or 308");
+    let priority = read.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
+    if priority.is_some() && flavor == Flavor::Expressions {
+        read.note(REGEX_PRIORITY, "with --kong-router expressions it has no effect", "remove it");
+    }
+    match read.text(PATH_HANDLING) {
+        None | Some("v0") => {}
+        Some("v1") => read.note(PATH_HANDLING, "v1 has no effect with this router, as in Kong", "remove it"),
+        Some(_) => drop(read.read(PATH_HANDLING, |_| None::<()>, "write v0, or remove it")),
+    }
+    if read.text(REWRITE).is_some() {
+        let remedy = "use strip-path, or konghq.com/path on the Service";
+        read.note(REWRITE, "paths are not rewritten by this version, so it has no effect", remedy);
+    }
+    let settings = RouteSettings {
+        strip_path: read.bool(STRIP_PATH).unwrap_or(false),
+        preserve_host: read.bool(PRESERVE_HOST).unwrap_or(true),
+        protocols,
+        https_redirect: if forced { StatusCode::FOUND } else { status.unwrap_or(StatusCode::UPGRADE_REQUIRED) },
+        regex_priority: priority.unwrap_or(0),
+        regex_prefix: read
+            .read(
+                REGEX_PREFIX,
+                |text| (!text.is_empty()).then_some(text),
+                "write what regular expressions begin with, such as /~",
+            )
+            .unwrap_or("/~")
+            .to_owned(),
+        methods: read
+            .read(METHODS, methods, "write methods like GET,POST; one that is none takes all of them away")
+            .unwrap_or_default(),
+        server_names: read.read(SNIS, server_names, "write host names like a.example,b.example").unwrap_or_default(),
+        host_aliases: read.read(HOST_ALIASES, hosts, "write host names like a.example,*.b.example").unwrap_or_default(),
+        headers: headers(&mut read, &mut refused),
+        request_buffering: read.bool(REQUEST_BUFFERING).unwrap_or(true),
+        response_buffering: read.bool(RESPONSE_BUFFERING).unwrap_or(true),
+        refused,
+        notes: Vec::new(),
+    };
+    read.note_unknown(ON_ROUTES, "an Ingress");
+    RouteSettings { notes: read.notes, ..settings }
+}
+
+/// What requests may be spoken in, and whether plain text is sent to TLS with 302.
+fn protocols(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> (Protocols, bool) {
+    let usual = Protocols { http: true, https: true, grpc: false, grpcs: false };
+    let remedy = "use http, https, grpc and grpcs; one that is none takes all of them away";
+    let named = read.read(PROTOCOLS, names, remedy);
+    let mut protocols = named.as_ref().map_or(usual, |names| Protocols::of(names.iter().copied()));
+    let Protocols { http, https, grpc, grpcs } = protocols;
+    if !(http || https || grpc || grpcs) {
+        let message = "it names no protocol of requests, and others are not served by an Ingress";
+        refused.push(Problem::new(field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
+    } else if (http || https) && (grpc || grpcs) {
+        read.note(PROTOCOLS, "a route is either of HTTP or of gRPC, so http and https count", "name only one family");
+        protocols = usual;
+    }
+    let forced = read.text(FORCE_SSL_REDIRECT).is_some();
+    let forced = forced && read.bool(FORCE_SSL_REDIRECT).unwrap_or(false);
+    if forced {
+        let Protocols { http, https, grpc, grpcs } = protocols;
+        protocols = Protocols { http: false, https: http || https, grpc: false, grpcs: grpc || grpcs };
+    }
+    // What takes HTTP either way takes gRPC as well, which is spoken over it.
+    if protocols == usual {
+        protocols = Protocols::ALL;
+    }
+    (protocols, forced)
+}
+
+fn names(text: &str) -> Option<Vec<&str>> {
+    const KNOWN: [&str; 10] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws", "wss"];
+    let names: Vec<&str> = list(text).collect();
+    (!names.is_empty() && names.iter().all(|name| KNOWN.contains(name))).then_some(names)
+}
+
+fn status(text: &str) -> Option<StatusCode> {
+    let status = StatusCode::from_bytes(text.trim().as_bytes()).ok()?;
+    matches!(status.as_u16(), 426 | 301 | 302 | 307 | 308).then_some(status)
+}
+
+fn methods(text: &str) -> Option<Vec<Method>> {
+    let method = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        let good = name.bytes().all(|byte| byte.is_ascii_uppercase());
+        good.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
+    };
+    list(text).map(method).collect()
+}
+
+fn server_names(text: &str) -> Option<Vec<HostName>> {
+    list(text).map(HostName::parse).collect()
+}
+
+fn hosts(text: &str) -> Option<Vec<Host>> {
+    list(text).map(Host::parse).collect()
+}
+
+/// A condition for each `headers.NAME`.
+fn headers(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> Vec<Header> {
+    let separator = read.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
+    let mut headers: Vec<Header> = Vec::new();
+    for (name, value) in read.beginning(HEADERS_PREFIX) {
+        let field = field(&format!("{HEADERS_PREFIX}{name}"));
+        let Ok(name) = HeaderName::try_from(name) else {
+            let message = format!("{name:?} is not a header name");
+            refused.push(Problem::new(field, message, "use letters, digits and hyphens"));
+            continue;
+        };
+        let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
+        match &values[..] {
+            [] => {
+                read.notes.push(Problem::new(field, "it has no value, so it has no effect", "write one, or remove it"))
+            }
+            // Only a value that stands alone may be a regular expression.
+            [one] => match Header::parse(name, [*one]) {
+                Ok(header) => headers.push(header),
+                Err(error) => {
+                    let message = format!("the regular expression cannot be used: {error}");
+                    refused.push(Problem::new(field, message, "see docs/ingress.md for the syntax"));
+                }
+            },
+            several => {
+                let values = several.iter().map(|value| HeaderText::Is((*value).into())).collect();
+                headers.push(Header { name, values });
+            }
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::snapshot::kong::Manner;
+
+    fn meta(annotations: &[(&str, &str)]) -> Meta {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
+    }
+
+    /// How settings differ from those without annotations.
+    fn described(settings: &RouteSettings) -> Vec<String> {
+        let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
+        let manner = Manner {
+            strip_path: settings.strip_path,
+            protocols: settings.protocols,
+            request_buffering: settings.request_buffering,
+            response_buffering: settings.response_buffering,
+            ..Manner::default()
+        };
+        let usual = Manner { protocols: read(&meta(&[]), Flavor::default()).protocols, ..Manner::default() };
+        let mut lines = Vec::new();
+        let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
+        line(manner.strip_path, "strip".into());
+        line(!settings.preserve_host, "host".into());
+        let Protocols { http, https, grpc, grpcs } = manner.protocols;
+        let letters: String = [(http, 'h'), (https, 'H'), (grpc, 'g'), (grpcs, 'G')]
+            .iter()
+            .filter_map(|(is_in, letter)| is_in.then_some(*letter))
+            .collect();
+        line(manner.protocols != usual.protocols, format!("protocols {letters}"));
+        line(settings.https_redirect != StatusCode::UPGRADE_REQUIRED, settings.https_redirect.as_str().to_owned());
+        line(*regex_priority != 0, format!("priority {regex_priority}"));
+        line(settings.regex_prefix != "/~", settings.regex_prefix.clone());
+        line(!methods.is_empty(), format!("{methods:?}"));
+        line(!server_names.is_empty(), format!("snis {}", server_names.len()));
+        line(!host_aliases.is_empty(), format!("aliases {}", host_aliases.len()));
+        for header in headers {
+            let values: Vec<_> = header.values.iter().map(ToString::to_string).collect();
+            line(true, format!("{}: {}", header.name, values.join("|")));
+        }
+        line(!manner.request_buffering, "request streams".into());
+        line(!manner.response_buffering, "response streams".into());
+        lines
+    }
+
+    // kong-compat §2.2
+    #[test]
+    fn every_annotation_good_and_bad() {
+        // (annotation, value, what differs, how many notes, how many refusals)
+        let cases: &[(&str, &str, &[&str], usize, usize)] = &[
+            ("konghq.com/strip-path", "TRUE", &["strip"], 0, 0),
+            ("konghq.com/strip-path", "yes", &[], 1, 0),
+            ("konghq.com/preserve-host", "false", &["host"], 0, 0),
+            ("konghq.com/preserve-host", "", &[], 1, 0),
+            ("konghq.com/protocols", "https", &["protocols H"], 0, 0),
+            ("konghq.com/protocols", "grpc, grpcs", &["protocols gG"], 0, 0),
+            ("konghq.com/protocols", "http,htps", &[], 1, 0),
+            ("konghq.com/protocols", "http,grpc", &[], 1, 0),
+            ("konghq.com/protocols", "tcp", &["protocols "], 0, 1),
+            ("konghq.com/https-redirect-status-code", "301", &["301"], 0, 0),
+            ("konghq.com/https-redirect-status-code", "303", &[], 1, 0),
+            ("ingress.kubernetes.io/force-ssl-redirect", "true", &["protocols H", "302"], 0, 0),
+            ("ingress.kubernetes.io/force-ssl-redirect", "false", &[], 0, 0),
+            ("konghq.com/regex-priority", "7", &["priority 7"], 0, 0),
+            ("konghq.com/regex-priority", "high", &[], 1, 0),
+            ("konghq.com/methods", "get,POST", &["[GET, POST]"], 0, 0),
+            ("konghq.com/methods", "GET,P-ST", &[], 1, 0),
+            ("konghq.com/snis", "a.example,b.example", &["snis 2"], 0, 0),
+            ("konghq.com/snis", "", &[], 0, 0),
+            ("konghq.com/snis", "a.example,b example", &[], 1, 0),
+            ("konghq.com/host-aliases", "a.example, *.b.example", &["aliases 2"], 0, 0),
+            ("konghq.com/host-aliases", "a..example", &[], 1, 0),
+            ("konghq.com/headers.X-A", "one,two", &["x-a: one|two"], 0, 0),
+            ("konghq.com/headers.X-A", "~*^one$", &["x-a: ~*^one$"], 0, 0),
+            ("konghq.com/headers.X-A", "~*(", &[], 0, 1),
+            ("konghq.com/headers.X A", "one", &[], 0, 1),
+            ("konghq.com/headers.X-A", "", &[], 1, 0),
+            ("konghq.com/path-handling", "v0", &[], 0, 0),
+            ("konghq.com/path-handling", "v1", &[], 1, 0),
+            ("konghq.com/path-handling", "v2", &[], 1, 0),
+            ("konghq.com/request-buffering", "false", &["request streams"], 0, 0),
+            ("konghq.com/response-buffering", "false", &["response streams"], 0, 0),
+            ("konghq.com/regex-prefix", "/@", &["/@"], 0, 0),
+            ("konghq.com/rewrite", "/x/$1", &[], 1, 0),
+            ("konghq.com/tags", "a,b", &[], 0, 0),
+            ("konghq.com/strippath", "true", &[], 1, 0),
+            ("konghq.com/retries", "3", &[], 1, 0),
+        ];
+        for (key, value, expected, notes, refused) in cases {
+            let settings = read(&meta(&[(key, value)]), Flavor::default());
+            assert_eq!(described(&settings), *expected, "{key}: {value}");
+            assert_eq!((settings.notes.len(), settings.refused.len()), (*notes, *refused), "{key}: {value}");
+        }
+    }
+
+    // kong-compat §2.2
+    #[test]
+    fn annotations_together() {
+        const FORCE: (&str, &str) = ("ingress.kubernetes.io/force-ssl-redirect", "true");
+        type Written = &'static [(&'static str, &'static str)];
+        let cases: &[(Written, Flavor, &[&str], usize)] = &[
+            (&[FORCE, ("konghq.com/https-redirect-status-code", "308")], Flavor::default(), &["protocols H", "302"], 0),
+            (&[FORCE, ("konghq.com/protocols", "grpc")], Flavor::default(), &["protocols G", "302"], 0),
+            (
+                &[("konghq.com/headers.X-A", "a,b;c"), ("konghq.com/headers-separator", ";")],
+                Flavor::default(),
+                &["x-a: a,b|c"],
+                0,
+            ),
+            (&[("konghq.com/regex-priority", "7")], Flavor::Expressions, &["priority 7"], 1),
+        ];
+        for (annotations, flavor, expected, notes) in cases {
+            let settings = read(&meta(annotations), *flavor);
+            assert_eq!(described(&settings), *expected, "{annotations:?}");
+            assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
+        }
+    }
+}
