@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fronts::played::Played;
 use portico::api::ObjectKey;
 use portico::api::core::ServiceType;
-use portico::k8s::services::{Inputs, Settings, Shape, Stay, View, Want, Wants, keep};
+use portico::k8s::services::{Bound, Inputs, Settings, Shape, Stay, View, Want, Wants, keep};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 struct Replica {
     leading: watch::Sender<bool>,
     wants: watch::Sender<Arc<Wants>>,
-    bound: watch::Sender<Option<Arc<BTreeSet<u16>>>>,
+    bound: watch::Sender<Option<Arc<Bound>>>,
     stay: watch::Sender<Stay>,
     view: watch::Receiver<Arc<View>>,
     keeping: JoinHandle<()>,
@@ -68,6 +68,11 @@ fn web(ports: &[u16]) -> Wants {
         ..Want::default()
     };
     Wants { gateways: BTreeMap::from([(key(), want)]), foreign: BTreeMap::new() }
+}
+
+/// Everything that is to be open.
+fn bound(view: &View) -> Bound {
+    view.fronts.iter().flat_map(|(key, front)| front.ports.values().map(|port| (*port, key.clone()))).collect()
 }
 
 fn put_pod(played: &Played, name: &str, ip: &str, ready: &str) {
@@ -171,7 +176,7 @@ async fn pods_join_when_they_have_bound_and_leave_before_they_stop_listening() {
     let mut other = Replica::start(&played, EXPOSED, "b", false);
     let view = other.sees("a port", |view| !view.fronts.is_empty()).await;
     assert_eq!(view.pod_ips, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
-    let ports: Arc<BTreeSet<u16>> = Arc::new(view.fronts[&key()].ports.values().copied().collect());
+    let ports = Arc::new(bound(&view));
     leader.sees("the port", |view| !view.fronts.is_empty()).await;
     assert_eq!(endpoints(&played), [""; 0], "nobody listens yet");
     leader.bound.send_replace(Some(ports.clone()));
@@ -194,7 +199,7 @@ async fn the_leader_takes_dead_pods_out() {
     let mut leader = Replica::start(&played, EXPOSED, "a", true);
     let other = Replica::start(&played, EXPOSED, "b", false);
     let view = leader.sees("a port", |view| !view.fronts.is_empty()).await;
-    other.bound.send_replace(Some(Arc::new(view.fronts[&key()].ports.values().copied().collect())));
+    other.bound.send_replace(Some(Arc::new(bound(&view))));
     played.until("it joined", |played| endpoints(played) == ["10.0.0.2 ready"]).await;
     // Killed: it says nothing any more.
     other.keeping.abort();
@@ -202,4 +207,87 @@ async fn the_leader_takes_dead_pods_out() {
     played.until("it is marked", |played| endpoints(played) == ["10.0.0.2 not ready"]).await;
     played.delete("pods/portico-system/b");
     played.until("it is gone", |played| endpoints(played).is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_may_not_list_pods_takes_nobody_out() {
+    let played = Played::new();
+    put_pod(&played, "a", "10.0.0.1", "True");
+    put_pod(&played, "b", "10.0.0.2", "True");
+    let mut other = Replica::start(&played, EXPOSED, "b", true);
+    let view = other.sees("a port", |view| !view.fronts.is_empty()).await;
+    other.bound.send_replace(Some(Arc::new(bound(&view))));
+    played.until("it joined", |played| endpoints(played) == ["10.0.0.2 ready"]).await;
+    other.leading.send_replace(false);
+    played.hide(&["pods"]);
+    let mut leader = Replica::start(&played, EXPOSED, "a", true);
+    // What the second plan does comes after everything that the first did.
+    for ports in [&[80, 443][..], &[80, 443, 8080]] {
+        leader.wants.send_replace(Arc::new(web(ports)));
+        leader
+            .sees("the new port", |view| view.fronts.get(&key()).is_some_and(|it| it.ports.len() == ports.len()))
+            .await;
+    }
+    let deletes: Vec<_> = played.writes().into_iter().filter(|write| write.starts_with("DELETE")).collect();
+    assert_eq!(deletes, [""; 0]);
+    assert_eq!(endpoints(&played), ["10.0.0.2 ready"]);
+}
+
+/// Whoever may write Services in another namespace, or edit those of his own Gateway, gets nobody else's clients.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_names_the_port_of_another_gateway_takes_nothing_from_it() {
+    let played = Played::new();
+    put_pod(&played, "a", "10.0.0.1", "True");
+    let mut replica = Replica::start(&played, EXPOSED, "a", true);
+    let theirs = ObjectKey::new("attacker", "web");
+    let mut both = web(&[80]);
+    let mut want = both.gateways[&key()].clone();
+    want.uid = Arc::from("h");
+    both.gateways.insert(theirs.clone(), want);
+    replica.wants.send_replace(Arc::new(both));
+    let view = replica.sees("both", |view| view.fronts.len() == 2).await;
+    let (target, own) = (view.fronts[&key()].ports[&80], view.fronts[&theirs].ports[&80]);
+    replica.bound.send_replace(Some(Arc::new(bound(&view))));
+    played.until("the slices", |played| played.objects("endpointslices").len() == 2).await;
+
+    let path = "services/attacker/web-portico";
+    let mut copy = played.object(path);
+    copy["metadata"] =
+        json!({"labels": copy["metadata"]["labels"], "ownerReferences": copy["metadata"]["ownerReferences"]});
+    copy["spec"]["ports"][0]["targetPort"] = json!(target);
+    played.put("services/attacker/zzz", copy);
+    // Older than the victim's, which alone does not decide.
+    played.edit(path, |service| {
+        service["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+        service["spec"]["ports"][0]["targetPort"] = json!(target);
+    });
+    let back = |played: &Played| played.object(path)["spec"]["ports"][0]["targetPort"] != target;
+    played.until("it is set right", back).await;
+    let view = replica.sees("a port of its own", |view| view.fronts[&theirs].ports.contains_key(&80)).await;
+    assert_eq!(view.fronts[&key()].ports[&80], target);
+    assert!(view.fronts[&theirs].ports[&80] != target, "it was {own}");
+    let slices = played.objects("endpointslices");
+    let to_target: Vec<_> = slices.iter().filter(|slice| slice["ports"][0]["port"] == target).collect();
+    assert!(to_target.len() == 1 && to_target[0]["metadata"]["namespace"] == "ns", "{slices:?}");
+}
+
+/// Nothing is asked for again and again because the watch does not tell what became of it.
+#[tokio::test(start_paused = true)]
+async fn services_that_cannot_be_watched_are_kept_by_what_calls_say() {
+    let played = Played::new();
+    let predecessor = Replica::start(&played, Shape::Headless, "a", true);
+    played.until("the Service", |played| !played.object(SERVICE).is_null()).await;
+    predecessor.keeping.abort();
+    played.hide(&["services"]);
+    let leader = Replica::start(&played, Shape::Headless, "b", true);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!((played.reads(), played.writes().len()), (2, 1), "found by the second, which has nothing to write");
+    let mut successor = web(&[80]);
+    successor.gateways.get_mut(&key()).unwrap().uid = Arc::from("h");
+    leader.wants.send_replace(Arc::new(successor));
+    let replaced = |played: &Played| played.object(SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "h";
+    played.until("it is replaced", replaced).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let expected = ["PATCH", "DELETE", "PATCH"].map(|verb| format!("{verb} {SERVICE}"));
+    assert_eq!((played.reads(), played.writes()), (3, expected.to_vec()));
 }

@@ -40,6 +40,19 @@ fn every_rule_is_used_and_every_use_has_its_rule() {
     }
 }
 
+/// Only one Lease is ours, and it is the one that an election is held for.
+#[test]
+fn what_has_one_name_is_granted_by_it() {
+    let role = one("Role");
+    let rules = role["rules"].as_array().unwrap().iter();
+    let leases: Vec<_> = rules.filter(|rule| rule["resources"][0] == "leases").collect();
+    for rule in leases {
+        let names = rule["resourceNames"].as_array().cloned().unwrap_or_default();
+        let expected = if rule["verbs"][0] == "create" { vec![] } else { vec![permissions::LEASE] };
+        assert_eq!(names, expected, "{rule}");
+    }
+}
+
 #[test]
 fn every_rule_says_what_it_is_for() {
     for file in ["base/cluster-role.yaml", "base/role.yaml"] {
@@ -148,7 +161,8 @@ fn permissions_of(rule: &Value) -> impl Iterator<Item = Permission> + '_ {
         words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let (groups, resources, verbs) = (words("apiGroups"), words("resources"), words("verbs"));
-    assert_eq!(rule.as_object().unwrap().len(), 3, "{rule}");
+    let named = !rule["resourceNames"].is_null();
+    assert_eq!(rule.as_object().unwrap().len(), 3 + usize::from(named), "{rule}");
     groups.into_iter().flat_map(move |group| {
         let verbs = verbs.clone();
         resources.clone().into_iter().flat_map(move |resource| {

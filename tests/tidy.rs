@@ -49,7 +49,6 @@ const IMPORTS: &[Row] = &[
     ("quantity", &[]),
     ("metrics", &["version"]),
     ("telemetry", &[]),
-    ("quantity", &[]),
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),

@@ -170,6 +170,23 @@ async fn a_kind_that_keeps_failing_is_named_and_holds_up_nothing() {
     site.until("it works again", |site| site.installed.versions.contains_key(&Kind::TlsRoute)).await;
 }
 
+/// Or a replica that starts in such a moment would take the place of one that serves everything, with half of it.
+#[tokio::test]
+async fn a_kind_that_is_served_is_waited_for_however_long_it_fails() {
+    let api = Api::start().await;
+    for plural in ["gateways", "httproutes"] {
+        api.serve(GATEWAY, plural, true);
+    }
+    api.put("httproutes", route("a", "one.example"));
+    api.fail("httproutes", vec![Fault::Status(500, "etcdserver: request timed out"); 1000]);
+    let mut site = Site::start(&api).await;
+    site.until_waiting("the first list of httproutes (500 etcdserver: request timed out)").await;
+    site.until("it is told", |site| site.installed.unreadable.contains_key(&Kind::HttpRoute)).await;
+    assert!(!site.complete);
+    api.mend("httproutes");
+    site.until("it is listed", |site| site.complete && site.routes() == ["a one.example"]).await;
+}
+
 #[tokio::test]
 async fn a_bad_object_is_refused_alone() {
     let api = Api::start().await;

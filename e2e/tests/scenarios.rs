@@ -26,6 +26,8 @@ mod neighbours;
 mod objects;
 #[path = "scenarios/outage.rs"]
 mod outage;
+#[path = "scenarios/plugins.rs"]
+mod plugins;
 #[path = "scenarios/replicas.rs"]
 mod replicas;
 #[path = "scenarios/rolling.rs"]
@@ -64,6 +66,16 @@ fn one_portico_follows_a_cluster_and_outlives_its_api_server() {
         neighbours::a_solver_of_challenges_comes_answers_and_goes(cluster).await.context("a challenge")?;
         neighbours::names_and_addresses_can_be_read(cluster).await.context("names")?;
         thousand::a_thousand_routes_are_counted_in_a_few_writes(cluster).await.context("a thousand routes")?;
+        portico.stop().await
+    });
+}
+
+#[test]
+fn plugins_of_a_cluster_guard_its_routes() {
+    scenario::run_with(Options::named("plugins"), async |cluster| {
+        definitions::install(cluster).await.context("the definitions of Kong's kinds")?;
+        let mut portico = Portico::start(cluster, "one", &[]).await?;
+        plugins::only_those_with_a_key_and_in_the_group_get_in(cluster).await?;
         portico.stop().await
     });
 }

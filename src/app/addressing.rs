@@ -12,7 +12,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{self, Addresses, Memory, Pool, Provider};
 use crate::compile::verdict::Problem;
-use crate::compile::{addressed, fronted};
+use crate::compile::{addressed, foreign, fronted};
 use crate::k8s::Observed;
 use crate::k8s::services::{Front, View, Want, Wants};
 use crate::store::{Changes, Store};
@@ -96,6 +96,8 @@ impl Addressing {
         let fronts = view.fronts.iter().map(|(key, front)| (key.clone(), describe(front))).collect();
         let interfaces = interfaces(&view.pod_ips);
         self.stale |= self.memory.fronts != fronts || self.memory.interfaces != interfaces;
+        self.stale |= self.memory.replicas != view.replicas;
+        self.memory.replicas.clone_from(&view.replicas);
         self.memory.fronts = fronts;
         self.memory.interfaces = interfaces;
     }
@@ -122,11 +124,10 @@ impl Addressing {
 
     fn wanted(&self, store: &Store, controllers: &[String]) -> Wants {
         // Gateways of files have no uid: the API server knows nothing that a Service of theirs could belong to.
-        let mut foreign = self.uids.clone();
         let mut gateways = BTreeMap::new();
         for fronted in fronted(store, controllers) {
             let key = &fronted.gateway.meta.key;
-            let Some(uid) = foreign.remove(key) else { continue };
+            let Some(uid) = self.uids.get(key).cloned() else { continue };
             let spec = &fronted.gateway.spec;
             let unsupported = self.addresses.of(key).is_some_and(|assigned| !assigned.unsupported.is_empty());
             let address = match &self.provider {
@@ -146,7 +147,8 @@ impl Addressing {
             };
             gateways.insert(key.clone(), want);
         }
-        Wants { gateways, foreign }
+        let foreign = foreign(store, controllers).filter_map(|key| Some((key.clone(), self.uids.get(key)?.clone())));
+        Wants { gateways, foreign: foreign.collect() }
     }
 }
 
@@ -241,10 +243,12 @@ mod tests {
             gateway("odd", "portico", json!({"addresses": [{"type": "Hostname", "value": "a.example"}]})),
             gateway("file", "portico", json!({})),
             gateway("other", "foreign", json!({})),
+            gateway("waits", "missing", json!({})),
         ];
         let mut changes = store.apply(Batch { upserts, removes: vec![] });
-        let seen: BTreeMap<_, _> =
-            ["plain", "asks", "odd", "other"].map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
+        // "unread" cannot be read as a Gateway, so that the store has nothing of it.
+        let names = ["plain", "asks", "odd", "other", "waits", "unread"];
+        let seen: BTreeMap<_, _> = names.map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
         addressing.observe(&seen);
         addressing.assign(&store, &controllers, &mut changes);
 
@@ -260,6 +264,30 @@ mod tests {
         assert!(of("odd").hold, "it is not accepted");
         let foreign: Vec<_> = wants.foreign.keys().map(|key| &*key.name).collect();
         assert_eq!(foreign, ["other"]);
+    }
+
+    #[test]
+    fn a_class_that_is_gone_for_a_moment_costs_no_gateway_its_service() {
+        let options = GatewayOptions {
+            controller_names: BTreeSet::from([OURS.to_owned()]),
+            addresses: AddressSource::Services(ServiceType::LoadBalancer),
+        };
+        let controllers = [OURS.to_owned()];
+        let mut addressing = Addressing::new(&options);
+        let wants = addressing.wants();
+        let mut store = Store::default();
+        addressing.observe(&BTreeMap::from([(id("web"), observed("u", &[]))]));
+        let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
+            let mut changes = store.apply(Batch { upserts, removes });
+            addressing.assign(&store, &controllers, &mut changes);
+            let wants = wants.borrow();
+            (wants.gateways.len(), wants.foreign.len())
+        };
+        let this_class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
+        assert_eq!(after(vec![class("portico", OURS), gateway("web", "portico", json!({}))], vec![]), (1, 0));
+        assert_eq!(after(vec![], vec![this_class]), (0, 0));
+        assert_eq!(after(vec![class("portico", OURS)], vec![]), (1, 0));
+        assert_eq!(after(vec![class("portico", "example.com/other")], vec![]), (0, 1));
     }
 
     #[test]
@@ -291,6 +319,8 @@ mod tests {
         };
         again("a Service", &|addressing| addressing.see(&view), true);
         again("the same again", &|addressing| addressing.see(&view), false);
+        let joined = View { replicas: ["10.0.0.3".parse().unwrap()].into(), ..view.clone() };
+        again("another replica", &|addressing| addressing.see(&joined), true);
         again("its own status, written", &|addressing| addressing.observe(&seen), false);
         again("leading, with nothing to give", &|addressing| addressing.lead(true), false);
         again("no Service any more", &|addressing| addressing.see(&View::default()), true);

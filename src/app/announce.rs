@@ -51,7 +51,7 @@ impl Announcer {
 
     /// Everything there is, once at the start.
     pub(super) fn start(&mut self, control: &Control, manifests: &Manifests, update: &Update, snapshot: &Snapshot) {
-        let verdicts = control.verdicts();
+        let verdicts = &self.worth_telling(control.verdicts(), control);
         let diagnostics = diagnostics(update.refusals.iter(), verdicts.iter(), manifests);
         let counts = Counts { files: update.files, objects: update.objects, ignored: &update.ignored };
         let summary = report::summary(counts, &diagnostics);
@@ -100,7 +100,7 @@ impl Announcer {
         update: &Update,
         took: Duration,
     ) {
-        let News { before, after } = news;
+        let (before, after) = (&self.worth_telling(&news.before, control), &self.worth_telling(&news.after, control));
         let changes = report::changes(before, after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
         let mended =
@@ -137,7 +137,7 @@ impl Announcer {
 
     /// Verdicts that changed without an edit: a port became free, or was taken.
     pub(super) fn verdicts(&mut self, news: &News, control: &Control, manifests: &Manifests) {
-        let News { before, after } = news;
+        let (before, after) = (&self.worth_telling(&news.before, control), &self.worth_telling(&news.after, control));
         let changes = report::changes(before, after);
         if changes.is_empty() {
             return;
@@ -154,9 +154,16 @@ impl Announcer {
         write(&format!("\nChanged\n{}{}{relief}", first_rows(&changes), problems(&diagnostics, self.color)));
     }
 
+    /// In a log there is nothing about what concerns nobody here. At a terminal the objects are those of one's own files.
+    fn worth_telling(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
+        let told = verdicts.iter().filter(|(id, _)| self.form != Form::Events || control.concerns(id));
+        told.map(|(id, verdict)| (id.clone(), verdict.clone())).collect()
+    }
+
     /// Problems that there are now, in files and verdicts.
     fn left(&self, control: &Control) -> usize {
-        let verdicts = control.verdicts().iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
+        let verdicts = self.worth_telling(control.verdicts(), control);
+        let verdicts = verdicts.iter().map(|(id, verdict)| report::of_verdict(id, verdict).len());
         self.told.len() + verdicts.sum::<usize>()
     }
 }

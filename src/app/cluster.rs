@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::control::Control;
 use super::overlap::Overlap;
+use crate::api::ObjectId;
 use crate::args::{ClusterAccess, ClusterOptions};
 use crate::k8s::{Access, Counters, Delivery, Installed, Source};
 use crate::ready::{Ready, ReadyGuard};
@@ -32,6 +33,8 @@ pub(super) struct Cluster {
     patience: Option<Instant>,
     /// The first event that was not compiled yet.
     since: Option<Instant>,
+    /// Objects that were deleted and made anew under their names.
+    successors: Vec<ObjectId>,
 }
 
 impl Cluster {
@@ -52,7 +55,15 @@ impl Cluster {
         let source = Source::start(access, connection, options.namespaces.clone());
         // On its own, since it ends with the source, or when there is nothing more to say.
         tokio::spawn(say_what_is_missing(source.waiting_for(), ready.guard("the API server")));
-        Ok(Cluster { source, desk: None, installed: Arc::default(), complete: false, patience: None, since: None })
+        Ok(Cluster {
+            source,
+            desk: None,
+            installed: Arc::default(),
+            complete: false,
+            patience: None,
+            since: None,
+            successors: Vec::new(),
+        })
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -90,7 +101,8 @@ impl Cluster {
         control.addressing.observe(&observed);
         if let Some(desk) = &self.desk {
             // Before the verdicts: one that speaks of an older generation than was seen is not told.
-            observed.into_iter().for_each(|(id, observed)| desk.observe(id, observed));
+            let others = observed.into_iter().filter(|(id, observed)| desk.observe(id.clone(), observed.clone()));
+            self.successors.extend(others.map(|(id, _)| id));
         }
         self.complete |= complete;
         self.since = self.since.or(since);
@@ -130,6 +142,11 @@ impl Cluster {
             },
             None => pending().await,
         }
+    }
+
+    /// Objects that have to be told what was compiled now, even if the same was thought of others of their names.
+    pub(super) fn take_successors(&mut self) -> Vec<ObjectId> {
+        std::mem::take(&mut self.successors)
     }
 
     /// When the first of what is compiled now happened.

@@ -158,12 +158,34 @@ impl Control {
         self.compiler.addresses(&self.store, service, port)
     }
 
+    /// What became of each address that is to be listened on.
+    pub(super) fn binds(&self) -> &BTreeMap<SocketAddr, Bind> {
+        &self.binds
+    }
+
     /// The objects that something mentions and that are only fetched if so.
     pub(super) fn wanted_bodies(&self) -> BTreeSet<ObjectId> {
         let Ingresses { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.wanted_bodies(|class, controller| classes.serves(class, controller));
+        let mut wanted = self.store.wanted_bodies(|meta, field| classes.own(&self.store, meta, field));
         wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
         wanted
+    }
+
+    /// Whether somebody who reads the log wants to hear of an object: a cluster has thousands of Services to which no route
+    /// leads, and whether they have endpoints is nothing to us.
+    pub(super) fn concerns(&self, id: &ObjectId) -> bool {
+        let refs = self.store.refs();
+        let routes = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
+        let is_routed_to = |service: &ObjectId| refs.dependents(service).any(routes);
+        match id.kind {
+            // What is in a file was written for us.
+            _ if self.installed.is_none() => true,
+            Kind::Service => is_routed_to(id),
+            Kind::EndpointSlice => {
+                refs.services(id).any(|service| is_routed_to(&ObjectId::new(Kind::Service, service.clone())))
+            }
+            _ => true,
+        }
     }
 
     /// Whether there are GatewayClasses, and all of them are ours.
@@ -249,4 +271,47 @@ impl Control {
 /// As plugins know the object that configures them.
 fn object_name(id: &ObjectId) -> String {
     format!("{}/{}", id.kind, id.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ObjectKey;
+    use crate::args::AddressSource;
+    use crate::store::AnyObject;
+
+    #[test]
+    fn only_services_that_a_route_leads_to_concern_anybody() {
+        let gateways = GatewayOptions {
+            controller_names: BTreeSet::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let workshop = Workshop::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(gateways, Arc::default(), workshop, Ingresses::default(), Arc::default());
+        let object = |kind, name: &str, spec| {
+            let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
+            AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))
+                .unwrap()
+        };
+        let mut upserts =
+            vec![object(Kind::HttpRoute, "r", json!({"rules": [{"backendRefs": [{"name": "used", "port": 80}]}]}))];
+        for name in ["used", "other"] {
+            upserts.push(object(Kind::Service, name, json!({"ports": [{"port": 80}]})));
+            upserts.push(object(Kind::EndpointSlice, name, json!(null)));
+        }
+        control.put(Batch { upserts, removes: vec![] });
+        assert!(control.concerns(&ObjectId::new(Kind::Service, ObjectKey::new("ns", "other"))), "without a cluster");
+        control.installed(Arc::default());
+        for (kind, name, expected) in [
+            (Kind::Service, "used", true),
+            (Kind::EndpointSlice, "used", true),
+            (Kind::Service, "other", false),
+            (Kind::EndpointSlice, "other", false),
+            (Kind::HttpRoute, "r", true),
+        ] {
+            assert_eq!(control.concerns(&ObjectId::new(kind, ObjectKey::new("ns", name))), expected, "{kind} {name}");
+        }
+    }
 }

@@ -174,6 +174,9 @@ impl ControlLoop {
                 self.meters.propagated(took);
             }
             self.reconcile().await;
+        } else {
+            // A port may serve another Gateway in the same way.
+            self.tell_bound();
         }
         let news = self.control.take_news();
         // What a status says is being served already.
@@ -199,9 +202,14 @@ impl ControlLoop {
         applied.swapped
     }
 
-    fn tell(&self, news: &News) {
-        if let Some(desk) = self.cluster.as_ref().and_then(|cluster| cluster.desk.as_ref()) {
+    fn tell(&mut self, news: &News) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let successors = cluster.take_successors();
+        if let Some(desk) = &cluster.desk {
             tell::want(desk, news, self.control.is_alone());
+            for id in successors.into_iter().filter(|id| !news.after.contains_key(id)) {
+                desk.want(id.clone(), self.control.verdicts().get(&id).cloned());
+            }
         }
     }
 
@@ -223,10 +231,14 @@ impl ControlLoop {
         let binds = self.proxy.reconcile().await;
         self.retry.after(&binds);
         let binds = binds.into_iter().map(|(address, state)| (address, bind(state))).collect();
-        if let Some(fronts) = &self.fronts {
-            fronts.tell_bound(&binds);
-        }
         self.control.bound(binds);
+        self.tell_bound();
+    }
+
+    fn tell_bound(&self) {
+        if let Some(fronts) = &self.fronts {
+            fronts.tell_bound(&self.control);
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The Services in front of Gateways, between those who keep them and the control loop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::env;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::control::Control;
 use crate::api::ObjectKey;
 use crate::args::{AddressSource, ClusterOptions, GatewayOptions};
 use crate::drain::Drain;
-use crate::k8s::services::{self, Inputs, Settings, Shape, Stay, View, Wants};
+use crate::k8s::services::{self, Bound, Inputs, Settings, Shape, Stay, View, Wants};
 use crate::status::Bind;
 
 /// What the control loop has to do with them.
@@ -25,7 +24,7 @@ pub(super) struct Fronts {
     view: watch::Receiver<Arc<View>>,
     wants: watch::Receiver<Arc<Wants>>,
     leading: watch::Receiver<bool>,
-    bound: watch::Sender<Option<Arc<BTreeSet<u16>>>>,
+    bound: watch::Sender<Option<Arc<Bound>>>,
     /// Gateways have no address without them.
     needed: bool,
 }
@@ -103,20 +102,23 @@ impl Fronts {
         !self.needed || view.complete && view.of == *self.wants.borrow()
     }
 
-    /// Says which ports are open, so that clients are sent to them.
-    pub(super) fn tell_bound(&self, binds: &BTreeMap<SocketAddr, Bind>) {
+    /// Says which ports are open and for which Gateway, so that its clients are sent to them.
+    pub(super) fn tell_bound(&self, control: &Control) {
         let mut ports: BTreeSet<u16> = BTreeSet::new();
         let mut closed: BTreeSet<u16> = BTreeSet::new();
-        for (address, bind) in binds.iter().filter(|(address, _)| address.ip().is_unspecified()) {
+        for (address, bind) in control.binds().iter().filter(|(address, _)| address.ip().is_unspecified()) {
             let list = if *bind == Bind::Bound { &mut ports } else { &mut closed };
             list.insert(address.port());
         }
         // For one address family only is not for all clients.
         ports.retain(|port| !closed.contains(port));
+        let gateways = control.addressing.addresses().sent();
+        let bound: Bound =
+            gateways.filter(|(port, _)| ports.contains(port)).map(|(port, key)| (port, key.clone())).collect();
         self.bound.send_if_modified(|known| {
-            let differs = known.as_deref() != Some(&ports);
+            let differs = known.as_deref() != Some(&bound);
             if differs {
-                *known = Some(Arc::new(ports));
+                *known = Some(Arc::new(bound));
             }
             differs
         });

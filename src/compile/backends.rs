@@ -4,7 +4,7 @@ use super::Inputs;
 use super::grants::Reference;
 use super::verdict::{Code, Problem};
 use crate::api::core::ServicePort;
-use crate::api::gateway::BackendObjectReference;
+use crate::api::gateway::{BackendObjectReference, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::rule::{Failure, Target};
@@ -110,19 +110,22 @@ pub(super) fn wants_tls(
     })
 }
 
-/// The policy that wants this port spoken to in TLS, if any.
+/// The policy that wants this port spoken to in TLS, if any. One that cannot be read wants it too.
 fn policy_of<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
-    let id = ObjectId::new(Kind::Service, service.clone());
-    let policies = store.refs().dependents(&id).filter_map(|id| store.backend_tls_policies.get(&id.key));
-    policies.map(|policy| (&policy.meta.key, &policy.spec.target_refs)).find_map(|(key, targets)| {
-        let concerns = targets.iter().any(|target| {
+    let concerns = |targets: &[PolicyTargetReference]| {
+        targets.iter().any(|target| {
             target.group == CORE_GROUP
                 && target.kind == Kind::Service.name()
                 && *target.name == *service.name
                 && target.section_name.as_deref().is_none_or(|section| section == port.name)
-        });
-        concerns.then_some(key)
-    })
+        })
+    };
+    let id = ObjectId::new(Kind::Service, service.clone());
+    let mut policies = store.refs().dependents(&id).filter_map(|id| store.backend_tls_policies.get(&id.key));
+    let policy = policies.find(|policy| concerns(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
+    let mut guards = store.guards.values().filter(|guard| guard.meta.key.namespace == service.namespace);
+    let guard = || guards.find(|guard| guard.targets.as_deref().is_none_or(concerns)).map(|guard| &guard.meta.key);
+    policy.or_else(guard)
 }
 
 pub(super) fn is_tcp(port: &ServicePort) -> bool {
@@ -144,5 +147,98 @@ pub(super) fn ports_remedy(ports: &[ServicePort]) -> String {
         [] => "add a TCP port to the Service".to_owned(),
         [one] => format!("use port {one}"),
         several => format!("use one of {}", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compile::addresses::Addresses;
+    use crate::compile::verdict::Verdict;
+    use crate::compile::{Compiler, Inputs};
+    use crate::store::{AnyObject, Batch, Guard};
+    use crate::upstream::Registry;
+
+    fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
+        AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
+    }
+
+    /// What an API server without our schema lets in.
+    fn guard(namespace: &str, target_refs: &Value) -> AnyObject {
+        let object = json!({"spec": {"targetRefs": target_refs, "validation": {"hostname": 5}}});
+        AnyObject::Guard(Arc::new(Guard::of(ObjectKey::new(namespace, "tls"), 1, &object)))
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_guards_what_it_is_about() {
+        let mut store = Store::default();
+        let controllers = ["a.b/c".to_owned()];
+        let (addresses, upstreams) = (Addresses::default(), Registry::default());
+        let unknown = std::collections::BTreeSet::new();
+        let ingress = super::super::IngressSettings::default();
+        let (classes, workshop) =
+            (super::super::Classes::default(), crate::plugin::Workshop::offline(crate::plugin::Registry(&[])));
+        let inputs = Inputs {
+            controllers: &controllers,
+            addresses: &addresses,
+            upstreams: &upstreams,
+            classes: &classes,
+            workshop: &workshop,
+            unknown: &unknown,
+            ingress: &ingress,
+        };
+        let mut compiler = Compiler::default();
+        let to = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});
+        let policy = |target: &str| {
+            let validation = json!({"hostname": "x.example", "wellKnownCACertificates": "System"});
+            object(
+                Kind::BackendTlsPolicy,
+                "tls",
+                &json!({"targetRefs": [to("Service", target)], "validation": validation}),
+            )
+        };
+        let begin = vec![
+            AnyObject::parse(
+                Kind::GatewayClass,
+                json!({"metadata": {"name": "c"}, "spec": {"controllerName": "a.b/c"}}),
+            )
+            .unwrap(),
+            object(
+                Kind::Gateway,
+                "web",
+                &json!({"gatewayClassName": "c", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP"}]}),
+            ),
+            object(Kind::Service, "shop", &json!({"ports": [{"name": "http", "port": 80}]})),
+            object(
+                Kind::HttpRoute,
+                "shop",
+                &json!({"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [{"name": "shop", "port": 80}]}]}),
+            ),
+        ];
+        let mut guarded = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
+            let changes = store.apply(Batch { upserts, removes });
+            compiler.compile(&store, &changes, &inputs);
+            let route = ObjectId::new(Kind::HttpRoute, ObjectKey::new("ns", "shop"));
+            let verdict: &Verdict = &compiler.verdicts()[&route];
+            verdict.every_condition().any(|(_, condition)| condition.code == Code::RouteUnsupportedProtocol)
+        };
+        let policy_id = || vec![ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("ns", "tls"))];
+        assert!(!guarded(begin, vec![]));
+        assert!(guarded(vec![guard("ns", &json!([to("Service", "shop")]))], vec![]), "its target");
+        assert!(!guarded(vec![guard("ns", &json!([to("Service", "other")]))], vec![]), "it is about another");
+        assert!(guarded(vec![guard("ns", &json!([to("Service", "other"), {"name": 5}]))], vec![]), "about anything");
+        assert!(guarded(vec![guard("ns", &json!("shop"))], vec![]));
+        assert!(!guarded(vec![], policy_id()), "it is gone");
+        assert!(!guarded(vec![guard("elsewhere", &Value::Null)], vec![]), "that of another namespace");
+        assert!(guarded(vec![guard("ns", &json!([]))], vec![]));
+        assert!(!guarded(vec![policy("other")], vec![]), "it is mended");
+        assert!(!guarded(vec![guard("ns", &Value::Null)], vec![]), "its last good version says what it was about");
+        assert!(guarded(vec![policy("shop")], vec![]));
+        assert!(guarded(vec![guard("ns", &Value::Null)], vec![]));
+        assert!(!guarded(vec![], policy_id()));
     }
 }

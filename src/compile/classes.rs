@@ -1,7 +1,7 @@
 //! Which classes of Ingresses, consumers and the like are ours (`interface.md` §1).
 
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
-use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
+use crate::api::names::{INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
@@ -15,19 +15,22 @@ pub struct Classes {
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: INGRESS_CLASS_NAME.to_owned() }
+        Classes { name: OWN.to_owned() }
     }
 }
+
+/// The class of our own manifests.
+const OWN: &str = "portico";
 
 impl Classes {
     /// Whether the manifests were written for another controller, whose ways count then.
     pub(super) fn takes_over(&self) -> bool {
-        self.name != INGRESS_CLASS_NAME
+        self.name != OWN
     }
 
     /// Whether a class is ours, by its name and the controller of its IngressClass, if there is one. Every class of our own
     /// controller is; of Kong's, which may be several with a controller each, only the one that is taken over by its name.
-    pub fn serves(&self, class: &str, controller: Option<&str>) -> bool {
+    fn serves(&self, class: &str, controller: Option<&str>) -> bool {
         match controller {
             None => class == self.name,
             Some(INGRESS_CONTROLLER) => true,
@@ -37,18 +40,18 @@ impl Classes {
     }
 
     /// Whether an object is for us. `field` is what its spec says, which the annotation overrides.
-    pub(super) fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
+    pub fn own(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
         match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
             Some(name) => {
                 let class = store.ingress_classes.get(&ObjectKey::cluster(name));
                 self.serves(name, class.map(|class| class.spec.controller.as_str()))
             }
-            None => self.default(store).is_some(),
+            None => self.default_one(store).is_some(),
         }
     }
 
     /// The class of ours that owns what names none.
-    pub(super) fn default<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
+    pub(super) fn default_one<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
             class.meta.annotations.get(IS_DEFAULT_CLASS).is_some_and(|value| &**value == "true")
         };

@@ -94,6 +94,7 @@ pub(super) fn plan(
     }
     if !attachments.is_empty() {
         verdict.notes.extend(rules.notes);
+        verdict.broken_plugins = rules.broken_plugins;
     }
     RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
 }
@@ -108,6 +109,8 @@ struct Rules {
     any_served: bool,
     /// What is served, though perhaps not as somebody expects.
     notes: Vec<Problem>,
+    /// Those of the notes that are about plugins.
+    broken_plugins: Vec<Problem>,
 }
 
 fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Object<HttpRoute>) -> Rules {
@@ -118,6 +121,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         dropped: Vec::new(),
         any_served: false,
         notes: Vec::new(),
+        broken_plugins: Vec::new(),
     };
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
     let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
@@ -126,8 +130,11 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
+        // Clients and backends of who writes Kong's plugins down expect Kong's headers.
+        translated.rule.kong = chained.chain.is_some().then(Box::default);
         translated.rule.plugins = chained.chain;
         let notes = chained.problems.into_iter().filter(|problem| !rules.notes.contains(problem)).collect::<Vec<_>>();
+        rules.broken_plugins.extend(notes.iter().cloned());
         rules.notes.extend(notes);
         rules.any_served |= translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);

@@ -157,7 +157,7 @@ impl Compiler {
         self.routers.set_entrances(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
-        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), entrances);
+        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), entrances, inputs.addresses);
         if own_sockets != self.own_sockets {
             self.own_sockets = own_sockets;
             // Any endpoint may have become one of our own sockets, or ceased to be.
@@ -196,7 +196,12 @@ impl Compiler {
                 Kind::BackendTlsPolicy => Behind::Policy,
                 _ => continue,
             };
-            let now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            let mut now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            if id.kind == Kind::BackendTlsPolicy
+                && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
+            {
+                now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
+            }
             let before = self.about.remove(id).unwrap_or_default();
             for service in now.iter().chain(&before) {
                 let strongest = services.entry(service.clone()).or_insert(behind);
@@ -463,6 +468,16 @@ pub struct Fronted<'a> {
 /// What is to be in front of the Gateways of our classes.
 pub fn fronted<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = Fronted<'a>> {
     gateway::by_age(store, controllers).into_iter().filter_map(|gateway| gateway::fronted(store, gateway))
+}
+
+/// The Gateways that are known to be another controller's. One whose class is not there, which may be for a moment, is
+/// nobody's.
+pub fn foreign<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
+    let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
+        let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
+    };
+    store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
 }
 
 /// The Gateways that get addresses, oldest first: those of our classes.

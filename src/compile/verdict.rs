@@ -36,6 +36,8 @@ pub struct Verdict {
     pub notes: Vec<Problem>,
     /// Gateways that a route names and that do not exist: whose they would be nobody can know. They are in `notes`, too.
     pub missing_parents: Vec<Problem>,
+    /// Plugins of a route that do not do their work, with what comes of it. They are in `notes`, too.
+    pub broken_plugins: Vec<Problem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

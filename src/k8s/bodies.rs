@@ -1,5 +1,4 @@
-//! Secrets and ConfigMaps: of all of them only names and versions are watched, and what is in one is fetched when an object
-//! mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
+//! Secrets: of all of them only names and versions are watched, and what is in one is fetched when an object mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 /// The kinds that are fetched one by one.
-pub(super) const FETCHED: &[Kind] = &[Kind::Secret, Kind::ConfigMap];
+pub(super) const FETCHED: &[Kind] = &[Kind::Secret];
 
 /// Which bodies there are, which are wanted, and which we have.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub(super) struct Bodies {
     collector: Arc<Collector>,
     state: Mutex<State>,
     changed: Notify,
-    /// Counts up whenever nothing is missing any more.
+    /// Nothing that is wanted and exists is missing, but for what was tried in vain.
     settled: watch::Sender<bool>,
 }
 
@@ -92,9 +91,16 @@ impl Bodies {
     /// Fetches what is due, for ever.
     pub(super) async fn fetch(self: Arc<Self>, mut client: watch::Receiver<Client>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        // Said once, and not before each further try.
+        let mut told = None;
         loop {
-            let due = self.state.lock().due();
-            self.settled.send_replace(due.is_empty());
+            let due = {
+                let state = self.state.lock();
+                let due = state.due();
+                // Under the lock, or it might say so of what was wanted before.
+                self.settled.send_replace(due.is_empty());
+                due
+            };
             if due.is_empty() {
                 self.changed.notified().await;
                 continue;
@@ -105,9 +111,15 @@ impl Bodies {
             let failed: Vec<_> =
                 results.buffer_unordered(AT_ONCE).filter_map(|failed| async { failed }).collect().await;
             match failed.first() {
-                None => backoff.reset(),
+                None => {
+                    backoff.reset();
+                    told = None;
+                }
                 Some((id, why)) => {
-                    tracing::warn!(object = %id, failed = failed.len(), "Cannot fetch what is referred to: {why}");
+                    if told.as_ref() != Some(why) {
+                        tracing::warn!(object = %id, failed = failed.len(), "Cannot fetch what is referred to: {why}");
+                        told = Some(why.clone());
+                    }
                     // Whoever waits for them has waited once; what was there stays.
                     self.settled.send_replace(true);
                     self.retry_later(failed.into_iter().map(|(id, _)| id), backoff.wait()).await;
@@ -153,7 +165,8 @@ impl Bodies {
         if let Some(arrival) = Arrival::read(id.kind, raw) {
             // Under the lock, so that nobody gives it up in between.
             let mut state = self.state.lock();
-            if state.wanted.contains(id) {
+            // If the watch has told that it is gone, that came after what is read here.
+            if state.wanted.contains(id) && state.version(id).is_some() {
                 self.collector.applied(&cluster_wide(id.kind), arrival);
                 state.held.insert(id.clone(), Held { asked: asked.clone(), got: Some(got.clone()) });
             }
@@ -210,9 +223,7 @@ impl Bodies {
     }
 
     fn look(&self, state: parking_lot::MutexGuard<'_, State>) {
-        let settled = state.due().is_empty();
-        drop(state);
-        if !settled {
+        if !state.due().is_empty() {
             self.settled.send_replace(false);
             self.changed.notify_one();
         }
@@ -290,3 +301,38 @@ const AT_ONCE: usize = 8;
 const MANY: usize = 32;
 const PAGE: u32 = 500;
 const LONGEST_FETCH: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_while_it_is_fetched_is_not_kept() {
+        let key = ObjectKey::new("ns", "tls");
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        for goes in [false, true] {
+            let collector = Arc::new(Collector::default());
+            let bodies = Bodies::new(collector.clone());
+            let sink = Arc::new(BodySink { bodies: bodies.clone(), scope: cluster_wide(Kind::Secret) });
+            sink.listed(vec![(key.clone(), Arc::from("1"))]);
+            bodies.want(BTreeSet::from([id.clone()]));
+            let (watching, gone) = (sink.clone(), key.clone());
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                if goes {
+                    // The watch is quicker than the answer.
+                    watching.deleted(gone.clone());
+                }
+                let secret = json!({"metadata": {"namespace": "ns", "name": "tls", "resourceVersion": "1"}});
+                let body = http_body_util::Full::new(bytes::Bytes::from(secret.to_string()));
+                std::future::ready(Ok::<_, Infallible>(http::Response::new(body)))
+            });
+            let client = Client::new(server, "default");
+            assert_eq!(bodies.fetch_one(client, id.clone(), Arc::from("1")).await, None);
+            assert_eq!((collector.count(Kind::Secret), bodies.settled()), (usize::from(!goes), true));
+        }
+    }
+}

@@ -17,7 +17,7 @@ use super::raw::Raw;
 use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::store::{AnyObject, Batch, Malformed};
+use crate::store::{AnyObject, Batch, Guard, Malformed};
 
 /// The first event opens it; what comes within it is one delivery.
 const WINDOW: Duration = Duration::from_millis(1);
@@ -87,6 +87,8 @@ pub(super) struct Arrival {
     generation: i64,
     object: Result<AnyObject, Malformed>,
     observed: Option<Observed>,
+    /// What takes the place of an object that cannot be read.
+    guard: Option<Guard>,
 }
 
 impl Arrival {
@@ -98,7 +100,10 @@ impl Arrival {
         let (object, status) = raw.into_parts();
         let observed =
             has_status(kind).then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
-        Some(Arrival { key, generation, object: AnyObject::parse(kind, object), observed })
+        let mut guard = (kind == Kind::BackendTlsPolicy).then(|| Guard::of(key.clone(), generation, &object));
+        let object = AnyObject::parse(kind, object);
+        guard = guard.filter(|_| object.is_err());
+        Some(Arrival { key, generation, object, observed, guard })
     }
 }
 
@@ -205,7 +210,7 @@ impl Collector {
 
 impl State {
     fn apply(&mut self, scope: &Scope, arrival: Arrival) {
-        let Arrival { key, generation, object, observed } = arrival;
+        let Arrival { key, generation, object, observed, guard } = arrival;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
         if observed.is_some() {
@@ -221,6 +226,9 @@ impl State {
             }
             Err(why) => {
                 self.bad.insert(id.clone());
+                if let Some(guard) = guard {
+                    self.upserts.insert(id.clone(), AnyObject::Guard(Arc::new(guard)));
+                }
                 self.refused.insert(id, Some(Refused { generation, why }));
             }
         }
@@ -334,6 +342,26 @@ mod tests {
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["bad"]);
         assert!(delivery.refused.len() == 2 && delivery.refused.values().all(Option::is_none));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_that_cannot_be_read_arrives_as_what_it_guards() {
+        let collector = Collector::default();
+        let policy = |hostname: Value| {
+            let spec = json!({
+                "targetRefs": [{"group": "", "kind": "Service", "name": "shop"}],
+                "validation": {"hostname": hostname, "wellKnownCACertificates": "System"},
+            });
+            let object = json!({"metadata": {"namespace": "ns", "name": "tls"}, "spec": spec});
+            Arrival::read(Kind::BackendTlsPolicy, serde_json::from_value(object).unwrap()).unwrap()
+        };
+        collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!(5)));
+        let delivery = collector.next().await;
+        let [AnyObject::Guard(guard)] = &*delivery.batch.upserts else { panic!("{:?}", delivery.batch) };
+        assert_eq!(guard.targets.as_ref().unwrap()[0].name, "shop");
+        assert!(delivery.refused.values().all(Option::is_some) && delivery.refused.len() == 1);
+        collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!("shop.example")));
+        assert!(matches!(&*collector.next().await.batch.upserts, [AnyObject::BackendTlsPolicy(_)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Which of our kinds the API server serves, in which version, and which release their CRDs are of.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use kube::{Client, Error};
@@ -10,10 +11,16 @@ use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::{Kind, ObjectKey};
 
+/// The kinds that are read from an API server: all but ConfigMaps, since nothing that is served refers to one, and whoever
+/// need not read something should not be allowed to.
+pub(super) fn watched() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::ConfigMap)
+}
+
 /// Kinds that can be listed and watched, each in the version that we like best of those that are served.
 pub(super) async fn discover(client: &Client) -> Result<BTreeMap<Kind, &'static str>, Error> {
     let mut groups: Vec<(&str, &str)> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in watched() {
         for version in kind.versions() {
             if !groups.contains(&(kind.group(), version)) {
                 groups.push((kind.group(), version));
@@ -22,11 +29,11 @@ pub(super) async fn discover(client: &Client) -> Result<BTreeMap<Kind, &'static 
     }
     let asked = groups.iter().map(|(group, version)| resources(client, group, version));
     let served: BTreeMap<_, _> = groups.iter().copied().zip(try_join_all(asked).await?).collect();
-    let version_of = |kind: &Kind| {
+    let version_of = |kind: Kind| {
         let serves = |version: &&&str| served[&(kind.group(), **version)].iter().any(|plural| plural == kind.plural());
-        kind.versions().iter().find(serves).map(|version| (*kind, *version))
+        kind.versions().iter().find(serves).map(|version| (kind, *version))
     };
-    Ok(Kind::ALL.iter().filter_map(version_of).collect())
+    Ok(watched().filter_map(version_of).collect())
 }
 
 /// The resources of one version of a group that can be watched; none if there is no such version.
@@ -65,11 +72,17 @@ pub(super) struct Marks {
 }
 
 impl Crds {
-    /// Whether a kind is one of CRDs and has none.
-    pub(super) fn lack(&self, kind: Kind) -> bool {
-        OF_CRDS.contains(&kind.group())
-            && self.listed
-            && !self.marks.contains_key(&format!("{}.{}", kind.plural(), kind.group()))
+    /// How long a kind that was served and is not mentioned any more counts as served. One whose CRD is gone is gone. One
+    /// whose CRD is there, or that every cluster has, is most likely one that an API server of several does not know yet,
+    /// or that has just started; what was served of it must not be withdrawn for that.
+    pub(super) fn doubt(&self, kind: Kind) -> Duration {
+        let defined = OF_CRDS.contains(&kind.group());
+        let name = format!("{}.{}", kind.plural(), kind.group());
+        match (defined, self.listed) {
+            (true, true) if !self.marks.contains_key(&name) => Duration::ZERO,
+            (true, false) => DOUBT,
+            (true, true) | (false, _) => LONG_DOUBT,
+        }
     }
 
     /// Whether it is known which there are.
@@ -95,6 +108,11 @@ impl Crds {
         self.marks.iter().filter(move |(name, _)| is_of_gateway_api(name)).map(|(_, marks)| marks)
     }
 }
+
+/// Where it is not known which CRDs there are.
+const DOUBT: Duration = Duration::from_secs(30);
+/// Longer than any upgrade of a control plane that goes well.
+const LONG_DOUBT: Duration = Duration::from_secs(600);
 
 /// The one value that all have.
 fn agreed<'a>(mut values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
@@ -147,18 +165,18 @@ mod tests {
     fn the_release_is_what_all_crds_of_ours_agree_on() {
         let sink = CrdSink(tokio::sync::watch::Sender::default());
         let of = |version: &str| json!({"gateway.networking.k8s.io/bundle-version": version, "gateway.networking.k8s.io/channel": "standard"});
-        assert!(!sink.0.borrow().lack(Kind::Gateway), "nobody knows yet");
+        assert_eq!(sink.0.borrow().doubt(Kind::Gateway), DOUBT, "nobody knows yet");
         assert!(sink.read(crd("crontabs.example.com", of("v1.7.0"))).is_none());
         let names = ["gateways.gateway.networking.k8s.io", "xmeshes.gateway.networking.x-k8s.io"];
         sink.listed(names.iter().filter_map(|name| sink.read(crd(name, of("v1.7.0")))).collect());
         let told = || (sink.0.borrow().bundle_version(), sink.0.borrow().channel());
         assert_eq!(told(), (Some("v1.7.0".to_owned()), Some("standard".to_owned())));
-        let lacking = [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service, Kind::KongPlugin, Kind::Ingress]
-            .map(|kind| sink.0.borrow().lack(kind));
-        assert_eq!(lacking, [false, true, false, false, true, false]);
+        let doubts = [Kind::Gateway, Kind::HttpRoute, Kind::XMesh, Kind::Service, Kind::KongPlugin]
+            .map(|kind| sink.0.borrow().doubt(kind));
+        assert_eq!(doubts, [LONG_DOUBT, Duration::ZERO, LONG_DOUBT, LONG_DOUBT, Duration::ZERO]);
         let plugins = sink.read(crd("kongplugins.configuration.konghq.com", json!({}))).unwrap();
         sink.applied(plugins);
-        assert!(!sink.0.borrow().lack(Kind::KongPlugin));
+        assert_eq!(sink.0.borrow().doubt(Kind::KongPlugin), LONG_DOUBT);
         assert_eq!(told().0.as_deref(), Some("v1.7.0"), "definitions of others do not disagree");
         sink.applied(sink.read(crd(names[1], of("v1.6.0"))).unwrap());
         assert_eq!(told(), (None, Some("standard".to_owned())));

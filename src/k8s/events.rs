@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::failure::{Failure, within};
+use super::moments::now;
 use super::patch::FIELD_MANAGER;
 use crate::api::ObjectId;
 
@@ -28,6 +29,11 @@ pub struct Event<'a> {
     pub reason: &'a str,
     /// At most 1,024 bytes.
     pub note: &'a str,
+}
+
+/// The namespace of the events of an object: its own, or `default` for one of cluster scope, as the API has it.
+pub fn events_of(id: &ObjectId) -> &str {
+    if id.kind.namespaced() { &id.key.namespace } else { "default" }
 }
 
 /// Tells events in the name of one replica.
@@ -63,18 +69,18 @@ impl Recorder {
     async fn create(&self, event: &Event<'_>) -> Result<(), Failure> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let body = self.body(event, &now()).to_string().into_bytes();
-        let request = Request::new(collection(event)).create(&params, body).map_err(unfit)?;
+        let request = Request::new(collection(event)).create(&params, body)?;
         self.send(request).await.map(drop)
     }
 
     async fn count(&self, event: &Event<'_>) -> Result<(), Failure> {
         let name = name(event);
-        let request = Request::new(collection(event)).get(&name, &GetParams::default()).map_err(unfit)?;
+        let request = Request::new(collection(event)).get(&name, &GetParams::default())?;
         let known = self.send(request).await?;
         let count = known["series"]["count"].as_i64().unwrap_or(1).saturating_add(1).min(i32::MAX.into());
         let patch = json!({"series": {"count": count, "lastObservedTime": now()}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(collection(event)).patch(&name, &params, &Patch::Merge(patch)).map_err(unfit)?;
+        let request = Request::new(collection(event)).patch(&name, &params, &Patch::Merge(patch))?;
         self.send(request).await.map(drop)
     }
 
@@ -97,7 +103,7 @@ impl Recorder {
         json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name(event), "namespace": namespace(event)},
+            "metadata": {"name": name(event), "namespace": events_of(event.id)},
             "eventTime": now,
             "reportingController": self.controller,
             "reportingInstance": self.instance,
@@ -110,13 +116,8 @@ impl Recorder {
     }
 }
 
-/// Of the object, or `default` for those of cluster scope, as the API has it.
-fn namespace<'a>(event: &Event<'a>) -> &'a str {
-    if event.id.kind.namespaced() { &event.id.key.namespace } else { "default" }
-}
-
 fn collection(event: &Event<'_>) -> String {
-    format!("/apis/events.k8s.io/v1/namespaces/{}/events", namespace(event))
+    format!("/apis/events.k8s.io/v1/namespaces/{}/events", events_of(event.id))
 }
 
 fn name(event: &Event<'_>) -> String {
@@ -125,14 +126,6 @@ fn name(event: &Event<'_>) -> String {
     let name = &event.id.key.name;
     let name = name[..name.floor_char_boundary(LONGEST_NAME)].trim_end_matches(['.', '-']);
     format!("{name}.{:016x}", hasher.finish())
-}
-
-fn unfit(error: kube::core::request::Error) -> Failure {
-    Failure::Refused(error.to_string())
-}
-
-fn now() -> String {
-    format!("{:.6}", jiff::Timestamp::now())
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

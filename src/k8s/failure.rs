@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::core::Status;
 use thiserror::Error;
 
 use super::client::chain;
@@ -48,21 +49,39 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         let kube::Error::Api(status) = error else { return Failure::Unreachable(chain(&error)) };
         let wait = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
-        let wait = wait.map(|seconds| Duration::from_secs(seconds.into()));
+        let wait = wait.map(|seconds| Duration::from_secs(seconds.into()).min(LONGEST_WAIT));
         match status.code {
             409 if status.is_already_exists() => Failure::Exists,
             409 => Failure::Conflict,
-            404 | 410 => Failure::Gone,
+            404 => Failure::Gone,
+            403 if is_terminating(&status) => Failure::Gone,
             403 => Failure::Forbidden(status.message),
             // A token that has run out is renewed sooner or later.
             401 => Failure::Unreachable("the API server does not accept our credentials".to_owned()),
             429 => Failure::Throttled(wait),
+            // A proxy's page, or a server that has lost its history: nothing that is about this object.
+            410 => Failure::Unreachable(format!("410 {}", status.message)),
             400..=499 => Failure::Refused(status.message),
             _ if wait.is_some() => Failure::Throttled(wait),
             _ => Failure::Unreachable(format!("{} {}", status.code, status.message)),
         }
     }
 }
+
+impl From<kube::core::request::Error> for Failure {
+    fn from(error: kube::core::request::Error) -> Self {
+        Failure::Refused(error.to_string())
+    }
+}
+
+/// Whether nothing can be made because its namespace is being deleted, which is said as if it were not allowed.
+pub(super) fn is_terminating(status: &Status) -> bool {
+    let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);
+    status.code == 403 && causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Whoever is asked for more patience than that tries again nevertheless.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Waits no longer than that for an answer.
 pub(super) async fn within<T>(
@@ -77,8 +96,7 @@ pub(super) async fn within<T>(
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
-    use kube::core::response::StatusDetails;
+    use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
 
@@ -90,6 +108,7 @@ mod tests {
             (409, "Conflict", "", Failure::Conflict),
             (409, "AlreadyExists", "", Failure::Exists),
             (404, "NotFound", "", Failure::Gone),
+            (410, "Gone", "moved", Failure::Unreachable("410 moved".to_owned())),
             (403, "Forbidden", denied, Failure::Forbidden(denied.to_owned())),
             (
                 401,
@@ -108,5 +127,12 @@ mod tests {
             let status = Status::failure("etcd", "").with_code(code);
             assert_eq!(Failure::from(kube::Error::Api(status.boxed())), expected);
         }
+        let cause: StatusCause = serde_json::from_str(r#"{"reason": "NamespaceTerminating"}"#).unwrap();
+        let going = StatusDetails { causes: vec![cause], ..details.clone() };
+        let status = Status::failure(denied, "Forbidden").with_code(403).with_details(going);
+        assert_eq!(Failure::from(kube::Error::Api(status.boxed())), Failure::Gone);
+        let day = StatusDetails { retry_after_seconds: 86_400, ..details };
+        let status = Status::failure("", "TooManyRequests").with_code(429).with_details(day);
+        assert_eq!(Failure::from(kube::Error::Api(status.boxed())), Failure::Throttled(Some(LONGEST_WAIT)));
     }
 }

@@ -36,6 +36,8 @@ struct State {
     /// Since when it fails without a break.
     failing: Option<Instant>,
     trouble: Option<Trouble>,
+    /// How often in a row it was forbidden.
+    refusals: u32,
 }
 
 /// Since the start, of one kind.
@@ -137,8 +139,10 @@ impl Board {
     /// Why CRDs may not be watched, if so.
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
-        let trouble = watches.get(&Watched::Crds)?.trouble.as_ref()?;
-        trouble.forbidden.then(|| trouble.message.clone())
+        let state = watches.get(&Watched::Crds)?;
+        // A server that starts may refuse everything for a moment, and what follows from this shows in statuses.
+        let trouble = state.trouble.as_ref().filter(|trouble| trouble.forbidden && state.refusals > 1)?;
+        Some(trouble.message.clone())
     }
 
     /// Events seen, and lists begun anew.
@@ -196,6 +200,7 @@ impl Health {
     pub(super) fn fine(&self) {
         self.change(|state| {
             state.failing = None;
+            state.refusals = 0;
             state.trouble.take().is_some()
         });
     }
@@ -204,6 +209,7 @@ impl Health {
         self.change(|state| {
             state.failing.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
+            state.refusals = if trouble.forbidden { state.refusals.saturating_add(1) } else { 0 };
             true
         });
     }
@@ -266,3 +272,24 @@ impl Trouble {
 const LASTING: Duration = Duration::from_secs(5);
 /// A server that asks for more than this is asked again nevertheless.
 const MOST_SECONDS: u32 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refusal_does_not_mean_that_crds_are_never_seen() {
+        let board = Board::new();
+        let crds = board.health(Watched::Crds);
+        let forbidden = Trouble { forbidden: true, ..Trouble::new("403".to_owned()) };
+        crds.trouble(&forbidden);
+        assert_eq!(board.crds_forbidden(), None);
+        crds.fine();
+        crds.trouble(&forbidden);
+        assert_eq!(board.crds_forbidden(), None);
+        crds.trouble(&forbidden);
+        assert_eq!(board.crds_forbidden().as_deref(), Some("403"));
+        crds.fine();
+        assert_eq!(board.crds_forbidden(), None);
+    }
+}

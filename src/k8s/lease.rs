@@ -9,7 +9,6 @@
 //! Whether another holder is alive is judged by whether its Lease changes while we look on, by our own clock: what its
 //! clock says in there does not matter. A leader gives up 4 s before any other may take over.
 
-use std::future::pending;
 use std::time::Duration;
 
 use kube::Client;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::failure::{Failure, within};
+use super::moments::{now, until};
 use super::patch::FIELD_MANAGER;
 use super::pen::Pen;
 
@@ -36,7 +36,8 @@ const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 /// Leaving must not take longer because of an API server that does not answer.
 const RELEASE: Duration = Duration::from_secs(1);
 
-const NAME: &str = "portico-leader";
+/// Of the Lease.
+pub const NAME: &str = "portico-leader";
 
 /// Who stands for election, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub async fn campaign(
         held_until: None,
         record: None,
         changed: Instant::now(),
+        on_its_way: false,
         complained: None,
         path: format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", seat.namespace),
         client,
@@ -91,6 +93,8 @@ struct Campaign {
     /// The Lease as it was last seen, and since when it is so by our clock.
     record: Option<Record>,
     changed: Instant,
+    /// A call that writes was sent, and its answer has not come.
+    on_its_way: bool,
     complained: Option<&'static str>,
 }
 
@@ -139,7 +143,7 @@ impl Campaign {
         tokio::select! {
             biased;
             outcome = self.ask(begun) => outcome,
-            () = self::until(until) => Err(Failure::Unreachable("no answer in time".to_owned())),
+            () = super::until(until) => Err(Failure::Unreachable("no answer in time".to_owned())),
         }
     }
 
@@ -161,6 +165,11 @@ impl Campaign {
                 self.look().await?;
                 match self.judge(begun) {
                     Move::Renew => self.hold().await.map(|()| true),
+                    // Deleted by hand. Whoever leads makes it anew, unless somebody was quicker.
+                    Move::Create if self.held_until.is_some() => match self.create().await {
+                        Err(Failure::Exists) => Ok(false),
+                        done => done.map(|()| true),
+                    },
                     Move::Create | Move::Take | Move::Wait => Ok(false),
                 }
             }
@@ -235,7 +244,7 @@ impl Campaign {
     }
 
     async fn look(&mut self) -> Result<(), Failure> {
-        let request = Request::new(&*self.path).get(NAME, &GetParams::default()).map_err(unfit)?;
+        let request = Request::new(&*self.path).get(NAME, &GetParams::default())?;
         match within(RETRY, self.client().request::<Lease>(request)).await {
             Ok(lease) => self.learn(Record::from(lease)),
             Err(Failure::Gone) => self.record = None,
@@ -261,10 +270,8 @@ impl Campaign {
             "spec": self.spec(&now, 0, Some(&now)),
         });
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes()).map_err(unfit)?;
-        let lease = within(RETRY, self.client().request::<Lease>(request)).await?;
-        self.learn(Record::from(lease));
-        Ok(())
+        let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes())?;
+        self.send(request).await
     }
 
     /// Takes or renews, provided that nobody else changed it since it was seen.
@@ -276,9 +283,7 @@ impl Campaign {
         } else {
             self.spec(&now, record.transitions + 1, Some(&now))
         };
-        let lease = self.patch(&spec).await?;
-        self.learn(Record::from(lease));
-        Ok(())
+        self.patch(&spec).await
     }
 
     fn spec(&self, renewed: &str, transitions: i64, acquired: Option<&str>) -> Value {
@@ -291,19 +296,29 @@ impl Campaign {
         })
     }
 
-    async fn patch(&self, spec: &Value) -> Result<Lease, Failure> {
+    async fn patch(&mut self, spec: &Value) -> Result<(), Failure> {
         let version = self.record.as_ref().map(|record| &record.resource_version);
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch)).map_err(unfit)?;
-        within(RETRY, self.client().request::<Lease>(request)).await
+        let request = Request::new(&*self.path).patch(NAME, &params, &Patch::Merge(patch))?;
+        self.send(request).await
+    }
+
+    /// Sends what changes the Lease.
+    async fn send(&mut self, request: http::Request<Vec<u8>>) -> Result<(), Failure> {
+        self.on_its_way = true;
+        let answer = within(RETRY, self.client().request::<Lease>(request)).await;
+        // Without an answer it may yet be carried out.
+        self.on_its_way = matches!(answer, Err(Failure::Unreachable(_)));
+        self.learn(Record::from(answer?));
+        Ok(())
     }
 
     /// Says that nobody leads, so that the next one need not wait.
     async fn release(&mut self) {
         let held = self.held_until.take().is_some();
         self.leading.send_replace(false);
-        if !held {
+        if !held && !self.on_its_way {
             return;
         }
         // What is on its way comes to an end before anybody else may begin to write.
@@ -311,30 +326,37 @@ impl Campaign {
             warn!(lease = NAME, "A write does not end; the Lease is left to run out");
             return;
         }
-        let now = now();
-        let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now});
-        match timeout(RELEASE, self.patch(&spec)).await {
-            Ok(Ok(_)) => info!(lease = NAME, "Gave the Lease back"),
+        match timeout(RELEASE, self.give_back()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => info!(lease = NAME, "Gave the Lease back"),
             Ok(Err(failure)) => info!(lease = NAME, "Could not give the Lease back: {failure}; it runs out by itself"),
             Err(_) => info!(lease = NAME, "Could not give the Lease back in time; it runs out by itself"),
         }
     }
-}
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
+    /// False if it is not ours to give.
+    async fn give_back(&mut self) -> Result<bool, Failure> {
+        let is_ours = |campaign: &Campaign| {
+            campaign.record.as_ref().is_some_and(|record| record.holder == campaign.seat.identity)
+        };
+        if !is_ours(self) {
+            // We were just about to take it.
+            self.look().await?;
+        }
+        loop {
+            if !is_ours(self) {
+                return Ok(false);
+            }
+            let now = now();
+            let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now});
+            match self.patch(&spec).await {
+                Ok(()) => return Ok(true),
+                // A renewal that was on its way when we were told to stop has been carried out.
+                Err(Failure::Conflict) => self.look().await?,
+                Err(failure) => return Err(failure),
+            }
+        }
     }
-}
-
-fn unfit(error: kube::core::request::Error) -> Failure {
-    Failure::Refused(error.to_string())
-}
-
-/// As Leases write times.
-fn now() -> String {
-    format!("{:.6}", jiff::Timestamp::now())
 }
 
 #[derive(Deserialize)]

@@ -53,9 +53,12 @@ impl Statuses {
             "status": difference(before, after),
         });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = Request::new(path(id, api_version))
-            .patch_subresource("status", &id.key.name, &params, &Patch::Merge(patch))
-            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let request = Request::new(path(id, api_version)).patch_subresource(
+            "status",
+            &id.key.name,
+            &params,
+            &Patch::Merge(patch),
+        )?;
         within(PATIENCE, self.client().request::<Answer>(request)).await.map(Observed::from)
     }
 
@@ -65,9 +68,7 @@ impl Statuses {
 
     /// The object as it is now.
     pub async fn read(&self, id: &ObjectId, api_version: &str) -> Result<Observed, Failure> {
-        let request = Request::new(path(id, api_version))
-            .get(&id.key.name, &GetParams::default())
-            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let request = Request::new(path(id, api_version)).get(&id.key.name, &GetParams::default())?;
         within(PATIENCE, self.client().request::<Answer>(request)).await.map(Observed::from)
     }
 }

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::bodies::FETCHED;
+use super::discovery::watched;
+pub use super::lease::NAME as LEASE;
 use crate::api::Kind;
 
 /// One verb on one kind of resource.
@@ -25,12 +28,12 @@ pub fn everywhere() -> BTreeSet<Permission> {
         }));
     };
     // Watches, and which release of the Gateway API is installed.
-    for kind in Kind::ALL {
+    for kind in watched() {
         grant(kind.group(), kind.plural(), &["list", "watch"]);
     }
     grant("apiextensions.k8s.io", "customresourcedefinitions", &["list", "watch"]);
     // Only the metadata of these is watched; what somebody refers to is fetched.
-    for kind in [Kind::Secret, Kind::ConfigMap] {
+    for kind in FETCHED {
         grant(kind.group(), kind.plural(), &["get"]);
     }
     // Verdicts: a merge patch, after another look at the object if somebody else was quicker.
@@ -56,7 +59,7 @@ pub fn at_home() -> BTreeSet<Permission> {
 }
 
 /// Kinds into whose status we write.
-pub(super) const WITH_STATUS: &[Kind] = &[
+pub const WITH_STATUS: &[Kind] = &[
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::HttpRoute,

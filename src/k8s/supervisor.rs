@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::core::ApiResource;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use super::looks::{BLIND, Looks};
 use super::raw::resource;
 use super::watch::{Sink, Surroundings, Target, follow};
 use crate::api::Kind;
+use crate::store::AnyObject;
 
 /// What it works with; the other ends are the control loop's.
 pub(super) struct Ends {
@@ -42,6 +43,7 @@ pub(super) struct Supervisor {
     /// Made from credentials that were read anew; it replaces the other when it has proven better.
     candidate: Option<Client>,
     back: watch::Sender<()>,
+    crds: CrdSink,
     watches: JoinSet<()>,
     running: BTreeMap<Watched, AbortHandle>,
     served: BTreeMap<Kind, &'static str>,
@@ -64,6 +66,7 @@ impl Supervisor {
             ends,
             candidate: None,
             back: watch::Sender::new(()),
+            crds: CrdSink(watch::Sender::default()),
             watches: JoinSet::new(),
             running: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -76,8 +79,8 @@ impl Supervisor {
 
     /// For ever.
     pub(super) async fn run(mut self) {
-        let (crds, mut crds_changed) = watch::channel(Crds::default());
-        self.watch_crds(CrdSink(crds));
+        let mut crds_changed = self.crds.0.subscribe();
+        self.watch_crds();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut looks = Looks::now();
         let mut blind = false;
@@ -100,6 +103,9 @@ impl Supervisor {
                     }
                 }
                 Ok(()) = crds_changed.changed() => looks.often(),
+                Some(ended) = self.watches.join_next_with_id() => {
+                    self.begin_again(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                }
                 () = self.ends.board.changed() => {
                     if self.outage.is_none() && self.ends.board.suspects_outage() {
                         looks.soon();
@@ -108,6 +114,8 @@ impl Supervisor {
             }
             if let Some(why) = self.ends.board.crds_forbidden().filter(|_| !blind) {
                 blind = true;
+                // The next look was put off for as long as if CRDs told by themselves.
+                looks.soon();
                 warn!(
                     "CRDs cannot be watched, so new ones are found within {} s, and their release is not known: {why}; \
                      add a rule to Portico's ClusterRole: apiGroups [\"apiextensions.k8s.io\"], resources \
@@ -176,13 +184,13 @@ impl Supervisor {
         }
     }
 
-    fn watch_crds(&mut self, sink: CrdSink) {
+    fn watch_crds(&mut self) {
         let target = Target { resource: crd(), namespace: None, name: None };
-        self.start(Watched::Crds, target, sink);
+        self.start(Watched::Crds, target, self.crds.clone());
     }
 
     /// Adds kinds that were served a moment ago. A server that starts, or one of several that is behind, may not know them
-    /// yet; to believe it would take back everything that is served. A CRD that is gone leaves no doubt.
+    /// yet; to believe it would take back everything that is served.
     fn with_doubtful(&mut self, mut served: BTreeMap<Kind, &'static str>, crds: &Crds) -> BTreeMap<Kind, &'static str> {
         self.missing_since.retain(|kind, _| !served.contains_key(kind));
         for (kind, version) in &self.served {
@@ -190,7 +198,7 @@ impl Supervisor {
                 continue;
             }
             let since = *self.missing_since.entry(*kind).or_insert_with(Instant::now);
-            if crds.lack(*kind) || since.elapsed() >= DOUBT {
+            if since.elapsed() >= crds.doubt(*kind) {
                 self.missing_since.remove(kind);
             } else {
                 served.insert(*kind, version);
@@ -261,8 +269,29 @@ impl Supervisor {
         for (watched, handle) in ended {
             handle.abort();
             self.ends.board.remove(&watched);
-            // Watches do not end otherwise.
-            self.watches.join_next().await;
+            while !handle.is_finished() {
+                let Some(ended) = self.watches.join_next_with_id().await else { break };
+                self.begin_again(ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
+        }
+    }
+
+    /// A watch has ended that nobody has stopped, which only a fault in it brings about: the kind must not go unwatched.
+    fn begin_again(&mut self, ended: Id) {
+        let Some(watched) =
+            self.running.iter().find(|(_, handle)| handle.id() == ended).map(|(watched, _)| watched.clone())
+        else {
+            return;
+        };
+        self.running.remove(&watched);
+        warn!(?watched, "A watch ended by itself, which is a fault of Portico; it begins anew");
+        match &watched {
+            Watched::Crds => self.watch_crds(),
+            Watched::Objects(scope) => {
+                if let Some(version) = self.served.get(&scope.kind) {
+                    self.watch(scope.clone(), version);
+                }
+            }
         }
     }
 
@@ -274,8 +303,9 @@ impl Supervisor {
             unreadable.retain(|_, trouble| trouble.forbidden);
         }
         let asked = !self.served.is_empty();
-        let missing: Vec<_> =
-            self.ends.board.unlisted().into_iter().filter(|kind| !unreadable.contains_key(kind)).collect();
+        // Without one of these kinds nobody would miss anything; without any other half of a configuration would be served.
+        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !AnyObject::is_served(*kind);
+        let missing: Vec<_> = self.ends.board.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
         let blind = asked && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
         let complete = asked && self.outage.is_none() && missing.is_empty() && !blind;
 
@@ -306,7 +336,7 @@ impl Supervisor {
             self.complete = true;
             self.ends.collector.complete();
         }
-        let waiting_for = self.missing(&missing, blind);
+        let waiting_for = self.missing(&missing, &unreadable, blind);
         self.ends.waiting_for.send_if_modified(|told| {
             let news = *told != waiting_for;
             *told = waiting_for;
@@ -314,7 +344,11 @@ impl Supervisor {
         });
     }
 
-    fn missing(&self, kinds: &[Kind], blind: bool) -> Vec<String> {
+    fn missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, Trouble>, blind: bool) -> Vec<String> {
+        let first_list = |kind: &Kind| {
+            let why = unreadable.get(kind).map(|trouble| format!(" ({})", trouble.message)).unwrap_or_default();
+            format!("the first list of {}{why}", kind.plural())
+        };
         match &self.outage {
             _ if self.complete => Vec::new(),
             // One that is ready and has nothing would take the place of those that serve, in a rolling update for one.
@@ -324,7 +358,7 @@ impl Supervisor {
             )],
             Some(outage) => vec![format!("the API server {}: {}", self.ends.server, outage.why)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.ends.server)],
-            None => kinds.iter().map(|kind| format!("the first list of {}", kind.plural())).collect(),
+            None => kinds.iter().map(first_list).collect(),
         }
     }
 }
@@ -339,7 +373,7 @@ fn sentence(kind: Kind, trouble: &Trouble) -> String {
             trouble.message
         );
     }
-    format!("{}; it is tried again until it works, and everything else is served meanwhile", trouble.message)
+    format!("{}; it is tried again until it works, and everything that was listed before is served", trouble.message)
 }
 
 fn crd() -> ApiResource {
@@ -352,8 +386,53 @@ fn crd() -> ApiResource {
     }
 }
 
-/// So long a kind that vanishes without its CRD is waited for.
-const DOUBT: Duration = Duration::from_secs(30);
 const LONGEST_ASKING: Duration = Duration::from_secs(10);
 /// In an outage this long, credentials are read anew before each further try.
 const RENEW_AFTER: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervisor() -> Supervisor {
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>().await
+        });
+        let collector = Arc::new(Collector::default());
+        Supervisor::new(Ends {
+            access: Access::InCluster,
+            server: String::new(),
+            namespaces: Vec::new(),
+            bodies: Bodies::new(collector.clone()),
+            collector,
+            board: Board::new(),
+            clients: watch::Sender::new(Client::new(nobody, "default")),
+            waiting_for: watch::Sender::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_by_itself_begins_anew() {
+        let mut supervisor = supervisor();
+        supervisor.follow(BTreeMap::from([(Kind::HttpRoute, "v1"), (Kind::Gateway, "v1")])).await;
+        supervisor.watch_crds();
+        let handle = |supervisor: &Supervisor, watched: &Watched| supervisor.running[watched].clone();
+        let route = Watched::Objects(Scope { kind: Kind::HttpRoute, namespace: None });
+        for watched in [&route, &Watched::Crds] {
+            let before = handle(&supervisor, watched);
+            before.abort();
+            let ended = supervisor.watches.join_next_with_id().await.unwrap().unwrap_err().id();
+            supervisor.begin_again(ended);
+            let after = handle(&supervisor, watched);
+            assert!(after.id() != before.id() && !after.is_finished(), "{watched:?}");
+        }
+        // One that ends just while another kind is given up does so too.
+        let before = handle(&supervisor, &route);
+        before.abort();
+        supervisor.follow(BTreeMap::from([(Kind::HttpRoute, "v1")])).await;
+        while let Ok(Some(Err(ended))) = timeout(Duration::ZERO, supervisor.watches.join_next_with_id()).await {
+            supervisor.begin_again(ended.id());
+        }
+        assert!(!handle(&supervisor, &route).is_finished() && supervisor.running.len() == 2);
+    }
+}

@@ -191,7 +191,7 @@ impl Patience {
     fn wait(&mut self, trouble: &Trouble) -> Duration {
         self.failing = true;
         if trouble.expired {
-            // Usual after a long pause: the next try begins with a list.
+            // Usual after a long pause, and nobody's fault: said in the watch, the next try begins with a list.
             self.backoff.reset();
         }
         let wait = if trouble.forbidden { self.forbidden.wait() } else { self.backoff.wait() };

@@ -51,10 +51,13 @@ impl RequestCx<'_> {
         self.new_body.as_ref().or(self.body)
     }
 
-    /// Sends another body upstream, of a request whose body was asked for. Its length is written with it.
+    /// Sends another body upstream, if the body was asked for; what was not read cannot be replaced. Its length is written
+    /// with it.
     pub fn write_body(&mut self, body: Bytes) {
-        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        *self.new_body = Some(body);
+        if self.body.is_some() {
+            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            *self.new_body = Some(body);
+        }
     }
 
     /// Keeps something of this plugin's for `Plugin::answer` and `Plugin::log` of the same request.

@@ -76,6 +76,12 @@ impl RequestBody {
         self.extra.as_ref().map(|extra| extra.ahead.clone()).unwrap_or_default()
     }
 
+    /// Sends something else in place of what was read ahead, which is the whole body.
+    pub(crate) fn replace(&mut self, body: Bytes) {
+        debug_assert!(self.is_read(), "the rest of the old body would follow the new one");
+        self.extra.get_or_insert_default().ahead = body;
+    }
+
     /// The same body for a request that may be sent a second time: it has none, or was read ahead as a whole.
     pub(crate) fn again(&self) -> Self {
         let ahead = self.extra.as_ref().map(|extra| extra.ahead.clone()).filter(|ahead| !ahead.is_empty());

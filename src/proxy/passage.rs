@@ -87,6 +87,10 @@ pub(crate) async fn ask(
     );
     let Some(reply) = patiently(&peer.activity, access).await else { return Err(Fault::PluginTimeout) };
     *request = Request::from_parts(head, rest);
+    // Only one that was read as a whole is written anew. Its length stands in the head already.
+    if let Some(body) = through.passage.new_body.take() {
+        request.body_mut().replace(body);
+    }
     if let Some(limit) = through.passage.body_limit {
         request.body_mut().limit(limit)?;
     }

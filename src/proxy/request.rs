@@ -185,7 +185,7 @@ fn decide<'v>(
         return Err(Fault::NoRoute);
     };
     let rule = matched.rule;
-    let framing = rule.plugins.is_some().then(|| passage::framing(request.headers())).unwrap_or_default();
+    let framing = if rule.plugins.is_some() { passage::framing(request.headers()) } else { Framing::default() };
     let Some(manner) = &rule.kong else {
         introduce(&peer, request, (rule, &host, listener), &exchange.id);
         kong::name_us(request, exchange);

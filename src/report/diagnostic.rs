@@ -52,6 +52,9 @@ pub fn of_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<Diagnostic> {
     for (field, condition) in verdict.every_condition() {
         diagnostics.extend(of_condition(id, field, condition));
     }
+    // What somebody wrote down for these requests is not done for them.
+    let broken = verdict.broken_plugins.iter();
+    diagnostics.extend(broken.map(|problem| of_problem(id, Severity::Error, None, "PluginNotInEffect", problem)));
     let notes = verdict.notes.iter().map(|note| of_problem(id, Severity::Warning, None, "Remark", note));
     diagnostics.extend(notes);
     diagnostics.retain(|diagnostic| told.insert((diagnostic.field.clone(), diagnostic.message.clone())));
@@ -152,6 +155,16 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectKey};
+
+    #[test]
+    fn a_plugin_that_a_route_misses_is_an_error_and_told_once() {
+        let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
+        let broken = Problem::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
+        let notes = vec![broken.clone()];
+        let told = of_verdict(&id, &Verdict { notes, broken_plugins: vec![broken], ..Verdict::default() });
+        let told: Vec<_> = told.iter().map(|found| (found.severity, found.reason)).collect();
+        assert_eq!(told, [(Severity::Error, "PluginNotInEffect")]);
+    }
 
     #[test]
     fn a_refused_object_is_not_called_missing() {

@@ -6,7 +6,7 @@ use comfy_table::presets::NOTHING;
 use super::diagnostic::of_verdict;
 use super::plain::plain;
 use super::summary::count;
-use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
+use crate::compile::verdict::{Code, Condition, Published, Verdict, Verdicts};
 use crate::manifests::Severity;
 
 /// Every object with what we think of it.
@@ -48,6 +48,8 @@ pub(super) enum Word {
     Accepted,
     /// Served, with something to say about it.
     Remarks,
+    /// Right, and used by nothing.
+    Pending,
     /// Some listeners, parents or rules are fine and some are not.
     Partly,
     Refused,
@@ -57,8 +59,9 @@ impl Word {
     pub(super) fn of(verdict: &Verdict) -> Self {
         let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| condition.code.is_bad());
         let parts = verdict.listeners.iter().map(|listener| &listener.conditions);
-        let parts: Vec<bool> =
-            parts.chain(verdict.parents.iter().map(|parent| &parent.conditions)).map(|all| is_fine(all)).collect();
+        let parts = parts.chain(verdict.parents.iter().map(|parent| &parent.conditions));
+        let parts = parts.chain(verdict.ancestors.iter().map(|ancestor| &ancestor.conditions));
+        let parts: Vec<bool> = parts.map(|all| is_fine(all)).collect();
         let fine = parts.iter().filter(|fine| **fine).count();
         let serves_some =
             verdict.parents.iter().any(|parent| !parent.conditions.iter().any(|found| refuses(found.code)));
@@ -68,6 +71,10 @@ impl Word {
         match (is_fine(&verdict.conditions), fine == parts.len()) {
             _ if verdict.every_condition().next().is_none() && remarks() => Word::ReadWithRemarks,
             _ if verdict.every_condition().next().is_none() => Word::Read,
+            (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
+                Word::Pending
+            }
+            (true, true) if !verdict.broken_plugins.is_empty() => Word::Partly,
             (true, true) if remarks() => Word::Remarks,
             (true, true) => Word::Accepted,
             _ if fine > 0 || serves_some => Word::Partly,
@@ -81,6 +88,7 @@ impl Word {
             Word::ReadWithRemarks => "Read*",
             Word::Accepted => "Accepted",
             Word::Remarks => "Accepted*",
+            Word::Pending => "Pending",
             Word::Partly => "Partly",
             Word::Refused => "Refused",
         }
@@ -106,6 +114,14 @@ fn detail(verdict: &Verdict, diagnostics: &[super::Diagnostic]) -> String {
     let mut parts = Vec::new();
     if !verdict.addresses.is_empty() {
         parts.push(verdict.addresses.join(" "));
+    }
+    if let Some(published) = verdict.load_balancer.as_ref().filter(|published| !published.is_empty()) {
+        let names = published.iter().map(|(Published::Ip(name) | Published::Hostname(name))| name.as_str());
+        parts.push(names.collect::<Vec<_>>().join(" "));
+    }
+    if !verdict.ancestors.is_empty() {
+        let names = verdict.ancestors.iter().map(|ancestor| format!("{} {}", ancestor.kind, ancestor.name));
+        parts.push(names.collect::<Vec<_>>().join(", "));
     }
     if !verdict.listeners.is_empty() {
         let routes = verdict.listeners.iter().map(|listener| u64::from(listener.attached_routes)).sum();
@@ -140,7 +156,7 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{ListenerVerdict, ParentVerdict, Problem};
+    use crate::compile::verdict::{AncestorVerdict, ListenerVerdict, ParentVerdict, Problem};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
         let problems = problems.iter().map(|message| Problem::new("spec.x", *message, "correct it")).collect();
@@ -217,6 +233,47 @@ mod tests {
                 },
             ),
             (
+                Kind::HttpRoute,
+                ObjectKey::new("default", "e"),
+                Verdict {
+                    parents: vec![parent("web", None, condition(good, &[]))],
+                    notes: vec![Problem::new("spec", "plugin p cannot be used", "x")],
+                    broken_plugins: vec![Problem::new("spec", "plugin p cannot be used", "x")],
+                    ..Verdict::default()
+                },
+            ),
+            (
+                Kind::KongPlugin,
+                ObjectKey::new("default", "f"),
+                Verdict { conditions: vec![condition(Code::KongInvalid, &["no such field"])], ..Verdict::default() },
+            ),
+            (
+                Kind::KongPlugin,
+                ObjectKey::new("default", "g"),
+                Verdict { conditions: vec![condition(Code::KongPending, &["nothing uses it"])], ..Verdict::default() },
+            ),
+            (
+                Kind::Ingress,
+                ObjectKey::new("default", "h"),
+                Verdict {
+                    conditions: vec![condition(Code::KongProgrammed, &[])],
+                    load_balancer: Some(vec![Published::Ip("192.0.2.1".to_owned())]),
+                    ..Verdict::default()
+                },
+            ),
+            (
+                Kind::KongUpstreamPolicy,
+                ObjectKey::new("default", "i"),
+                Verdict {
+                    ancestors: vec![AncestorVerdict {
+                        kind: Kind::Service,
+                        name: "shop".into(),
+                        conditions: vec![condition(Code::KongProgrammed, &[])],
+                    }],
+                    ..Verdict::default()
+                },
+            ),
+            (
                 Kind::Service,
                 ObjectKey::new("default", "c"),
                 Verdict { notes: vec![Problem::new("spec", "odd", "x")], ..Verdict::default() },
@@ -225,14 +282,19 @@ mod tests {
         let all: Verdicts =
             all.into_iter().map(|(kind, key, verdict)| (ObjectId::new(kind, key), Arc::new(verdict))).collect();
         let expected = "\
-KIND           NAMESPACE/NAME   VERDICT    DETAIL
-GatewayClass   other            Refused    InvalidParameters: spec.x: no such thing (+1 more)
-GatewayClass   portico          Accepted
-Gateway        default/web      Accepted   127.0.0.1, 1 listener, 2 routes
-HTTPRoute      default/a        Accepted   web/http web2
-HTTPRoute      default/b        Partly     InvalidParameters: spec.x: no \\u{1b}[0m
-HTTPRoute      default/d        Partly     BackendNotFound: spec.x: no Service
-Service        default/c        Read*      Remark: spec: odd
+KIND                 NAMESPACE/NAME   VERDICT    DETAIL
+GatewayClass         other            Refused    InvalidParameters: spec.x: no such thing (+1 more)
+GatewayClass         portico          Accepted
+Gateway              default/web      Accepted   127.0.0.1, 1 listener, 2 routes
+HTTPRoute            default/a        Accepted   web/http web2
+HTTPRoute            default/b        Partly     InvalidParameters: spec.x: no \\u{1b}[0m
+HTTPRoute            default/d        Partly     BackendNotFound: spec.x: no Service
+HTTPRoute            default/e        Partly     PluginNotInEffect: spec: plugin p cannot be used
+Ingress              default/h        Accepted   192.0.2.1
+KongPlugin           default/f        Refused    Invalid: spec.x: no such field
+KongPlugin           default/g        Pending    Pending: spec.x: nothing uses it
+KongUpstreamPolicy   default/i        Accepted   Service shop
+Service              default/c        Read*      Remark: spec: odd
 ";
         assert_eq!(verdicts(&all), expected);
     }

@@ -142,6 +142,14 @@ impl Board {
         }
     }
 
+    /// Not now, and it costs nobody anything.
+    pub(super) fn later(&mut self, id: &ObjectId, at: Instant) {
+        self.tokens = (self.tokens + 1.0).min(BURST);
+        if self.leading {
+            self.queue(id, at);
+        }
+    }
+
     fn queue(&mut self, id: &ObjectId, at: Instant) {
         if let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.due.is_none()) {
             entry.due = Some(at);

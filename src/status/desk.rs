@@ -9,6 +9,7 @@
 //!
 //! Nothing is due while another replica leads, and everything is compared when that ends.
 
+mod bar;
 mod contest;
 mod pace;
 
@@ -25,8 +26,10 @@ use super::board::{Board, Finder, Tell};
 use super::notices::{self, Notice};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::{Code, ListenerVerdict, Verdict};
+use crate::k8s::permissions::WITH_STATUS;
 use crate::k8s::{Installed, Observed, Refused};
 
+use bar::Bar;
 use contest::Contest;
 use pace::Pace;
 
@@ -53,7 +56,9 @@ struct State {
     due: [BTreeSet<(Instant, ObjectId)>; 2],
     in_flight: usize,
     board: Board,
-    installed: Arc<Installed>,
+    /// Under which version of the API each kind was last served: one that cannot be read now is written as before.
+    api_versions: HashMap<Kind, Arc<str>>,
+    barred: HashMap<Kind, Bar>,
     /// Every GatewayClass there is is ours.
     alone: bool,
 }
@@ -62,6 +67,8 @@ struct State {
 struct Entry {
     seen: Option<Seen>,
     verdict: Option<Arc<Verdict>>,
+    /// The object that the verdict is about, if that was seen: one that is made anew under its name is another one.
+    judged: Option<Arc<str>>,
     due: Option<Instant>,
     in_flight: bool,
     /// Something changed while it was in flight.
@@ -70,6 +77,8 @@ struct Entry {
     stale: bool,
     /// Failures since the last success.
     failures: u32,
+    /// The last of them will not pass by itself, only with another verdict or another object.
+    refused: bool,
     pace: Pace,
     contest: Contest,
     /// What is to be told is more than another count of routes.
@@ -121,8 +130,12 @@ pub(super) enum Outcome {
     Written(Observed, Value),
     /// Somebody else wrote in between.
     Conflict,
-    /// There is no such object any more.
+    /// There is no such object, as far as the API server knows; the watch tells.
     Gone,
+    /// What was written cannot be right, or somebody does not let it in.
+    Refused,
+    /// We may not.
+    Forbidden,
     /// To be tried again, not before this time if the API server said so.
     Failed(Option<Duration>),
 }
@@ -149,11 +162,10 @@ impl Desk {
         Desk::default()
     }
 
-    /// The API server's copy of an object; None if it is gone.
-    pub fn observe(&self, id: ObjectId, observed: Option<Observed>) {
-        if has_status(id.kind) {
-            self.change(|state, now| state.observe(id, observed, now));
-        }
+    /// The API server's copy of an object; None if it is gone. True if it is another object than the one that the last
+    /// verdict was about: then it is not told of this one, and the next is `want`ed even if it says the same.
+    pub fn observe(&self, id: ObjectId, observed: Option<Observed>) -> bool {
+        has_status(id.kind) && self.change(|state, now| state.observe(id, observed, now))
     }
 
     /// What we think of an object; None if it is no longer ours to think about. Only once it is being served.
@@ -176,7 +188,10 @@ impl Desk {
 
     /// What is installed: under which versions of the API statuses are written.
     pub fn installed(&self, installed: Arc<Installed>) {
-        self.change(|state, _| state.installed = installed);
+        self.change(|state, _| {
+            let versions = installed.versions.iter().map(|(kind, version)| (*kind, Arc::from(version.as_str())));
+            state.api_versions.extend(versions);
+        });
     }
 
     /// Whether this replica may write. Whatever is in flight when that ends has to be dropped, and its outcome with it.
@@ -230,6 +245,11 @@ impl Desk {
         self.change(|state, now| state.board.failed(id, now));
     }
 
+    /// The same, at this time.
+    pub(super) fn tell_later(&self, id: &ObjectId, at: Instant) {
+        self.change(|state, _| state.board.later(id, at));
+    }
+
     pub(super) async fn noticed(&self) {
         self.shared.noticed.notified().await;
     }
@@ -239,16 +259,22 @@ impl Desk {
         self.shared.changed.notified().await;
     }
 
-    fn change(&self, change: impl FnOnce(&mut State, Instant)) {
-        change(&mut self.shared.state.lock(), Instant::now());
+    fn change<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let result = change(&mut self.shared.state.lock(), Instant::now());
         self.shared.changed.notify_one();
         self.shared.noticed.notify_one();
+        result
     }
 }
 
 impl State {
-    fn observe(&mut self, id: ObjectId, observed: Option<Observed>, now: Instant) {
+    fn observe(&mut self, id: ObjectId, observed: Option<Observed>, now: Instant) -> bool {
         let entry = self.entries.entry(id.clone()).or_default();
+        let succeeds = observed.as_ref().is_some_and(|observed| entry.is_about_another(&observed.uid));
+        if succeeds {
+            // What was told of the one before is told of this one too.
+            self.board.forget(&id);
+        }
         match observed {
             // A watch trails behind the answers to our own writes.
             Some(observed)
@@ -264,6 +290,7 @@ impl State {
                 self.forget(&id);
             }
         }
+        succeeds
     }
 
     fn want(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
@@ -276,6 +303,7 @@ impl State {
             entry.verdict.as_ref().zip(verdict.as_ref()).is_some_and(|(old, new)| differ_in_counts(old, new));
         entry.urgent |= !counts_only;
         entry.verdict = verdict;
+        entry.judged = entry.seen.as_ref().map(|seen| seen.uid.clone());
         if gone { self.forget(&id) } else { self.touch(&id, now) }
     }
 
@@ -300,6 +328,7 @@ impl State {
         self.leading = leading;
         self.board.lead(leading, now);
         self.due = Default::default();
+        self.barred.clear();
         self.in_flight = 0;
         for entry in self.entries.values_mut() {
             entry.due = None;
@@ -321,6 +350,9 @@ impl State {
             return;
         };
         let at = entry.pace.changed(now, entry.urgent);
+        if std::mem::take(&mut entry.refused) {
+            entry.failures = 0;
+        }
         let earliest = entry.verdict.as_ref().and_then(|verdict| entry.contest.earliest(verdict));
         let at = earliest.map_or(at, |earliest| at.max(earliest));
         if entry.in_flight {
@@ -347,6 +379,9 @@ impl State {
     /// Nothing to write; and nothing to remember, if neither side knows the object any more.
     fn forget(&mut self, id: &ObjectId) {
         self.unqueue(id);
+        if let Some(bar) = self.barred.get_mut(&id.kind) {
+            bar.remove(id);
+        }
         if self.entries.get(id).is_some_and(|entry| entry.seen.is_none() && entry.verdict.is_none() && !entry.in_flight)
         {
             self.entries.remove(id);
@@ -354,10 +389,17 @@ impl State {
     }
 
     fn next(&mut self, most: usize, now: Instant) -> Next {
+        if self.in_flight < most {
+            let try_again = self.barred.values_mut().find(|bar| bar.due().is_some_and(|due| due <= now));
+            if let Some(id) = try_again.and_then(Bar::next) {
+                self.queue(&id, now);
+            }
+        }
         loop {
             let due = self.due.iter().position(|due| due.first().is_some_and(|(at, _)| *at <= now));
             let Some(rank) = due else {
-                let first = self.due.iter().filter_map(|due| due.first()).map(|(at, _)| *at).min();
+                let first = self.due.iter().filter_map(|due| due.first()).map(|(at, _)| *at);
+                let first = first.chain(self.barred.values().filter_map(Bar::due)).min();
                 return first.map_or(Next::Nothing, Next::At);
             };
             if self.in_flight >= most {
@@ -367,7 +409,14 @@ impl State {
             let api_version = self.api_version(id.kind);
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.due = None;
-            let Some((seen, verdict)) = entry.comparable() else { continue };
+            if let Some(bar) = self.barred.get_mut(&id.kind).filter(|bar| !bar.is_trying(&id)) {
+                bar.put(id);
+                continue;
+            }
+            let Some((seen, verdict)) = entry.comparable() else {
+                self.barred.values_mut().for_each(|bar| bar.ended(&id));
+                continue;
+            };
             let job = Job {
                 started: now,
                 uid: seen.uid.clone(),
@@ -390,6 +439,21 @@ impl State {
         let Some(entry) = self.entries.get_mut(&job.id).filter(|entry| entry.in_flight) else { return };
         entry.in_flight = false;
         self.in_flight -= 1;
+        // Not to be allowed to look at the one is no reason not to write the others.
+        let outcome = match outcome {
+            Outcome::Forbidden if job.stale => Outcome::Failed(Some(bar::FORBIDDEN)),
+            outcome => outcome,
+        };
+        match (&outcome, self.barred.get_mut(&job.id.kind)) {
+            (Outcome::Forbidden, None) => drop(self.barred.insert(job.id.kind, Bar::new(now))),
+            (Outcome::Forbidden, Some(bar)) => bar.refused(now),
+            _ => {}
+        }
+        if let Some(bar) = self.barred.get_mut(&job.id.kind) {
+            bar.ended(&job.id);
+        }
+        let proves_permission =
+            matches!(outcome, Outcome::Written(..) | Outcome::Conflict | Outcome::Gone | Outcome::Refused);
         let mut retry = None;
         let failures = std::mem::take(&mut entry.failures);
         match outcome {
@@ -429,17 +493,24 @@ impl State {
                     entry.again = true;
                 }
             }
-            Outcome::Gone => {
-                if entry.seen.as_ref().is_some_and(|seen| seen.uid == job.uid) {
-                    entry.seen = None;
-                } else {
-                    entry.again = true;
-                }
+            // The watch ends this, if it is so: a proxy may say the same of what it does not know.
+            Outcome::Gone if entry.seen.as_ref().is_some_and(|seen| seen.uid == job.uid) => {
+                entry.failures = failures.saturating_add(1);
+                retry = Some(now + backoff(entry.failures, LONGEST_BACKOFF, fastrand::f64()));
             }
+            Outcome::Gone => entry.again = true,
+            Outcome::Refused => {
+                entry.failures = failures.saturating_add(1);
+                entry.refused = true;
+                retry = Some(now + backoff(entry.failures, LONGEST_REFUSED, fastrand::f64()));
+            }
+            // Its turn comes when the bar says so.
+            Outcome::Forbidden => retry = Some(now),
             Outcome::Failed(wait) => {
                 entry.failures = failures.saturating_add(1);
                 entry.urgent = true;
-                retry = Some(now + backoff(entry.failures, fastrand::f64()).max(wait.unwrap_or_default()));
+                retry =
+                    Some(now + backoff(entry.failures, LONGEST_BACKOFF, fastrand::f64()).max(wait.unwrap_or_default()));
             }
         }
         let again = std::mem::take(&mut entry.again);
@@ -451,20 +522,36 @@ impl State {
         if self.entries.get(&job.id).is_some_and(|entry| entry.seen.is_none() && entry.verdict.is_none()) {
             self.forget(&job.id);
         }
+        if proves_permission {
+            self.lift(job.id.kind, now);
+        }
+    }
+
+    /// We may write the status of a kind after all.
+    fn lift(&mut self, kind: Kind, now: Instant) {
+        for id in self.barred.remove(&kind).into_iter().flat_map(Bar::lift) {
+            self.queue(&id, now);
+        }
     }
 
     fn api_version(&self, kind: Kind) -> Arc<str> {
-        let installed = self.installed.versions.get(&kind).map(String::as_str);
-        installed.or_else(|| kind.versions().first().copied()).unwrap_or("v1").into()
+        let known = self.api_versions.get(&kind).cloned();
+        known.unwrap_or_else(|| kind.versions().first().copied().unwrap_or("v1").into())
     }
 }
 
 impl Entry {
-    /// What was seen and what we think of it, if that is about the same spec: a verdict on an older one is not told, the
-    /// next is on its way.
+    /// What was seen and what we think of it, if that is about the same spec of the same object: any other verdict is not
+    /// told, the next is on its way.
     fn comparable(&self) -> Option<(&Seen, &Arc<Verdict>)> {
         let (seen, verdict) = self.seen.as_ref().zip(self.verdict.as_ref())?;
-        (verdict.generation >= seen.generation && is_whole(verdict)).then_some((seen, verdict))
+        let is_about = verdict.generation == seen.generation && !self.is_about_another(&seen.uid);
+        (is_about && is_whole(verdict)).then_some((seen, verdict))
+    }
+
+    /// Whether the verdict is about another object than that of this uid.
+    fn is_about_another(&self, uid: &str) -> bool {
+        self.verdict.is_some() && self.judged.as_ref().is_some_and(|judged| **judged != *uid)
     }
 
     fn is_comparable(&self) -> bool {
@@ -504,8 +591,8 @@ fn is_whole(verdict: &Verdict) -> bool {
 
 /// Whether routes that attach or detach are all that is different.
 fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
-    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, notes, .. } = old;
-    let Verdict { missing_parents, ancestors, load_balancer, sockets, .. } = old;
+    let Verdict { generation, conditions, supported_features, addresses, listeners, parents, .. } = old;
+    let Verdict { ancestors, load_balancer, sockets, notes, missing_parents, broken_plugins, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
         let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
         (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
@@ -513,30 +600,31 @@ fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     };
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents) == (&new.addresses, &new.parents)
-        && (notes, missing_parents) == (&new.notes, &new.missing_parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
+        && (notes, missing_parents, broken_plugins) == (&new.notes, &new.missing_parents, &new.broken_plugins)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }
 
 /// Kinds whose status has something of ours, or might have from another version.
 fn has_status(kind: Kind) -> bool {
-    rank(kind) == 0
-        || matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute)
+    WITH_STATUS.contains(&kind)
 }
 
 fn rank(kind: Kind) -> usize {
     usize::from(!matches!(kind, Kind::GatewayClass | Kind::Gateway))
 }
 
-/// Doubles from 200 ms to 10 s, less up to a half by chance: those that failed together shall not come back together.
-fn backoff(failures: u32, chance: f64) -> Duration {
-    let longest = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
+/// Doubles from 200 ms to `most`, less up to a half by chance: those that failed together shall not come back together.
+fn backoff(failures: u32, most: Duration, chance: f64) -> Duration {
+    let longest = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
     longest.mul_f64(1.0 - chance / 2.0)
 }
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// For what fails until somebody changes something.
+const LONGEST_REFUSED: Duration = Duration::from_secs(300);
 /// How long a conflict waits for the watch.
 const FETCH_AFTER: Duration = Duration::from_millis(250);
 

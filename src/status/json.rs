@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::compile::verdict::{Condition, Verdict};
+use crate::api::Kind;
+use crate::api::names::GATEWAY_CONTROLLER;
+use crate::compile::verdict::{AncestorVerdict, Condition, Published, Verdict};
 
 /// What belongs under `status`; remarks on objects without conditions are under `notes`, which no API has.
 pub fn status(verdict: &Verdict) -> Value {
@@ -57,11 +59,34 @@ pub fn status(verdict: &Verdict) -> Value {
         });
         status.insert("parents".to_owned(), parents.collect());
     }
+    if !verdict.ancestors.is_empty() {
+        let ancestor = |ancestor: &AncestorVerdict| {
+            json!({
+                "ancestorRef": {"group": ancestor_group(ancestor.kind), "kind": ancestor.kind.name(), "name": &*ancestor.name},
+                "controllerName": GATEWAY_CONTROLLER,
+                "conditions": conditions(&ancestor.conditions),
+            })
+        };
+        status.insert("ancestors".to_owned(), verdict.ancestors.iter().map(ancestor).collect());
+    }
+    if let Some(published) = &verdict.load_balancer {
+        let entry = |published: &Published| match published {
+            Published::Ip(ip) => json!({"ip": ip}),
+            Published::Hostname(hostname) => json!({"hostname": hostname}),
+        };
+        let entries: Vec<_> = published.iter().map(entry).collect();
+        status.insert("loadBalancer".to_owned(), json!({"ingress": entries}));
+    }
     if !verdict.notes.is_empty() {
         let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
         status.insert("notes".to_owned(), json!(notes));
     }
     Value::Object(status)
+}
+
+/// Kong's word for the group of Services, which has no name of its own.
+fn ancestor_group(kind: Kind) -> &'static str {
+    if kind == Kind::Service { "core" } else { kind.group() }
 }
 
 fn describe(condition: &Condition, generation: i64) -> Value {
@@ -84,4 +109,49 @@ fn fitting(mut message: String) -> String {
         message.push_str(end);
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::verdict::Code;
+
+    // kong-compat §1.7
+    // kong-compat §3.13
+    #[test]
+    fn policies_name_their_users_and_ingresses_where_they_are_reached() {
+        let user = |kind, name: &str| AncestorVerdict {
+            kind,
+            name: name.into(),
+            conditions: vec![Condition::plain(Code::KongProgrammed)],
+        };
+        let verdict = Verdict {
+            generation: 3,
+            ancestors: vec![user(Kind::Service, "shop"), user(Kind::KongServiceFacade, "front")],
+            load_balancer: Some(vec![Published::Ip("192.0.2.1".to_owned()), Published::Hostname("a.test".to_owned())]),
+            ..Verdict::default()
+        };
+        let conditions = json!([{
+            "type": "Programmed", "status": "True", "reason": "Programmed", "message": "The object is in effect.",
+            "observedGeneration": 3,
+        }]);
+        let entry = |group: &str, kind: &str, name: &str| {
+            json!({
+                "ancestorRef": {"group": group, "kind": kind, "name": name},
+                "controllerName": "portico.dev/gateway-controller",
+                "conditions": conditions,
+            })
+        };
+        let expected = json!({
+            "ancestors": [
+                entry("core", "Service", "shop"),
+                entry("incubator.ingress-controller.konghq.com", "KongServiceFacade", "front"),
+            ],
+            "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "a.test"}]},
+        });
+        assert_eq!(status(&verdict), expected);
+        let nowhere = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
+        assert_eq!(status(&nowhere), json!({"loadBalancer": {"ingress": []}}));
+        assert_eq!(status(&Verdict::default()), json!({}));
+    }
 }

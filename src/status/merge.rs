@@ -1,12 +1,14 @@
 //! Our verdict put into the status that an object has, so that nobody else's part of it changes by a byte.
 //!
 //! A status is shared: other controllers have entries in a route's `parents`, and conditions in objects of ours. Lists are
-//! always computed whole and keep their order, since the API server takes a list as one value.
+//! always computed whole and keep their order, since the API server takes a list as one value. An Ingress has no conditions:
+//! its status says where it is reached, and events what is wrong with it.
 
 use serde_json::{Map, Value, json};
 
 use crate::api::Kind;
 use crate::api::kind::GATEWAY_GROUP;
+use crate::api::names::GATEWAY_CONTROLLER;
 use crate::compile::verdict::{Bearer, Code};
 
 /// What became of a status.
@@ -45,6 +47,27 @@ pub fn merge(kind: Kind, observed: &Value, ours: &Value, controllers: &[String],
             // The API demands the list wherever there is a status at all.
             if observed.get("parents").is_some() || !merged.is_empty() {
                 status.insert("parents".to_owned(), Value::Array(merged));
+            }
+        }
+        Kind::KongPlugin
+        | Kind::KongClusterPlugin
+        | Kind::KongConsumer
+        | Kind::KongConsumerGroup
+        | Kind::KongVault
+        | Kind::KongCustomEntity
+        | Kind::KongServiceFacade
+        | Kind::KongIngress => kong_conditions(&mut status, observed, ours, now, &mut left_out),
+        Kind::TcpIngress | Kind::UdpIngress => {
+            kong_conditions(&mut status, observed, ours, now, &mut left_out);
+            load_balancer(&mut status, ours);
+        }
+        Kind::Ingress => load_balancer(&mut status, ours),
+        Kind::KongUpstreamPolicy => {
+            let merged =
+                ancestors(list(observed, "ancestors"), list(ours, "ancestors"), controllers, now, &mut left_out);
+            // The API demands the list wherever there is a status at all.
+            if observed.get("ancestors").is_some() || !merged.is_empty() {
+                status.insert("ancestors".to_owned(), Value::Array(merged));
             }
         }
         _ => {}
@@ -117,6 +140,85 @@ impl Conditions<'_> {
         stamped["lastTransitionTime"] = json!(since);
         stamped
     }
+}
+
+/// The conditions of a plugin, a consumer and the like. Without any of ours it is somebody else's.
+fn kong_conditions(
+    status: &mut Map<String, Value>,
+    observed: &Value,
+    ours: &Value,
+    now: &str,
+    left_out: &mut Vec<String>,
+) {
+    if list(ours, "conditions").is_empty() || is_used_elsewhere(observed, ours) {
+        return;
+    }
+    let merged = Conditions { bearer: Bearer::Kong, place: "status.conditions", now }.merge(observed, ours);
+    replace(status, "conditions", merged.entries, left_out, merged.left_out);
+}
+
+/// A plugin has no class. What none of ours uses and another controller has in use is that one's to judge, which is known
+/// by the words in which it does so: with ours they would be replaced by turns.
+fn is_used_elsewhere(observed: &Value, ours: &Value) -> bool {
+    let unused =
+        list(ours, "conditions").iter().any(|condition| text(condition, "reason") == Code::KongPending.reason());
+    let judged = |condition: &Value| KONGS_WORDS.iter().any(|words| text(condition, "message").starts_with(words));
+    unused && list(observed, "conditions").iter().any(judged)
+}
+
+/// Where an Ingress can be reached; left alone if that is not ours to say. What others add to an entry stays, as long as
+/// the entry does.
+fn load_balancer(status: &mut Map<String, Value>, ours: &Value) {
+    let Some(ours) = ours.get("loadBalancer") else { return };
+    let published = list(ours, "ingress");
+    let known = status.get("loadBalancer").map(|balancer| list(balancer, "ingress").to_vec()).unwrap_or_default();
+    let same = |known: &&Value, ours: &Value| known["ip"] == ours["ip"] && known["hostname"] == ours["hostname"];
+    let entries: Vec<Value> =
+        published.iter().map(|ours| known.iter().find(|known| same(known, ours)).unwrap_or(ours).clone()).collect();
+    if entries == known {
+        return;
+    }
+    let mut balancer = status.get("loadBalancer").and_then(Value::as_object).cloned().unwrap_or_default();
+    if entries.is_empty() {
+        balancer.remove("ingress");
+    } else {
+        balancer.insert("ingress".to_owned(), Value::Array(entries));
+    }
+    status.insert("loadBalancer".to_owned(), Value::Object(balancer));
+}
+
+/// The users of a policy: the entries of others where they are, ours in our order after them, the oldest first. More than
+/// there is room for is left out from the end.
+fn ancestors(
+    observed: &[Value],
+    ours: &[Value],
+    controllers: &[String],
+    now: &str,
+    left_out: &mut Vec<String>,
+) -> Vec<Value> {
+    let is_ours = |entry: &&Value| {
+        let name = text(entry, "controllerName");
+        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
+    };
+    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_ours(entry)).cloned().collect();
+    let conditions = Conditions { bearer: Bearer::Kong, place: "status.ancestors[].conditions", now };
+    let room = MOST_ANCESTORS.saturating_sub(merged.len());
+    if let Some(rest) = ours.get(room..).filter(|rest| !rest.is_empty()) {
+        let names: Vec<_> = rest.iter().map(|ancestor| text(&ancestor["ancestorRef"], "name")).collect();
+        left_out.push(format!(
+            "status.ancestors is full, at most {MOST_ANCESTORS} entries: no room for {}",
+            names.join(", ")
+        ));
+    }
+    for ancestor in ours.iter().take(room) {
+        let same = |entry: &&Value| {
+            let (theirs, ours) = (&entry["ancestorRef"], &ancestor["ancestorRef"]);
+            ["group", "kind", "name"].iter().all(|key| theirs[key] == ours[key])
+        };
+        let before = observed.iter().filter(is_ours).find(same).unwrap_or(&Value::Null);
+        merged.push(entry(ancestor, before, &conditions, left_out));
+    }
+    merged
 }
 
 fn addresses(ours: &[Value]) -> (Vec<Value>, Option<String>) {
@@ -199,8 +301,12 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// How the messages of Kong's controller begin.
+const KONGS_WORDS: [&str; 2] = ["Object was successfully configured in Kong", "Object failed to be configured in Kong"];
+
 /// The limits of the CRDs.
 const MOST_PARENTS: usize = 32;
+const MOST_ANCESTORS: usize = 16;
 const MOST_CONDITIONS: usize = 8;
 const MOST_LISTENERS: usize = 64;
 const MOST_ADDRESSES: usize = 16;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{Problem, Verdict};
+use crate::compile::verdict::{Bearer, Problem, Verdict};
 use crate::k8s::Refused;
 
 /// One event, without the object that it is about.
@@ -13,6 +13,8 @@ pub(super) struct Notice {
     pub(super) note: String,
 }
 
+/// Kong's controller tells under this name what it cannot use, and alerts wait for it.
+const NOT_TRANSLATED: &str = "KongConfigurationTranslationFailed";
 /// Of a route's parent.
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
 /// The API's limit, in bytes.
@@ -30,12 +32,17 @@ pub(super) fn of_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
         if !code.is_bad() || code.reason() == "Pending" {
             continue;
         }
+        let reason = if code.bearer() == Bearer::Kong { NOT_TRANSLATED } else { code.reason() };
         if condition.problems.is_empty() {
-            notices.push((false, notice(code.reason(), &at(&place, code.sentence()))));
+            notices.push((false, notice(reason, &at(&place, code.sentence()))));
         }
         for problem in condition.problems.iter().filter(|problem| told.insert(*problem)) {
-            notices.push((only_points(problem), notice(code.reason(), &format!("{problem}."))));
+            notices.push((only_points(problem), notice(reason, &format!("{problem}."))));
         }
+    }
+    // Each names an object that says more; only here it is said of the route.
+    for problem in verdict.broken_plugins.iter().filter(|problem| told.insert(*problem)) {
+        notices.push((false, notice(NOT_TRANSLATED, &format!("{problem}."))));
     }
     for problem in verdict.missing_parents.iter().filter(|_| alone) {
         notices.push((false, notice(GATEWAY_NOT_FOUND, &format!("{problem}."))));
@@ -148,6 +155,34 @@ mod tests {
             let expected: Vec<_> = expected.into_iter().map(|(reason, note)| (reason, note.to_owned())).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    // kong-compat §3.11
+    #[test]
+    fn what_kong_would_not_translate_is_told_by_its_name_on_the_object_and_on_routes() {
+        let unknown = Problem::new("config.lifetime", "there is no such field", "remove it");
+        let broken = Problem::new("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
+        let told = |verdict: &Verdict| -> Vec<_> {
+            of_verdict(verdict, true).into_iter().map(|notice| (notice.warning, notice.reason, notice.note)).collect()
+        };
+        let plugin = |code| Verdict {
+            conditions: vec![Condition::new(code, vec![unknown.clone()])],
+            notes: vec![Problem::new("run_on", "it has no effect, as in Kong", "remove it")],
+            ..Verdict::default()
+        };
+        let note = "config.lifetime: there is no such field; remove it.".to_owned();
+        assert_eq!(told(&plugin(Code::KongInvalid)), [(true, "KongConfigurationTranslationFailed", note)]);
+        assert_eq!(told(&plugin(Code::KongPending)), []);
+        let route = Verdict {
+            conditions: vec![Condition::new(Code::RouteBackendNotFound, vec![unknown])],
+            notes: vec![broken.clone()],
+            broken_plugins: vec![broken],
+            ..Verdict::default()
+        };
+        let note = "metadata.annotations[konghq.com/plugins]: plugin p cannot be used; see it.".to_owned();
+        let told = told(&route);
+        assert_eq!(told.len(), 2, "the route has another trouble, too");
+        assert!(told.contains(&(true, "KongConfigurationTranslationFailed", note)), "{told:?}");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Tells events, one after the other, for as long as this replica leads.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::desk::{Desk, Telling};
 use super::notices::Notice;
 use crate::api::ObjectId;
-use crate::k8s::{Event, Failure, Recorder};
+use crate::k8s::{Event, Failure, Recorder, events_of};
 
 /// The task that tells.
 #[derive(Debug)]
@@ -16,17 +18,22 @@ pub struct Teller {
     desk: Desk,
     recorder: Recorder,
     complained: Option<&'static str>,
+    /// Namespaces in which we may not tell any, and when to try again.
+    barred: HashMap<Arc<str>, Instant>,
 }
 
 impl Teller {
     pub fn new(desk: Desk, recorder: Recorder) -> Self {
-        Teller { desk, recorder, complained: None }
+        Teller { desk, recorder, complained: None, barred: HashMap::new() }
     }
 
     /// Never returns by itself. What there is to tell is known to the desk, and nothing is while another replica leads.
     pub async fn run(mut self) {
         loop {
             match self.desk.next_event() {
+                Telling::Now { id, .. } if self.barred_until(&id).is_some_and(|until| Instant::now() < until) => {
+                    self.desk.tell_later(&id, self.barred_until(&id).unwrap_or_else(Instant::now));
+                }
                 Telling::Now { id, uid, api_version, notice, known } => {
                     let Notice { warning, reason, ref note } = notice;
                     let event = Event { id: &id, api_version: &api_version, uid: &uid, warning, reason, note };
@@ -43,9 +50,14 @@ impl Teller {
         }
     }
 
+    fn barred_until(&self, id: &ObjectId) -> Option<Instant> {
+        self.barred.get(events_of(id)).copied()
+    }
+
     fn settle(&mut self, id: &ObjectId, notice: Notice, outcome: Result<(), Failure>) -> Duration {
         let Err(failure) = outcome else {
             self.complained = None;
+            self.barred.remove(events_of(id));
             self.desk.told(id, notice);
             return Duration::ZERO;
         };
@@ -54,12 +66,16 @@ impl Teller {
             Failure::Forbidden(_) => {
                 if first {
                     warn!(
-                        "Cannot tell events: {failure}; allow create, get and patch on events of events.k8s.io. \
-                         Statuses say the same"
+                        "Cannot tell events in namespace {}: {failure}; allow create, get and patch on events of \
+                         events.k8s.io there. Statuses say the same",
+                        events_of(id)
                     );
                 }
-                self.desk.not_told(id);
-                FORBIDDEN
+                // Other namespaces may have other roles.
+                let until = Instant::now() + FORBIDDEN;
+                self.barred.insert(events_of(id).into(), until);
+                self.desk.tell_later(id, until);
+                Duration::ZERO
             }
             Failure::Unreachable(_) | Failure::Conflict => {
                 self.desk.not_told(id);

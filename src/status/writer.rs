@@ -10,13 +10,13 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::desk::{Desk, Job, Next, Outcome};
 use super::{Merged, merge, to_json};
 use crate::api::{Kind, ObjectId};
-use crate::k8s::{Failure, Pen, Statuses};
+use crate::k8s::{Failure, Pen, Statuses, until};
 
 /// Writes at a time. The API server does a few hundred a second at most; this keeps it busy without flooding it.
 const AT_ONCE: usize = 16;
@@ -102,7 +102,7 @@ impl Writer {
                     }
                 }
                 () = self.desk.changed() => {}
-                () = at(due) => {}
+                () = until(due) => {}
             }
         };
         in_flight.shutdown().await;
@@ -176,9 +176,9 @@ impl Writer {
                     Failure::Conflict => Outcome::Conflict,
                     Failure::Gone => Outcome::Gone,
                     Failure::Throttled(wait) => Outcome::Failed(wait),
-                    Failure::Forbidden(_) | Failure::Refused(_) | Failure::Exists | Failure::Unreachable(_) => {
-                        Outcome::Failed(None)
-                    }
+                    Failure::Forbidden(_) => Outcome::Forbidden,
+                    Failure::Refused(_) | Failure::Exists => Outcome::Refused,
+                    Failure::Unreachable(_) => Outcome::Failed(None),
                 }
             }
         };
@@ -212,13 +212,6 @@ impl Writer {
             self.complaints.insert((kind, what), now);
             say();
         }
-    }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

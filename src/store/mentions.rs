@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{AnyObject, Mention};
-use crate::api::gateway::{BackendObjectReference, Gateway, HttpRoute};
+use crate::api::gateway::{BackendObjectReference, Gateway, HttpRoute, PolicyTargetReference};
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
@@ -72,13 +72,8 @@ pub(super) fn mentions(object: &AnyObject) -> Vec<Mention> {
                 found.object(Kind::Service, None, service);
             }
         }
-        AnyObject::BackendTlsPolicy(policy) => {
-            for target in &policy.spec.target_refs {
-                if target.group == CORE_GROUP && target.kind == Kind::Service.name() {
-                    found.object(Kind::Service, None, &target.name);
-                }
-            }
-        }
+        AnyObject::BackendTlsPolicy(policy) => found.targets(&policy.spec.target_refs),
+        AnyObject::Guard(guard) => found.targets(guard.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayClass(_)
         | AnyObject::ReferenceGrant(_)
         | AnyObject::IngressClassParameters(_)
@@ -237,6 +232,13 @@ impl Collector {
         let namespace = namespace.map_or_else(|| self.own.clone(), Arc::from);
         let key = ObjectKey { namespace, name: Arc::from(name) };
         self.mentions.push(Mention::Object(ObjectId::new(kind, key)));
+    }
+
+    fn targets(&mut self, targets: &[PolicyTargetReference]) {
+        for target in targets.iter().filter(|target| target.group == CORE_GROUP && target.kind == Kind::Service.name())
+        {
+            self.object(Kind::Service, None, &target.name);
+        }
     }
 
     fn backend(&mut self, backend: &BackendObjectReference) {

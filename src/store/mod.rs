@@ -14,7 +14,7 @@ mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use object::{AnyObject, Malformed};
+pub use object::{AnyObject, Guard, Malformed};
 pub use refs::{Mention, Refs};
 
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey, Resource};
@@ -39,6 +39,8 @@ macro_rules! store {
         #[derive(Debug, Default)]
         pub struct Store {
             $(pub $table: Table<bodies::$kind>,)*
+            /// Policies that cannot be read. None of them is in `backend_tls_policies` as well.
+            pub guards: BTreeMap<ObjectKey, Arc<Guard>>,
             /// Kinds that are checked but not served, by their metadata.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
             refs: Refs,
@@ -52,20 +54,23 @@ macro_rules! store {
                 }
                 let mut all: Changes = self.unserved.keys().cloned().collect();
                 $(all.extend(ids(&self.$table));)*
+                all.extend(self.guards.keys().map(|key| ObjectId::new(Kind::BackendTlsPolicy, key.clone())));
                 all
             }
 
             /// Every object there is, but for those of kinds that are not served.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
+                    .chain(self.guards.values().cloned().map(AnyObject::Guard))
             }
 
             /// The metadata of an object of any kind.
             pub fn meta(&self, id: &ObjectId) -> Option<&Meta> {
-                match id.kind {
+                let meta = match id.kind {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
                     _ => self.unserved.get(id).map(|meta| &**meta),
-                }
+                };
+                meta.or_else(|| self.guard(id).map(|guard| &guard.meta))
             }
 
             fn insert(&mut self, object: AnyObject) -> bool {
@@ -76,22 +81,27 @@ macro_rules! store {
                     }
                     !same
                 }
-                match object {
+                let mended = !matches!(object, AnyObject::Guard(_)) && self.release(&object.id());
+                let differs = match object {
                     $(AnyObject::$kind(object) => put(&mut self.$table, object),)*
+                    AnyObject::Guard(guard) => self.guard_by(guard),
                     AnyObject::Unserved(kind, meta) => {
                         let id = ObjectId::new(kind, meta.key.clone());
                         let same = self.unserved.get(&id) == Some(&meta);
                         self.unserved.insert(id, meta);
                         !same
                     }
-                }
+                };
+                differs || mended
             }
 
             fn remove(&mut self, id: &ObjectId) -> bool {
-                match id.kind {
+                let released = self.release(id);
+                let removed = match id.kind {
                     $(Kind::$kind => self.$table.remove(&id.key).is_some(),)*
                     _ => self.unserved.remove(id).is_some(),
-                }
+                };
+                removed || released
             }
         }
     };
@@ -135,6 +145,26 @@ impl Store {
     /// Who mentions what.
     pub fn refs(&self) -> &Refs {
         &self.refs
+    }
+
+    fn guard(&self, id: &ObjectId) -> Option<&Guard> {
+        self.guards.get(&id.key).filter(|_| id.kind == Kind::BackendTlsPolicy).map(|guard| &**guard)
+    }
+
+    /// Says whether it stood for a policy that cannot be read.
+    fn release(&mut self, id: &ObjectId) -> bool {
+        id.kind == Kind::BackendTlsPolicy && self.guards.remove(&id.key).is_some()
+    }
+
+    /// Says whether that is new.
+    fn guard_by(&mut self, guard: Arc<Guard>) -> bool {
+        let key = guard.meta.key.clone();
+        // The last good version says at least what it was about.
+        if guard.targets.is_none() && self.backend_tls_policies.contains_key(&key) {
+            return false;
+        }
+        self.backend_tls_policies.remove(&key);
+        self.guards.insert(key, Arc::clone(&guard)).as_ref() != Some(&guard)
     }
 }
 

@@ -3,45 +3,41 @@
 use std::collections::BTreeSet;
 
 use super::Store;
-use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::api::{Kind, Meta, ObjectId};
 
 impl Store {
-    /// Beside another controller of Ingresses there may be thousands of Secrets that only its Ingresses mention. `ours` is
-    /// asked about the name of a class, and about the controller of the IngressClass if there is one; what names no class
-    /// may be of ours.
-    pub fn wanted_bodies(&self, ours: impl Fn(&str, Option<&str>) -> bool) -> BTreeSet<ObjectId> {
+    /// Beside another controller of Ingresses there may be thousands of Secrets that only its Ingresses mention. `own` is
+    /// asked about objects that belong to a class: their metadata, and the class that their spec names.
+    pub fn wanted_bodies(&self, own: impl Fn(&Meta, Option<&str>) -> bool) -> BTreeSet<ObjectId> {
         let may_be_ours = |id: &ObjectId| {
-            self.class_of(id).is_none_or(|class| {
-                let object = self.ingress_classes.get(&ObjectKey::cluster(class));
-                ours(class, object.map(|object| object.spec.controller.as_str()))
-            })
+            let Some(meta) = self.meta(id).filter(|_| belongs_to_class(id.kind)) else { return true };
+            let ingress = (id.kind == Kind::Ingress).then(|| self.ingresses.get(&id.key)).flatten();
+            own(meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
         };
         let mentioned = self.refs().mentioned(Kind::Secret).chain(self.refs().mentioned(Kind::ConfigMap));
         mentioned.filter(|id| self.refs().dependents(id).any(may_be_ours)).cloned().collect()
     }
+}
 
-    /// The class that an object names; the annotation goes before the field.
-    fn class_of(&self, id: &ObjectId) -> Option<&str> {
-        let annotated = || self.meta(id)?.annotations.get(INGRESS_CLASS).map(|class| &**class);
-        match id.kind {
-            Kind::Ingress => annotated().or_else(|| self.ingresses.get(&id.key)?.spec.ingress_class_name.as_deref()),
-            Kind::TcpIngress
+fn belongs_to_class(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Ingress
+            | Kind::TcpIngress
             | Kind::UdpIngress
             | Kind::KongClusterPlugin
             | Kind::KongConsumer
-            | Kind::KongServiceFacade => annotated(),
-            _ => None,
-        }
-    }
+            | Kind::KongServiceFacade
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::super::{AnyObject, Batch};
     use super::*;
+    use crate::api::kong::annotations::INGRESS_CLASS;
 
     fn ingress(name: &str, class: Option<&str>, annotation: Option<&str>) -> AnyObject {
         let annotations = annotation.map_or(json!({}), |class| json!({ INGRESS_CLASS: class }));
@@ -55,31 +51,28 @@ mod tests {
     fn wanted(objects: Vec<AnyObject>) -> Vec<String> {
         let mut store = Store::default();
         store.apply(Batch { upserts: objects, removes: vec![] });
-        let ours = |class: &str, controller: Option<&str>| class == "mine" || controller == Some("example.com/mine");
-        store.wanted_bodies(ours).iter().map(|id| id.key.name.to_string()).collect()
+        let own = |meta: &Meta, field: Option<&str>| {
+            meta.annotations.get(INGRESS_CLASS).map_or(field, |class| Some(&**class)) == Some("mine")
+        };
+        store.wanted_bodies(own).iter().map(|id| id.key.name.to_string()).collect()
     }
 
     #[test]
     fn what_only_others_mention_is_not_fetched() {
-        let class = |name: &str, controller: &str| {
-            let object: Value = json!({"metadata": {"name": name}, "spec": {"controller": controller}});
-            AnyObject::parse(Kind::IngressClass, object).unwrap()
-        };
-        let nobodys = vec![
-            class("nginx", "example.com/nginx"),
+        let theirs = vec![
             ingress("theirs", Some("nginx"), None),
             ingress("annotated", Some("mine"), Some("nginx")),
-            ingress("nobodys", Some("missing"), None),
-        ];
-        assert_eq!(wanted(nobodys.clone()), [""; 0]);
-        let mut with_ours = nobodys;
-        with_ours.extend([
-            class("second", "example.com/mine"),
-            ingress("by-name", Some("mine"), None),
-            ingress("by-controller", Some("second"), None),
-            ingress("annotated-ours", Some("nginx"), Some("mine")),
             ingress("without", None, None),
+        ];
+        assert_eq!(wanted(theirs.clone()), [""; 0]);
+        let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "cors",
+            "configFrom": {"secretKeyRef": {"name": "of-plugin", "key": "a"}}});
+        let mut with_ours = theirs;
+        with_ours.extend([
+            ingress("ours", Some("mine"), None),
+            ingress("annotated-ours", Some("nginx"), Some("mine")),
+            AnyObject::parse(Kind::KongPlugin, plugin).unwrap(),
         ]);
-        assert_eq!(wanted(with_ours), ["annotated-ours", "by-controller", "by-name", "shared", "without"]);
+        assert_eq!(wanted(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
     }
 }

@@ -45,6 +45,10 @@ struct State {
     writes: Vec<String>,
     /// Plurals that may not be written.
     forbidden: Vec<String>,
+    /// Plurals that may not be listed or watched.
+    hidden: Vec<String>,
+    /// How often single objects were asked for.
+    reads: usize,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -101,6 +105,14 @@ impl Played {
         self.state.lock().forbidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
 
+    pub(crate) fn reads(&self) -> usize {
+        self.state.lock().reads
+    }
+
+    pub(crate) fn hide(&self, plurals: &[&str]) {
+        self.state.lock().hidden = plurals.iter().map(|&plural| plural.into()).collect();
+    }
+
     /// Waits until something holds, which only a change can bring about.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Played) -> bool) {
         let mut events = self.events.subscribe();
@@ -151,6 +163,7 @@ impl Played {
         let Some(name) = words.get(1) else { return self.collection(plural, namespace, head.uri.query()) };
         let path = format!("{plural}/{}/{name}", namespace.expect("objects here have one"));
         if head.method == Method::GET {
+            self.state.lock().reads += 1;
             let object = self.object(&path);
             return if object.is_null() { failure(404, "NotFound") } else { json_answer(&object) };
         }
@@ -182,11 +195,17 @@ impl Played {
         applied["metadata"]["managedFields"] =
             json!([{"manager": "portico", "operation": "Apply", "fieldsV1": owned(&sent)}]);
         applied["status"] = there["status"].clone();
+        if sent["spec"]["clusterIP"] == "None" {
+            applied["spec"]["clusterIPs"] = json!(["None"]);
+        }
         self.store(&path, applied);
         json_answer(&self.object(&path))
     }
 
     fn collection(&self, plural: &str, namespace: Option<&str>, query: Option<&str>) -> Answer {
+        if self.state.lock().hidden.iter().any(|hidden| *hidden == plural) {
+            return failure(403, "Forbidden");
+        }
         let query = query.unwrap_or_default().to_owned();
         let ours_only = query.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dportico");
         let namespace = namespace.map(str::to_owned);

@@ -65,6 +65,7 @@ const IDS: &[&str] = &["x-request-id", "x-kong-request-id"];
 const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 
 // kong-compat §3.6
+// kong-compat §7.23
 #[tokio::test]
 async fn what_the_endpoint_is_told() {
     let endpoint = Endpoint::ok().await;
@@ -449,6 +450,29 @@ async fn the_product_can_be_another() {
     let client = h2::Client::connect(gate.address).await;
     assert_eq!(client.get("/web").await.status, 200);
     assert_eq!(header(&endpoint.log.requests().pop().unwrap(), "via"), Some("2 kong/3.9.1"));
+}
+
+// kong-compat §3.3
+#[tokio::test]
+async fn annotations_on_routes_of_the_gateway_api() {
+    let endpoint = Endpoint::ok().await;
+    // (path of the rule, path of the Service, target, what the endpoint sees)
+    let cases = [
+        ("/a", "/", "/a/b?c", "/b?c"),
+        ("/a", "/", "/a", "/"),
+        ("/a", "/", "/a/", "/"),
+        ("/a", "/base", "/a/b", "/base/b"),
+        ("/a", "/base", "/a/", "/base/"),
+        ("/", "/base/", "/a/b", "/base/a/b"),
+    ];
+    for (path, base, target, expected) in cases {
+        let manner = Manner { strip_path: true, path: base.into(), ..Manner::default() };
+        let gate = Gate::open(vec![Route { path, kong: Some(Box::new(manner)), ..route(web(&endpoint)) }]).await;
+        assert_eq!(gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await.status, 200);
+        let request = endpoint.log.requests().pop().unwrap();
+        assert_eq!(request.split(' ').nth(1), Some(expected), "{path} {base} {target}");
+        assert_eq!(header(&request, "x-forwarded-prefix"), (path != "/").then_some(path), "{path} {base} {target}");
+    }
 }
 
 /// A filter of the Gateway API speaks of the path that was matched, and has the last word.

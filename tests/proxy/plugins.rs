@@ -256,6 +256,37 @@ async fn bodies_are_read_only_for_who_asks_and_never_beyond_the_cap() {
 }
 
 #[tokio::test]
+async fn a_body_that_a_plugin_writes_goes_upstream_in_place_of_the_clients() {
+    let endpoint = Endpoint::ok().await;
+    let writes = Script {
+        access: Some(Box::new(|cx| {
+            let body = cx.body.cloned().unwrap_or_default();
+            cx.write_body(body.strip_prefix(b"key").unwrap_or_default().to_vec().into());
+            assert_eq!(cx.current_body().unwrap().len(), body.len().saturating_sub(3));
+            Outcome::Next
+        })),
+        body: Some(100),
+        ..Script::default()
+    };
+    let gate = gate(vec![writes], &endpoint).await;
+    let longer = "x".repeat(20);
+    let cases = [
+        ("content-length: 6", "keyabc".to_owned(), "abc"),
+        ("content-length: 3", "key".to_owned(), ""),
+        ("transfer-encoding: chunked", "2\r\nke\r\n4\r\nyabc\r\n0\r\n\r\n".to_owned(), "abc"),
+        ("content-length: 23", format!("key{longer}"), &longer),
+    ];
+    for (framing, body, expected) in cases {
+        let before = endpoint.log.requests().len();
+        let head = "POST /a HTTP/1.1\r\nhost: a.example\r\nconnection: close";
+        assert_eq!(gate.ask(&format!("{head}\r\n{framing}\r\n\r\n{body}")).await.status, 200, "{framing}");
+        let seen = &endpoint.log.requests()[before];
+        assert!(seen.contains(&format!("content-length: {}\r\n", expected.len())), "{seen}");
+        assert!(seen.ends_with(&format!("\r\n\r\n{expected}")) && !seen.contains("chunked"), "{seen}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_beyond_its_limit_is_cut_off() {
     let endpoint = Endpoint::ok().await;
     let limits = Script::access(|cx| {

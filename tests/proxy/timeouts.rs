@@ -358,7 +358,8 @@ async fn an_endpoint_that_falls_silent() {
 /// The time of an endpoint is not the client's.
 #[tokio::test]
 async fn a_client_that_pauses_does_not_cost_the_endpoint_its_time() {
-    const LENGTH: usize = 64 << 20;
+    // More than all buffers on the way hold.
+    const LENGTH: usize = 24 << 20;
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
@@ -366,11 +367,11 @@ async fn a_client_that_pauses_does_not_cost_the_endpoint_its_time() {
         stream.rest().await;
     })
     .await;
-    let tries = Tries { read: Limit::After(SHORT), ..Tries::default() };
+    let tries = Tries { read: Limit::After(SHORT * 20), ..Tries::default() };
     let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
     let mut client = gate.client().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    tokio::time::sleep(SHORT * 5).await;
+    tokio::time::sleep(SHORT * 25).await;
     assert_eq!(client.answer(false).await.body.len(), LENGTH);
 }
 
@@ -410,4 +411,52 @@ async fn a_rule_says_how_long_connecting_may_take() {
     queue.clear();
     assert_eq!(client.answer(false).await.text(), "ok");
     drop(accepting);
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn an_endpoint_that_takes_no_more() {
+    const LENGTH: usize = 64 << 20;
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let tries = Tries { write: Limit::After(SHORT), read: Limit::After(SHORT * 600), ..Tries::default() };
+    let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
+    let mut client = gate.client().await;
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+    let (answers, mut requests) = tokio::io::split(client.socket);
+    // Ends with an error when nobody reads the rest.
+    let sending = tokio::spawn(async move { requests.write_all(&vec![b'x'; LENGTH]).await });
+    let mut client = crate::harness::Client::over(tokio::io::join(answers, tokio::io::sink()));
+    assert_eq!(client.answer(false).await.status, 504);
+    sending.abort();
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn a_rule_may_keep_a_tunnel_longer_than_we_do() {
+    let handshake = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await;
+        stream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        let said = stream.more().await.unwrap_or_default();
+        stream.send(said).await;
+    })
+    .await;
+    let limits = Limits { tunnel_idle: SHORT, ..Limits::default() };
+    for (read, stays) in [(Limit::After(SHORT * 600), true), (Limit::Endless, true), (Limit::Unset, false)] {
+        let gate = gate_of_rule(limits.clone(), &endpoint, Tries { read, ..Tries::default() }).await;
+        let mut client = gate.client().await;
+        client.send(handshake).await;
+        assert_eq!(client.answer(false).await.status, 101);
+        if stays {
+            // Whether it is still there shows only to who says something.
+            tokio::time::sleep(SHORT * 4).await;
+            client.send(b"still there").await;
+        }
+        let said = client.rest().await.unwrap_or_default();
+        assert_eq!(said == b"still there", stays, "{read:?}");
+    }
 }

@@ -168,3 +168,38 @@ async fn without_permission_nothing_is_written() {
     played.always("leases", None);
     until(Duration::from_secs(31), "the status", || !played.status(GATEWAY).is_null()).await;
 }
+
+/// What was on its way when a replica was told to stop is carried out all the same; its successor need not wait for that.
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_given_back_although_a_call_was_on_its_way() {
+    for verb in ["POST", "PATCH"] {
+        let played = Played::new();
+        if verb == "POST" {
+            played.next(verb, Misfortune::Silence);
+        }
+        let one = Replica::start(&played, "one");
+        if verb == "PATCH" {
+            until(Duration::from_secs(1), "the first leader", || leads(&one)).await;
+            played.next(verb, Misfortune::Silence);
+        }
+        let sent = format!("{verb} /apis/coordination");
+        until(Duration::from_secs(3), "the call", || played.count(&sent) == 1).await;
+        assert!(holder(&played).starts_with("one_"));
+        let two = Replica::start(&played, "two");
+        one.stop().await;
+        assert_eq!(holder(&played), "", "after {verb}");
+        until(Duration::from_secs(2), "a successor", || leads(&two)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_deleted_by_hand_is_made_anew_by_who_leads() {
+    let played = Played::new();
+    let one = Replica::start(&played, "one");
+    until(Duration::from_secs(1), "the first leader", || leads(&one)).await;
+    played.delete(LEASE);
+    let mut follows = one.leading.clone();
+    follows.mark_unchanged();
+    until(Duration::from_secs(3), "the new one", || holder(&played).starts_with("one_")).await;
+    assert!(leads(&one) && !follows.has_changed().unwrap(), "it led all the time");
+}

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::Code;
 use portico::k8s::{Recorder, Refused};
 use portico::status::Teller;
 use portico::store::Malformed;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -162,4 +163,24 @@ async fn a_status_without_room_is_told() {
     scene.replica.desk.want(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 1)));
     until(SOON, "the Gateway's status", || !scene.played.status(GATEWAY).is_null()).await;
     assert_eq!(scene.played.count(&format!("PATCH {}", route("a"))), 0);
+}
+
+/// What is not allowed in one namespace, or not possible because that is going, keeps nobody else's events back.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_takes_no_events_holds_up_no_other() {
+    let going = json!({"causes": [{"reason": "NamespaceTerminating"}]});
+    for (details, tries) in [(going, 1), (Value::Null, 2)] {
+        let scene = scene(true);
+        let events = "/apis/events.k8s.io/v1/namespaces/other/events";
+        scene.played.always(events, Some(Misfortune::Status(403, details)));
+        let other = ObjectId::new(Kind::HttpRoute, ObjectKey::new("other", "b"));
+        let observed = scene.played.put(&route("b"), 1, Value::Null);
+        scene.replica.desk.observe(other.clone(), Some(observed));
+        scene.replica.desk.want(other, Some(route_verdict(1, Code::RouteNoMatchingParent)));
+        until(SOON, "the refusal", || scene.played.count(&format!("403 POST {events}")) == 1).await;
+        scene.want(1, Code::RouteNoMatchingParent);
+        until(SOON, "the event", || scene.told().len() == 1).await;
+        sleep(Duration::from_secs(70)).await;
+        assert_eq!(scene.played.count(&format!("403 POST {events}")), tries);
+    }
 }

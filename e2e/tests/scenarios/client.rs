@@ -31,6 +31,8 @@ pub(crate) struct Target {
     pub(crate) host: &'static str,
     pub(crate) path: String,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// The key in the header `apikey`, if it needs one.
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(crate) struct Connection {
 
 impl Target {
     pub(crate) fn new(address: SocketAddr, host: &'static str, path: &str) -> Target {
-        Target { address, host, path: path.to_owned(), tls: None }
+        Target { address, host, path: path.to_owned(), tls: None, key: None }
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
@@ -101,7 +103,11 @@ impl Connection {
     }
 
     async fn ask_now(&mut self, target: &Target) -> Result<Answer> {
-        let request = Request::get(&target.path).header(HOST, target.host).body(Empty::new())?;
+        let mut request = Request::get(&target.path).header(HOST, target.host);
+        if let Some(key) = &target.key {
+            request = request.header("apikey", key);
+        }
+        let request = request.body(Empty::new())?;
         let answer = self.sender.send_request(request).await.context("no answer")?;
         let status = answer.status().as_u16();
         #[expect(clippy::disallowed_methods, reason = "it is limited")]

@@ -159,6 +159,7 @@ impl Reach {
         let exchange = async {
             let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
             let (head, body) = answer.into_parts();
+            #[expect(clippy::disallowed_methods, reason = "it is limited")]
             let body = Limited::new(body, most).collect().await.map_err(|error| said(&error))?;
             Ok(Fetched { status: head.status, headers: head.headers, body: body.to_bytes() })
         };

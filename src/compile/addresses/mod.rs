@@ -14,7 +14,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use pool::Pool;
@@ -43,6 +43,8 @@ pub struct Memory {
     pub fronts: BTreeMap<ObjectKey, Front>,
     /// All interfaces of each address family that the Pod has, for Gateways behind Services.
     pub interfaces: Vec<IpAddr>,
+    /// Of all Pods of ours, for Gateways behind Services: what is sent to one comes back to us.
+    pub replicas: BTreeSet<IpAddr>,
     /// Gateways of an API server may be given new addresses. The other replicas wait until they are written.
     pub leading: bool,
 }
@@ -51,6 +53,7 @@ pub struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     assigned: BTreeMap<ObjectKey, Assigned>,
+    replicas: BTreeSet<IpAddr>,
 }
 
 /// What became of one Gateway's addresses.
@@ -88,6 +91,20 @@ impl Addresses {
         self.assigned.get(gateway)
     }
 
+    /// The addresses of all Pods of ours.
+    pub fn replicas(&self) -> &BTreeSet<IpAddr> {
+        &self.replicas
+    }
+
+    /// The ports of ours to which Services send clients, each with the Gateway whose clients they are. No two Gateways
+    /// have one, since only one of the Services that say so counts.
+    pub fn sent(&self) -> impl Iterator<Item = (u16, &ObjectKey)> {
+        self.assigned.iter().flat_map(|(gateway, assigned)| {
+            let ports = if let Ports::Sent(ports) = &assigned.ports { Some(ports.values().copied()) } else { None };
+            ports.into_iter().flatten().map(move |port| (port, gateway))
+        })
+    }
+
     /// Gives every Gateway its addresses, in the order given, and says whether anything changed. Gateways that are no
     /// longer there give theirs back.
     pub fn assign<'a>(
@@ -102,8 +119,9 @@ impl Addresses {
                 gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, memory, key, spec))).collect()
             }
         };
-        let changed = self.assigned != next;
+        let changed = self.assigned != next || self.replicas != memory.replicas;
         self.assigned = next;
+        self.replicas.clone_from(&memory.replicas);
         changed
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn of(store: &Store, inputs: &Inputs<'_>, ingress: &Object<Ingress>) 
     }
     let class = match name(ingress) {
         Some(name) => store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
-        None => inputs.classes.default(store),
+        None => inputs.classes.default_one(store),
     };
     let parameters = class.and_then(|class| class.spec.parameters.as_ref()).and_then(|reference| key(reference).ok());
     let parameters = parameters.and_then(|key| store.ingress_class_parameters.get(&key));

@@ -12,8 +12,9 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
+use super::choice::Bound;
 use super::plan::Step;
 use super::slices::Stay;
 use super::watch::{Seen, follow};
@@ -21,6 +22,7 @@ use super::world::{Here, World};
 use super::{Shape, View, Wants, write};
 use crate::api::ObjectKey;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use crate::k8s::until;
 
 /// How Services are kept.
 #[derive(Clone, Debug)]
@@ -40,8 +42,8 @@ pub struct Inputs {
     pub wants: watch::Receiver<Arc<Wants>>,
     /// Services are written by whoever leads.
     pub leading: watch::Receiver<bool>,
-    /// The ports that this process listens on, on all interfaces; None as long as it has not come to that.
-    pub bound: watch::Receiver<Option<Arc<BTreeSet<u16>>>>,
+    /// None as long as this process has not come to listening.
+    pub bound: watch::Receiver<Option<Arc<Bound>>>,
     pub stay: watch::Receiver<Stay>,
 }
 
@@ -57,7 +59,7 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
-/// Returns when this process is `Gone` and no EndpointSlice of it is left. `view` is told whenever the Services say
+/// Returns when this process is `Gone` and its EndpointSlices are too, or those that are left cannot be deleted right now. `view` is told whenever the Services say
 /// something else.
 pub async fn keep(
     settings: Settings,
@@ -70,7 +72,7 @@ pub async fn keep(
         let now = client.borrow_and_update().clone();
         tokio::select! {
             () = watch_all(&settings, &now, &shared) => {}
-            () = tell(&settings, &shared, inputs.wants.clone(), &view) => {}
+            () = tell(&settings, &shared, inputs.wants.clone(), inputs.bound.clone(), &view) => {}
             () = bring_about(&settings, &now, &shared, inputs.clone()) => return,
             // With other credentials everything is looked at again.
             Ok(()) = client.changed() => {}
@@ -127,11 +129,13 @@ async fn tell(
     settings: &Settings,
     shared: &Shared,
     mut wants: watch::Receiver<Arc<Wants>>,
+    mut bound: watch::Receiver<Option<Arc<Bound>>>,
     view: &watch::Sender<Arc<View>>,
 ) {
     let mut changed = shared.changed.subscribe();
     loop {
-        let next = shared.world.lock().view(settings, &wants.borrow_and_update());
+        let (wanted, listening) = (wants.borrow_and_update().clone(), bound.borrow_and_update().clone());
+        let next = shared.world.lock().view(settings, &wanted, &listening.unwrap_or_default());
         view.send_if_modified(|view| {
             let differs = **view != next;
             if differs {
@@ -142,6 +146,7 @@ async fn tell(
         tokio::select! {
             _ = changed.changed() => {}
             Ok(()) = wants.changed() => {}
+            Ok(()) = bound.changed() => {}
         }
     }
 }
@@ -167,7 +172,7 @@ async fn bring_about(settings: &Settings, client: &Client, shared: &Shared, inpu
             Ok(()) = leading.changed() => {}
             Ok(()) = bound.changed() => {}
             Ok(()) = stay.changed() => {}
-            () = at(again) => {}
+            () = until(again) => {}
         }
         // Whatever comes together is one plan.
         sleep(TOGETHER).await;
@@ -193,13 +198,6 @@ async fn take_all(
             shared.world.lock().done(settings, step, done);
         }
         shared.changed.send_replace(());
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
     }
 }
 

@@ -13,6 +13,7 @@
 //! so a restart or another leader moves nothing.
 
 mod applied;
+mod choice;
 mod keeper;
 mod names;
 mod plan;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use choice::Bound;
 pub use keeper::{Inputs, Settings, keep};
 pub use slices::Stay;
 
@@ -81,6 +83,8 @@ pub struct View {
     pub of: Arc<Wants>,
     /// The addresses of our own Pod.
     pub pod_ips: Vec<IpAddr>,
+    /// Those of every Pod of ours, itself included.
+    pub replicas: BTreeSet<IpAddr>,
 }
 
 /// The Service in front of a Gateway.

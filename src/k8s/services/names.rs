@@ -11,8 +11,13 @@ pub(super) fn service(gateway: &str, class: &str) -> String {
     if letter && plain.len() <= LONGEST && !plain.contains('.') {
         return plain;
     }
-    let start = if letter { "" } else { "gateway-" };
-    shortened(&format!("{start}{}", plain.replace('.', "-")), &format!("{gateway}/{class}"))
+    service_apart(gateway, class)
+}
+
+/// Another name for the same, if somebody else has that one: two Gateways and their classes may be joined to one text.
+pub(super) fn service_apart(gateway: &str, class: &str) -> String {
+    let start = if gateway.starts_with(|c: char| c.is_ascii_lowercase()) { "" } else { "gateway-" };
+    shortened(&format!("{start}{gateway}-{class}").replace('.', "-"), &format!("{gateway}/{class}"))
 }
 
 /// The value of a label that names an object.
@@ -69,6 +74,8 @@ mod tests {
         }
         assert_ne!(service(&long, "a"), service(&long, "b"));
         assert_ne!(service("a.b", "c"), service("a-b", "c"));
+        assert_eq!(service("a-b", "c"), service("a", "b-c"));
+        assert_ne!(service_apart("a-b", "c"), service_apart("a", "b-c"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::choice::{self, Bound, Chosen};
 use super::service::{self, Known};
 use super::{Shape, Trouble, Want, Wants, applied, names, ports};
 use crate::api::ObjectKey;
@@ -44,16 +45,29 @@ pub(super) enum Call {
 
 /// The steps to take for the Services of Gateways, one at a time for each; none for what is as it should be, or what has
 /// to wait.
-pub(super) fn services(wants: &Wants, shape: Shape, controllers: &BTreeSet<String>, known: &Services) -> Vec<Step> {
+pub(super) fn services(
+    wants: &Wants,
+    shape: Shape,
+    controllers: &BTreeSet<String>,
+    known: &Services,
+    bound: &Bound,
+) -> Vec<Step> {
+    let chosen = choice::of_gateways(wants, known, bound);
+    let ports = chosen.values().flat_map(|chosen| chosen.ports.values().copied()).collect();
+    let mut taken = Taken { ports, names: BTreeSet::new() };
     let mut of_gateway: BTreeMap<&ObjectKey, Vec<&Known>> = BTreeMap::new();
     for service in known.values() {
         of_gateway.entry(&service.owner.gateway).or_default().push(service);
     }
-    let mut allocation = Allocation::of(known);
     let mut steps = Vec::new();
     for (gateway, want) in &wants.gateways {
         let own = of_gateway.remove(gateway).unwrap_or_default();
-        steps.extend(of_one(gateway, want, shape, &own, known, &mut allocation));
+        // Of a Gateway of the same name that is gone: the garbage collector would take it too, but later.
+        let stale = own.iter().find(|service| service.owner.uid != want.uid && !service.going);
+        steps.extend(match stale {
+            Some(stale) => Some(delete(stale)),
+            None => of_one(gateway, want, shape, chosen.get(gateway), known, &mut taken),
+        });
     }
     for (gateway, uid) in &wants.foreign {
         let ours = |service: &&&Known| {
@@ -70,15 +84,10 @@ fn of_one(
     gateway: &ObjectKey,
     want: &Want,
     shape: Shape,
-    own: &[&Known],
+    chosen: Option<&Chosen<'_>>,
     known: &Services,
-    allocation: &mut Allocation,
+    taken: &mut Taken,
 ) -> Option<Step> {
-    // Of a Gateway of the same name that is gone: the garbage collector would take it too, but later.
-    let (current, stale): (Vec<&Known>, Vec<&Known>) = own.iter().partition(|known| known.owner.uid == want.uid);
-    if let Some(stale) = stale.iter().find(|known| !known.going) {
-        return Some(delete(stale));
-    }
     let exposed = matches!(shape, Shape::Exposed(_));
     if want.hold || (exposed && want.ports.is_empty()) {
         return None;
@@ -86,13 +95,14 @@ fn of_one(
     let step = |key: &ObjectKey, call| {
         Some(Step { what: What::Service, gateway: Some(gateway.clone()), key: key.clone(), call })
     };
-    let Some(current) = current.into_iter().min_by_key(|known| (known.created, &known.key)) else {
-        let key = ObjectKey::new(&gateway.namespace, &names::service(&gateway.name, &want.class));
-        if known.contains_key(&key) {
-            // It has to go first.
-            return None;
-        }
-        return match if exposed { allocation.ports(gateway, want, None) } else { Ok(BTreeMap::new()) } {
+    let Some(Chosen { service: current, ports: kept }) = chosen else {
+        let key = free_name(gateway, want, known, &taken.names)?;
+        taken.names.insert(key.clone());
+        return match if exposed {
+            allocate(gateway, want, &BTreeMap::new(), &mut taken.ports)
+        } else {
+            Ok(BTreeMap::new())
+        } {
             Ok(ports) => step(&key, Call::Create(service::wanted(gateway, want, &key.name, shape, &ports))),
             Err(trouble) => step(&key, Call::GiveUp(trouble)),
         };
@@ -104,7 +114,7 @@ fn of_one(
         // Whether a Service has an address of its own cannot be changed.
         return Some(delete(current));
     }
-    let ports = match if exposed { allocation.ports(gateway, want, Some(current)) } else { Ok(BTreeMap::new()) } {
+    let ports = match if exposed { allocate(gateway, want, kept, &mut taken.ports) } else { Ok(BTreeMap::new()) } {
         Ok(ports) => ports,
         Err(trouble) => return step(&current.key, Call::GiveUp(trouble)),
     };
@@ -121,50 +131,44 @@ fn delete(service: &Known) -> Step {
     Step { what: What::Service, gateway, key: service.key.clone(), call: Call::Delete { uid: service.uid.clone() } }
 }
 
-/// Who has which port of ours.
-struct Allocation {
-    taken: BTreeSet<u16>,
-    /// Ports that two Services have: the older one keeps it.
-    lost: BTreeSet<(ObjectKey, u16)>,
+/// What one plan must not give twice.
+struct Taken {
+    ports: BTreeSet<u16>,
+    /// Of Services that are to be made.
+    names: BTreeSet<ObjectKey>,
 }
 
-impl Allocation {
-    fn of(known: &Services) -> Self {
-        let mut by_age: Vec<&Arc<Known>> = known.values().collect();
-        by_age.sort_by_key(|service| (service.created, &service.key));
-        let mut allocation = Allocation { taken: BTreeSet::new(), lost: BTreeSet::new() };
-        for service in by_age {
-            for (port, target) in &service.ports {
-                if !allocation.taken.insert(*target) {
-                    allocation.lost.insert((service.key.clone(), *port));
-                }
-            }
-        }
-        allocation
+/// The name of a Service that is to be made; None as long as the one of its predecessor has to go first. `GATEWAY-CLASS`
+/// may be that of another Gateway and another class too, which then has it.
+fn free_name(gateway: &ObjectKey, want: &Want, known: &Services, taken: &BTreeSet<ObjectKey>) -> Option<ObjectKey> {
+    let key = |name: &str| ObjectKey::new(&gateway.namespace, name);
+    let plain = key(&names::service(&gateway.name, &want.class));
+    match known.get(&plain) {
+        None if !taken.contains(&plain) => Some(plain),
+        Some(holder) if holder.owner.gateway == *gateway => None,
+        _ => Some(key(&names::service_apart(&gateway.name, &want.class))).filter(|apart| !known.contains_key(apart)),
     }
+}
 
-    /// Where each port of a Gateway goes: where it went before, or to a free one.
-    fn ports(
-        &mut self,
-        gateway: &ObjectKey,
-        want: &Want,
-        current: Option<&Known>,
-    ) -> Result<BTreeMap<u16, u16>, Trouble> {
-        let mut ports = BTreeMap::new();
-        for port in &want.ports {
-            let kept = current.filter(|current| !self.lost.contains(&(current.key.clone(), *port)));
-            let kept = kept.and_then(|current| current.ports.get(port).copied());
-            let Some(target) = kept.or_else(|| ports::free(gateway, *port, &self.taken)) else {
-                return Err(Trouble {
-                    message: format!("no port of the Pods is left for its port {port}"),
-                    remedy: "delete Gateways or listeners that are not needed".to_owned(),
-                });
-            };
-            self.taken.insert(target);
-            ports.insert(*port, target);
-        }
-        Ok(ports)
+/// Where each port of a Gateway goes: where it went before, or to a free one.
+fn allocate(
+    gateway: &ObjectKey,
+    want: &Want,
+    kept: &BTreeMap<u16, u16>,
+    taken: &mut BTreeSet<u16>,
+) -> Result<BTreeMap<u16, u16>, Trouble> {
+    let mut ports = BTreeMap::new();
+    for port in &want.ports {
+        let Some(target) = kept.get(port).copied().or_else(|| ports::free(gateway, *port, taken)) else {
+            return Err(Trouble {
+                message: format!("no port of the Pods is left for its port {port}"),
+                remedy: "delete Gateways or listeners that are not needed".to_owned(),
+            });
+        };
+        taken.insert(target);
+        ports.insert(*port, target);
     }
+    Ok(ports)
 }
 
 #[cfg(test)]
@@ -253,7 +257,7 @@ mod tests {
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
         let mut taken = Vec::new();
         loop {
-            let steps = services(wants, shape, &controllers, known);
+            let steps = services(wants, shape, &controllers, known, &Bound::new());
             if steps.is_empty() {
                 return taken;
             }
@@ -334,6 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_open_for_a_gateway_stays_with_it_whatever_an_older_service_says() {
+        let mut known = Services::new();
+        let both = wants(&[("a", want("1", &[80])), ("b", want("2", &[80]))]);
+        settle(&both, EXPOSED, &mut known);
+        let key = |name: &str| ObjectKey::new("ns", name);
+        let open = known[&key("b-portico")].ports[&80];
+        let mut edited = Known::clone(&known[&key("a-portico")]);
+        edited.whole["spec"]["ports"][0]["targetPort"] = json!(open);
+        edited.ports = [(80, open)].into();
+        known.insert(key("a-portico"), Arc::new(edited));
+        let bound = Bound::from([(open, key("b"))]);
+        let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
+        let steps = services(&both, EXPOSED, &controllers, &known, &bound);
+        let names: Vec<_> = steps.iter().map(|step| &*step.key.name).collect();
+        assert_eq!(names, ["a-portico"], "it is the older one that has to move");
+    }
+
+    #[test]
+    fn two_gateways_whose_services_would_have_one_name_get_two() {
+        let mut known = Services::new();
+        let of_class = |class: &str, uid: &str| Want { class: class.to_owned(), ..want(uid, &[80]) };
+        let both = wants(&[("web-internal", of_class("portico", "1")), ("web", of_class("internal-portico", "2"))]);
+        let created = settle(&both, EXPOSED, &mut known);
+        assert_eq!((created.len(), known.len()), (2, 2), "{created:?}");
+        assert_eq!(created[0], "create web-internal-portico");
+    }
+
+    #[test]
     fn what_others_wrote_over_is_set_right() {
         type Edit = fn(&mut Known);
         let edits: &[(&str, Edit)] = &[
@@ -369,7 +401,8 @@ mod tests {
         wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("1"));
         assert_eq!(settle(&wants, EXPOSED, &mut known), [""; 0], "another Gateway of this name");
         wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("2"));
-        let others = services(&wants, EXPOSED, &BTreeSet::from(["example.com/other".to_owned()]), &known);
+        let others =
+            services(&wants, EXPOSED, &BTreeSet::from(["example.com/other".to_owned()]), &known, &Bound::new());
         assert!(others.is_empty(), "what another Portico made");
         assert_eq!(settle(&wants, EXPOSED, &mut known), ["delete a-portico"]);
     }

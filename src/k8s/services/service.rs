@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::{Shape, Want, Wants, names, ports};
+use super::{Shape, Want, names, ports};
 use crate::api::core::ServiceType;
 use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::api::{Kind, ObjectKey};
@@ -19,7 +19,6 @@ use crate::api::{Kind, ObjectKey};
 pub(super) struct Known {
     pub(super) key: ObjectKey,
     pub(super) uid: String,
-    pub(super) resource_version: String,
     /// Seconds since 1970.
     pub(super) created: i64,
     pub(super) owner: Owner,
@@ -63,7 +62,6 @@ impl Known {
         Some(Known {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
-            resource_version: meta.resource_version.clone()?,
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             owner: owner(meta)?,
             controller: meta.annotations.as_ref().and_then(|all| all.get(CONTROLLER_ANNOTATION).cloned()),
@@ -74,14 +72,6 @@ impl Known {
             ingress: ingress.iter().filter_map(|given| given.ip.clone().or_else(|| given.hostname.clone())).collect(),
             whole: serde_json::to_value(service).ok()?,
         })
-    }
-}
-
-impl Known {
-    /// Whether clients of a Gateway that is wanted come in through it.
-    pub(super) fn serves(&self, wants: &Wants) -> bool {
-        let wanted = wants.gateways.get(&self.owner.gateway).is_some_and(|want| want.uid == self.owner.uid);
-        wanted && !self.going && !self.headless
     }
 }
 

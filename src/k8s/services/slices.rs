@@ -6,13 +6,14 @@
 //! are not ready. It never marks one as ready, and a Pod does so only while its own Pod object is: both judge by the same
 //! object, so that they do not write over each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
+use super::choice::{self, Bound};
 use super::plan::{Call, Services, Step, What};
 use super::pod::Pod;
 use super::service::{Known, port_name};
@@ -29,7 +30,7 @@ pub(super) type Pods = BTreeMap<ObjectKey, Arc<Pod>>;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Slice {
     pub(super) key: ObjectKey,
-    uid: String,
+    pub(super) uid: String,
     pub(super) service: String,
     /// The Pod that wrote it.
     pod_namespace: String,
@@ -71,15 +72,19 @@ pub enum Stay {
 pub(super) struct Own<'a> {
     pub(super) pod: &'a Pod,
     pub(super) stay: Stay,
-    /// The ports that it listens on.
-    pub(super) bound: &'a BTreeSet<u16>,
+    pub(super) bound: &'a Bound,
 }
 
 /// What has to be done about the slices of this Pod.
 pub(super) fn of_this_pod(own: &Own<'_>, wants: &Wants, services: &Services, slices: &Slices) -> Vec<Step> {
     let mut wanted = BTreeMap::new();
-    for service in services.values().filter(|service| service.serves(wants)) {
-        let sent = service.ports.iter().filter(|(_, target)| own.bound.contains(target));
+    for (gateway, chosen) in choice::of_gateways(wants, services, own.bound) {
+        if !chosen.serves() {
+            continue;
+        }
+        let service = chosen.service;
+        // Whoever else is served at that port must not get these clients.
+        let sent = chosen.ports.iter().filter(|(_, target)| own.bound.get(target) == Some(gateway));
         let ports: Vec<_> =
             sent.map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"})).collect();
         if ports.is_empty() || own.stay == Stay::Gone || own.pod.over {
@@ -290,7 +295,7 @@ mod tests {
 
     fn own(pod: &Pod, stay: Stay, bound: &[u16], slices: &mut Slices) -> Vec<String> {
         let (wants, services) = world();
-        let bound = bound.iter().copied().collect();
+        let bound = bound.iter().map(|port| (*port, ObjectKey::new("ns", "web"))).collect();
         settle(slices, |slices| of_this_pod(&Own { pod, stay, bound: &bound }, &wants, &services, slices))
     }
 
@@ -309,6 +314,23 @@ mod tests {
         let leaving = ["10.0.0.1 10080: serving terminating", "fd00::1 10080: serving terminating"];
         assert_eq!(own(&this, Stay::Leaving, &[10080], &mut slices), leaving);
         assert_eq!(own(&this, Stay::Gone, &[10080], &mut slices), ["delete 10.0.0.1", "delete fd00::1"]);
+    }
+
+    #[test]
+    fn clients_of_a_gateway_are_not_sent_to_a_port_that_another_is_served_at() {
+        let (wants, services) = world();
+        let bound = Bound::from([(10080, ObjectKey::new("other", "web")), (10443, ObjectKey::new("ns", "web"))]);
+        let this = pod("a", true);
+        let steps =
+            of_this_pod(&Own { pod: &this, stay: Stay::Serving, bound: &bound }, &wants, &services, &Slices::new());
+        let ports: Vec<_> = steps
+            .iter()
+            .map(|step| match &step.call {
+                Call::Apply(object) => object["ports"].to_string(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(ports.len() == 2 && ports.iter().all(|ports| ports.contains("10443") && !ports.contains("10080")));
     }
 
     #[test]
@@ -342,7 +364,7 @@ mod tests {
         assert_eq!(judge(&[&dead], "portico-system", NOBODY), ["10.0.0.1 10080: "]);
         assert_eq!(judge(&[&other], "portico-system", NOBODY), [""; 0], "it says itself when it is ready again");
         // Which it does; until its Pod is told to stop.
-        let bound = BTreeSet::from([10080]);
+        let bound = Bound::from([(10080, ObjectKey::new("ns", "web"))]);
         let back = Own { pod: &other, stay: Stay::Serving, bound: &bound };
         settle(&mut slices, |slices| of_this_pod(&back, &wants, &services, slices));
         let mut judge = |pod: Option<&Pod>| {

@@ -17,6 +17,8 @@ pub(super) struct Table<T> {
     listing: BTreeMap<usize, BTreeMap<ObjectKey, Arc<T>>>,
     /// Which watch knows an object.
     seen_by: BTreeMap<ObjectKey, usize>,
+    /// The highest version that each watch has told of, deletions included.
+    newest: BTreeMap<usize, u64>,
 }
 
 impl<T: PartialEq> Table<T> {
@@ -27,7 +29,22 @@ impl<T: PartialEq> Table<T> {
             unlisted: (0..watches).collect(),
             listing: BTreeMap::new(),
             seen_by: BTreeMap::new(),
+            newest: BTreeMap::new(),
         }
+    }
+
+    /// A watch has come to this version of anything.
+    pub(super) fn came_to(&mut self, watch: usize, version: &str) {
+        if let Ok(version) = version.parse::<u64>() {
+            let newest = self.newest.entry(watch).or_default();
+            *newest = version.max(*newest);
+        }
+    }
+
+    /// Whether a watch has told already of this version, or of what came after it. Versions that are not numbers, as those
+    /// of all API servers there are, are news.
+    pub(super) fn is_past(&self, watch: usize, version: &str) -> bool {
+        version.parse().is_ok_and(|version: u64| self.newest.get(&watch).is_some_and(|newest| version <= *newest))
     }
 
     pub(super) fn items(&self) -> &BTreeMap<ObjectKey, Arc<T>> {
@@ -93,7 +110,7 @@ impl<T: PartialEq> Table<T> {
         before.is_none_or(|before| before != item)
     }
 
-    fn remove(&mut self, key: &ObjectKey) -> bool {
+    pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         self.seen_by.remove(key);
         self.items.remove(key).is_some()
     }

@@ -11,6 +11,7 @@ use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::choice::{self, Bound, Chosen};
 use super::plan::{self, Step, What};
 use super::pod::Pod;
 use super::service::{self, Known};
@@ -19,6 +20,7 @@ use super::table::Table;
 use super::watch::Seen;
 use super::{Front, Settings, Shape, Trouble, View, Wants};
 use crate::api::ObjectKey;
+use crate::api::core::ServiceType;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -28,10 +30,11 @@ pub(super) struct World {
     hitches: BTreeMap<(What, ObjectKey), Hitch>,
 }
 
-/// What went wrong with an object, and when to try again.
+/// What was done about an object, and when it may be done again.
 #[derive(Debug)]
 struct Hitch {
-    trouble: Trouble,
+    /// None if it went well, and yet is to be done once more.
+    trouble: Option<Trouble>,
     /// What was tried: if something else is to be tried, there is no reason to wait.
     step: Step,
     wait: Duration,
@@ -43,8 +46,8 @@ struct Hitch {
 pub(super) struct Here<'a> {
     pub(super) leading: bool,
     pub(super) stay: Stay,
-    /// The ports that it listens on; None as long as it has not come to that.
-    pub(super) bound: Option<&'a BTreeSet<u16>>,
+    /// None as long as it has not come to listening.
+    pub(super) bound: Option<&'a Bound>,
 }
 
 /// What a call led to.
@@ -52,8 +55,10 @@ pub(super) struct Here<'a> {
 pub(super) enum Done {
     Service(Box<Service>),
     Slice(Box<EndpointSlice>),
-    /// The watch will tell.
-    Unknown,
+    /// The one of this uid is no more.
+    Gone {
+        uid: String,
+    },
 }
 
 impl World {
@@ -81,30 +86,39 @@ impl World {
     }
 
     /// What the Services say of the Gateways.
-    pub(super) fn view(&self, settings: &Settings, wants: &Arc<Wants>) -> View {
+    pub(super) fn view(&self, settings: &Settings, wants: &Arc<Wants>, bound: &Bound) -> View {
         let mut fronts: BTreeMap<ObjectKey, Front> = BTreeMap::new();
         if let Shape::Exposed(kind) = settings.shape {
-            let nodes = self.nodes();
-            for service in self.services.items().values().filter(|service| service.serves(wants)) {
+            let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
+            let chosen = choice::of_gateways(wants, self.services.items(), bound);
+            for (gateway, Chosen { service, ports }) in chosen.into_iter().filter(|(_, chosen)| chosen.serves()) {
                 let nodes: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
-                let front = fronts.entry(service.owner.gateway.clone()).or_default();
-                front.name = service.key.name.to_string();
-                front.ports.clone_from(&service.ports);
-                front.addresses = service::addresses(service, kind, &nodes);
+                let front = Front {
+                    name: service.key.name.to_string(),
+                    ports,
+                    addresses: service::addresses(service, kind, &nodes),
+                    trouble: None,
+                };
+                fronts.insert(gateway.clone(), front);
             }
         }
         for hitch in self.hitches.values() {
+            let Some(trouble) = &hitch.trouble else { continue };
             let gateway = hitch.step.gateway.as_ref().filter(|gateway| wants.gateways.contains_key(*gateway));
             if let Some(gateway) = gateway {
-                fronts.entry(gateway.clone()).or_default().trouble = Some(hitch.trouble.clone());
+                fronts.entry(gateway.clone()).or_default().trouble = Some(trouble.clone());
             }
         }
         let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
         let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
+        // The label on a slice may be anybody's, but the Pods that are looked at are of our own namespace.
+        let wrote: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
+        let others = self.pods.items().values().filter(|pod| wrote.contains(&*pod.uid));
+        let replicas = others.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
         // The kubelet writes the addresses of a Pod a moment after it has started it.
         let located = !pod_ips.is_empty() || pod.is_none();
         let complete = self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && located;
-        View { complete, fronts, of: wants.clone(), pod_ips }
+        View { complete, fronts, of: wants.clone(), pod_ips, replicas }
     }
 
     /// The addresses of the nodes on which each Service has endpoints that are ready.
@@ -127,7 +141,9 @@ impl World {
         }
         let mut steps = Vec::new();
         if here.leading {
-            steps = plan::services(wants, settings.shape, &settings.controllers, self.services.items());
+            let nothing = Bound::new();
+            let bound = here.bound.unwrap_or(&nothing);
+            steps = plan::services(wants, settings.shape, &settings.controllers, self.services.items(), bound);
         }
         if self.slices.is_complete() && self.pods.is_complete() && settings.is_exposed() {
             steps.extend(self.slice_steps(settings, wants, here));
@@ -153,9 +169,11 @@ impl World {
         if let (Some(pod), Some(bound)) = (pod, here.bound) {
             steps = slices::of_this_pod(&Own { pod, stay: here.stay, bound }, wants, services, known);
         }
-        if here.leading {
-            let own = pod.map_or("", |pod| &pod.uid);
-            steps.extend(slices::of_other_pods(&key.namespace, own, self.pods.items(), services, known));
+        // Where not even our own Pod is seen, nothing follows from not seeing the others: we may not list them.
+        if here.leading
+            && let Some(pod) = pod
+        {
+            steps.extend(slices::of_other_pods(&key.namespace, &pod.uid, self.pods.items(), services, known));
         }
         steps
     }
@@ -165,26 +183,59 @@ impl World {
         let subject = (step.what, step.key.clone());
         // The watch would tell the same in a moment, but the next plan is made before.
         let watch = settings.namespaces.iter().position(|known| **known == *step.key.namespace).unwrap_or_default();
-        match done {
-            Ok(done) => {
-                self.hitches.remove(&subject);
-                match done {
-                    Done::Service(service) => drop(self.see_services(watch, Seen::Event(Event::Apply(*service)))),
-                    Done::Slice(slice) => drop(self.see_slices(watch, Seen::Event(Event::Apply(*slice)))),
-                    Done::Unknown => {}
-                }
+        let trouble = match done {
+            Ok(Done::Service(service)) => {
+                answered(&mut self.services, watch, *service, Known::read);
+                None
             }
-            Err(trouble) => {
-                let before = self.hitches.remove(&subject);
-                let wait = before.as_ref().map_or(FIRST_WAIT, |before| (before.wait * 2).min(LONGEST_WAIT));
-                // What concerns a Gateway is told as its verdict.
-                if step.gateway.is_none() && before.is_none_or(|before| before.trouble != trouble) {
-                    warn!(remedy = trouble.remedy, "{}", trouble.message);
-                }
-                self.hitches.insert(subject, Hitch { trouble, step, wait, again: Instant::now() + wait });
+            Ok(Done::Slice(slice)) => {
+                answered(&mut self.slices, watch, *slice, Slice::read);
+                None
             }
+            Ok(Done::Gone { uid }) => {
+                // Of the same name there may be another by now.
+                if self
+                    .services
+                    .items()
+                    .get(&step.key)
+                    .is_some_and(|known| step.what == What::Service && known.uid == uid)
+                {
+                    self.services.remove(&step.key);
+                }
+                if self.slices.items().get(&step.key).is_some_and(|known| step.what == What::Slice && known.uid == uid)
+                {
+                    self.slices.remove(&step.key);
+                }
+                None
+            }
+            Err(trouble) => Some(trouble),
+        };
+        let before = self.hitches.remove(&subject);
+        // What goes well and has to be done at once again would otherwise be done without end.
+        let again =
+            before.as_ref().filter(|before| before.step == step || (before.trouble.is_some() && trouble.is_some()));
+        let wait = again.map_or(FIRST_WAIT, |before| (before.wait * 2).min(LONGEST_WAIT));
+        // What concerns a Gateway is told as its verdict.
+        if let Some(trouble) = &trouble
+            && step.gateway.is_none()
+            && before.is_none_or(|before| before.trouble.as_ref() != Some(trouble))
+        {
+            warn!(remedy = trouble.remedy, "{}", trouble.message);
         }
+        self.hitches.insert(subject, Hitch { trouble, step, wait, again: Instant::now() + wait });
     }
+}
+
+/// Takes over what a call was answered with, unless the watch is past that: then it has told what came of it.
+fn answered<K: Resource, T: PartialEq>(table: &mut Table<T>, watch: usize, object: K, read: impl Fn(&K) -> Option<T>) {
+    if !table.is_past(watch, object.meta().resource_version.as_deref().unwrap_or_default()) {
+        table.take(watch, Event::Apply(object), key, read);
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Option<ObjectKey> {
+    let meta = object.meta();
+    Some(ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?))
 }
 
 fn see<K: Resource, T: PartialEq>(
@@ -193,15 +244,74 @@ fn see<K: Resource, T: PartialEq>(
     seen: Seen<K>,
     read: impl Fn(&K) -> Option<T>,
 ) -> bool {
-    let key = |object: &K| {
-        let meta = object.meta();
-        Some(ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?))
-    };
     match seen {
-        Seen::Event(event) => table.take(watch, event, key, read),
+        Seen::Event(event) => {
+            if let Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) = &event {
+                table.came_to(watch, object.meta().resource_version.as_deref().unwrap_or_default());
+            }
+            table.take(watch, event, key, read)
+        }
         Seen::Forbidden => table.give_up(watch),
     }
 }
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::k8s::services::Want;
+    use crate::k8s::services::plan::Call;
+
+    fn service(version: &str, ingress: &str) -> Service {
+        let ingress = if ingress.is_empty() { json!([]) } else { json!([{"ip": ingress}]) };
+        let object = json!({
+            "metadata": {
+                "namespace": "ns", "name": "web-c", "uid": "s", "resourceVersion": version,
+                "labels": {"app.kubernetes.io/managed-by": "portico"},
+                "ownerReferences": [{
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": "g", "controller": true,
+                }],
+            },
+            "spec": {"ports": [{"port": 80, "targetPort": 10_080}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_a_write_takes_back_nothing_that_the_watch_has_told_meanwhile() {
+        let settings = Settings {
+            namespaces: vec![],
+            shape: Shape::Exposed(ServiceType::LoadBalancer),
+            controllers: BTreeSet::new(),
+            pod: None,
+        };
+        let gateway = ObjectKey::new("ns", "web");
+        let want = Want { uid: "g".into(), ports: [80].into(), ..Want::default() };
+        let wants = Wants { gateways: BTreeMap::from([(gateway.clone(), want)]), foreign: BTreeMap::new() };
+        let wants = Arc::new(wants);
+        let step = || Step {
+            what: What::Service,
+            gateway: Some(gateway.clone()),
+            key: ObjectKey::new("ns", "web-c"),
+            call: Call::Apply(json!({})),
+        };
+        let mut world = World::new(&settings);
+        let addresses = |world: &World| {
+            let view = world.view(&settings, &wants, &Bound::new());
+            view.fronts.get(&gateway).map(|front| front.addresses.clone())
+        };
+        world.done(&settings, step(), Ok(Done::Service(Box::new(service("9", "")))));
+        assert_eq!(addresses(&world), Some(vec![]), "the watch has not come that far");
+        world.see_services(0, Seen::Event(Event::Apply(service("11", "192.0.2.1"))));
+        world.done(&settings, step(), Ok(Done::Service(Box::new(service("10", "")))));
+        assert_eq!(addresses(&world), Some(vec!["192.0.2.1".to_owned()]));
+        world.see_services(0, Seen::Event(Event::Delete(service("12", ""))));
+        world.done(&settings, step(), Ok(Done::Service(Box::new(service("11", "")))));
+        assert_eq!(addresses(&world), None);
+    }
+}

@@ -19,6 +19,7 @@ use super::service::Known;
 use super::world::Done;
 use super::{Trouble, chain};
 use crate::api::names::MANAGED_BY;
+use crate::k8s::failure::is_terminating;
 
 /// Takes one step.
 pub(super) async fn take(client: &Client, step: &Step) -> Result<Done, Trouble> {
@@ -27,14 +28,14 @@ pub(super) async fn take(client: &Client, step: &Step) -> Result<Done, Trouble> 
     }
     let call = async {
         match step.what {
-            What::Service => {
-                let done = call::<Service>(client, step, |there| Known::read(there).is_some()).await?;
-                Ok(done.map_or(Done::Unknown, |service| Done::Service(Box::new(service))))
-            }
-            What::Slice => {
-                let done = call::<EndpointSlice>(client, step, |_| true).await?;
-                Ok(done.map_or(Done::Unknown, |slice| Done::Slice(Box::new(slice))))
-            }
+            What::Service => Ok(match call::<Service>(client, step, |there| Known::read(there).is_some()).await? {
+                Left::There(service) => Done::Service(service),
+                Left::Gone { uid } => Done::Gone { uid },
+            }),
+            What::Slice => Ok(match call::<EndpointSlice>(client, step, |_| true).await? {
+                Left::There(slice) => Done::Slice(slice),
+                Left::Gone { uid } => Done::Gone { uid },
+            }),
         }
     };
     timeout(PATIENCE, call).await.map_err(|_| Trouble {
@@ -43,8 +44,16 @@ pub(super) async fn take(client: &Client, step: &Step) -> Result<Done, Trouble> 
     })?
 }
 
-/// Gives the object as it is then, if that is known.
-async fn call<K>(client: &Client, step: &Step, is_ours: impl Fn(&K) -> bool) -> Result<Option<K>, Trouble>
+/// What there is after a call.
+enum Left<K> {
+    There(Box<K>),
+    /// The one of this uid is no more; there may be another of its name.
+    Gone {
+        uid: String,
+    },
+}
+
+async fn call<K>(client: &Client, step: &Step, is_ours: impl Fn(&K) -> bool) -> Result<Left<K>, Trouble>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -58,8 +67,8 @@ where
     let object = match &step.call {
         Call::Create(object) => {
             if let Some(there) = api.get_opt(name).await.map_err(refused)? {
-                // One of ours that the watch has not told of yet is nobody else's.
-                return if is_ours(&there) { Ok(None) } else { Err(foreign(step)) };
+                // One of ours that the watch has not told of, and maybe never will.
+                return if is_ours(&there) { Ok(Left::There(Box::new(there))) } else { Err(foreign(step)) };
             }
             object
         }
@@ -67,9 +76,13 @@ where
         Call::Delete { uid } => {
             let this = Preconditions { uid: Some(uid.clone()), resource_version: None };
             return match api.delete(name, &DeleteParams::background().preconditions(this)).await {
-                Ok(_) => Ok(None),
-                // Gone, or another one by now: the watch tells.
-                Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+                // If something has to be done before it goes, it says when that began.
+                Ok(answer) => Ok(match answer.left().filter(|object| object.meta().deletion_timestamp.is_some()) {
+                    Some(going) => Left::There(Box::new(going)),
+                    None => Left::Gone { uid: uid.clone() },
+                }),
+                // Gone before, or another one by now.
+                Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Left::Gone { uid: uid.clone() }),
                 Err(error) => Err(refused(error)),
             };
         }
@@ -77,10 +90,24 @@ where
     };
     // Whatever others set in our fields is set back; their own fields stay.
     let params = PatchParams::apply(MANAGED_BY).force();
-    let applied = api.patch(name, &params, &Patch::Apply(object)).await.map_err(refused)?;
+    let applied = match api.patch(name, &params, &Patch::Apply(object)).await {
+        Ok(applied) => applied,
+        // It was to be this very one, and that is gone, or another has its name.
+        Err(Error::Api(status)) if matches!(status.code, 404 | 409) && !object["metadata"]["uid"].is_null() => {
+            let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            // We may look at Services; a slice that is there after all is applied again.
+            let there = if step.what == What::Service { api.get_opt(name).await.map_err(refused)? } else { None };
+            return match there {
+                Some(there) if there.meta().uid.as_deref() == Some(&*uid) => Err(refused(Error::Api(status))),
+                Some(there) if is_ours(&there) => Ok(Left::There(Box::new(there))),
+                _ => Ok(Left::Gone { uid }),
+            };
+        }
+        Err(error) => return Err(refused(error)),
+    };
     debug!(object = describe(step), "Applied");
     let stays = serde_json::to_value(&applied).is_ok_and(|whole: Value| is_applied(object, &whole, MANAGED_BY));
-    if stays { Ok(Some(applied)) } else { Err(overwritten(step)) }
+    if stays { Ok(Left::There(Box::new(applied))) } else { Err(overwritten(step)) }
 }
 
 fn describe(step: &Step) -> String {
@@ -113,6 +140,7 @@ fn refusal(step: &Step, error: &Error) -> Trouble {
         Call::Delete { .. } => "deleted",
     };
     let remedy = match error {
+        Error::Api(status) if is_terminating(status) => "its namespace is being deleted, and it goes with it",
         Error::Api(status) if status.code == 403 => {
             "grant the ServiceAccount what manifests/ lists, or see which admission policy refuses it"
         }

@@ -100,3 +100,18 @@ impl Manner {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // kong-compat §2.2
+    // kong-compat §7.6
+    #[test]
+    fn without_annotations() {
+        let Manner { strip_path, path, host, protocols, https_redirect, .. } = Manner::default();
+        assert!(!strip_path && host == ToHost::Preserved && protocols == Protocols::ALL);
+        assert_eq!((&*path, https_redirect.status.as_u16(), https_redirect.port), ("/", 426, 443));
+        assert_eq!(Manner::default().lines(), [""; 0]);
+    }
+}

@@ -130,6 +130,7 @@ const OLD: Flavor = Flavor::TraditionalCompatible;
 const NEW: Flavor = Flavor::Expressions;
 
 // kong-compat §3.4
+// kong-compat §7.9
 #[test]
 fn what_a_route_asks_for() {
     // (route, request, whether it gets it)
@@ -178,6 +179,7 @@ fn what_a_route_asks_for() {
 }
 
 // kong-compat §3.4
+// kong-compat §7.8
 #[test]
 fn traditional_order() {
     // (what wins, what loses, a request that both would take)
@@ -217,6 +219,7 @@ fn traditional_order() {
 }
 
 // kong-compat §3.4
+// kong-compat §7.10
 #[test]
 fn order_of_expressions() {
     let cases = [

@@ -47,6 +47,7 @@ mod tests {
     use super::*;
 
     // kong-compat §3.5
+    // kong-compat §7.12
     #[test]
     fn every_row_of_v0() {
         // (path of the service, of the route, strip_path, of the request, what the endpoint gets)

@@ -5,7 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::Condition;
+use crate::compile::verdict::{Condition, Problem};
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
@@ -26,6 +26,11 @@ fn observed(version: u64, generation: i64) -> Observed {
 
 fn verdict(generation: i64) -> Option<Arc<Verdict>> {
     Some(Arc::new(Verdict { generation, ..Verdict::default() }))
+}
+
+/// Of the first generation, and different for each number.
+fn addressed(number: u64) -> Option<Arc<Verdict>> {
+    Some(Arc::new(Verdict { generation: 1, addresses: vec![number.to_string()], ..Verdict::default() }))
 }
 
 fn leading() -> Desk {
@@ -75,12 +80,12 @@ async fn a_single_change_is_written_at_once_and_by_one() {
     assert_eq!((&*job.resource_version, &*job.status), ("1", r#"{"version":1}"#));
     assert!(desk.job().is_none(), "it is in flight");
     // Many changes meanwhile are one write afterwards, of the latest verdict.
-    desk.want(gateway(), verdict(2));
-    desk.want(gateway(), verdict(3));
+    desk.want(gateway(), addressed(2));
+    desk.want(gateway(), addressed(3));
     assert!(desk.job().is_none());
     desk.wrote(&job, 2);
     let (after, job) = desk.job_later().await;
-    assert_eq!((job.verdict.generation, &*job.resource_version), (3, "2"), "on top of our own write");
+    assert_eq!((&*job.verdict.addresses[0], &*job.resource_version), ("3", "2"), "on top of our own write");
     assert!(after <= Duration::from_millis(10), "{after:?}");
     desk.done(&job, Outcome::Settled);
     assert!(matches!(desk.next(100), Next::Nothing));
@@ -189,12 +194,12 @@ async fn after_a_quiet_time_changes_are_written_at_once_again() {
     for version in 2..8 {
         let (_, job) = desk.job_later().await;
         desk.wrote(&job, version);
-        desk.want(gateway(), verdict(version.cast_signed()));
+        desk.want(gateway(), addressed(version));
     }
     let (_, job) = desk.job_later().await;
     desk.wrote(&job, 9);
     advance(Duration::from_secs(1)).await;
-    desk.want(gateway(), verdict(9));
+    desk.want(gateway(), addressed(9));
     assert!(desk.job().is_some());
 }
 
@@ -270,19 +275,101 @@ async fn what_was_fetched_counts_even_if_its_version_is_lower() {
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_is_gone_is_forgotten() {
-    for by_watch in [true, false] {
+    for outcome in [Outcome::Failed(None), Outcome::Gone, Outcome::Forbidden] {
         let desk = ready(&gateway());
         let job = desk.job().unwrap();
-        if by_watch {
-            desk.observe(gateway(), None);
-            desk.done(&job, Outcome::Failed(None));
-        } else {
-            desk.done(&job, Outcome::Gone);
-        }
-        assert!(matches!(desk.next(100), Next::Nothing), "by watch: {by_watch}");
+        desk.observe(gateway(), None);
+        desk.done(&job, outcome);
+        assert!(matches!(desk.next(100), Next::Nothing));
         desk.want(gateway(), None);
         assert!(desk.shared.state.lock().entries.is_empty());
     }
+}
+
+/// Only the watch knows for sure: something between us and the API server may say that there is no such thing.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_a_write_does_not_find_is_tried_again() {
+    let desk = ready(&gateway());
+    for _ in 0..3 {
+        let (_, job) = desk.job_later().await;
+        desk.done(&job, Outcome::Gone);
+    }
+    let (after, job) = desk.job_later().await;
+    assert!(after > Duration::from_millis(200), "{after:?}");
+    desk.wrote(&job, 2);
+    assert!(desk.job().is_none());
+}
+
+/// What was thought of another object is not written onto the one that has its name now, whatever their generations are.
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_about_one_object() {
+    for generation in [1, 5] {
+        let desk = leading();
+        desk.observe(gateway(), Some(observed(1, generation)));
+        desk.want(gateway(), verdict(generation));
+        let job = desk.job().unwrap();
+        desk.wrote(&job, 2);
+        let successor = Observed { uid: "next".into(), ..observed(3, 1) };
+        assert!(desk.observe(gateway(), Some(successor)), "it is to be told anew");
+        assert!(matches!(desk.next(100), Next::Nothing), "of generation {generation}");
+        desk.want(gateway(), verdict(1));
+        assert_eq!(&*desk.job_later().await.1.uid, "next");
+    }
+    let desk = ready(&gateway());
+    assert!(!desk.observe(gateway(), Some(observed(2, 1))), "the same object");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_object_tries_for_all_whose_kind_may_not_be_written() {
+    let desk = ready(&gateway());
+    let job = desk.job().unwrap();
+    let names: Vec<_> = (0..50).map(|number| route(&number.to_string())).collect();
+    for id in &names {
+        desk.observe(id.clone(), Some(observed(1, 1)));
+        desk.want(id.clone(), verdict(1));
+    }
+    desk.wrote(&job, 2);
+    let mut tries = 0;
+    let end = Instant::now() + Duration::from_secs(300);
+    loop {
+        let (_, job) = desk.job_later().await;
+        if Instant::now() > end {
+            desk.done(&job, Outcome::Failed(None));
+            break;
+        }
+        tries += 1;
+        desk.done(&job, Outcome::Forbidden);
+    }
+    assert!((10..=12).contains(&tries), "{tries} in five minutes");
+    // Other kinds are not concerned.
+    desk.want(gateway(), counted(1));
+    let (after, job) = desk.job_later().await;
+    assert!(job.id == gateway() && after < Duration::from_secs(1), "{after:?}");
+    desk.wrote(&job, 3);
+    // Once it is allowed all are written, and at once.
+    let (_, job) = desk.job_later().await;
+    desk.wrote(&job, 2);
+    let mut written = 1;
+    while written < names.len() {
+        let (after, job) = desk.job_later().await;
+        assert!(after <= LONGEST_BACKOFF, "{after:?}");
+        desk.wrote(&job, 2);
+        written += 1;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_waits_for_something_else_to_say() {
+    let desk = ready(&gateway());
+    let mut longest = Duration::ZERO;
+    for _ in 0..15 {
+        let (after, job) = desk.job_later().await;
+        longest = longest.max(after);
+        desk.done(&job, Outcome::Refused);
+    }
+    assert!(longest > Duration::from_secs(120), "{longest:?}");
+    desk.want(gateway(), counted(1));
+    assert!(desk.job_later().await.0 < Duration::from_secs(1));
 }
 
 /// Deleted and created again before the write was answered.
@@ -293,6 +380,7 @@ async fn its_successor_of_the_same_name_is_not() {
     desk.observe(gateway(), None);
     desk.observe(gateway(), Some(Observed { uid: "next".into(), ..observed(2, 1) }));
     desk.done(&job, Outcome::Gone);
+    desk.want(gateway(), verdict(1));
     assert_eq!(&*desk.job_later().await.1.uid, "next");
 }
 
@@ -308,8 +396,8 @@ async fn failures_wait_longer_and_longer_and_hold_nobody_else_up() {
         longest = longest.max(after);
         desk.done(&job, Outcome::Failed(None));
         // News of the object itself are no reason to ask sooner.
-        desk.want(gateway(), verdict(failure));
-        desk.want(route("other"), verdict(failure));
+        desk.want(gateway(), counted(failure));
+        desk.want(route("other"), counted(failure));
         let (after, job) = desk.job_later().await;
         assert_eq!(job.id, route("other"));
         assert!(after <= Duration::from_millis(100), "{after:?}");
@@ -326,7 +414,7 @@ fn back_off_doubles_to_its_limit_and_varies() {
     for (failures, chance, expected) in
         [(1, 0.0, 200), (2, 0.0, 400), (3, 1.0, 400), (6, 0.0, 6400), (7, 0.0, 10_000), (u32::MAX, 1.0, 5_000)]
     {
-        assert_eq!(backoff(failures, chance), Duration::from_millis(expected), "{failures}");
+        assert_eq!(backoff(failures, LONGEST_BACKOFF, chance), Duration::from_millis(expected), "{failures}");
     }
 }
 
@@ -355,7 +443,7 @@ async fn what_the_api_server_dropped_is_remembered() {
     let clipped = Clipped { sent: json!({"more": true}), kept: r#"{"version":2}"#.into() };
     assert_eq!(job.clipped.as_deref(), Some(&clipped));
     desk.wrote(&job, 4);
-    desk.want(gateway(), verdict(2));
+    desk.want(gateway(), addressed(2));
     assert_eq!(desk.job_later().await.1.clipped, None);
 }
 
@@ -386,6 +474,14 @@ async fn the_version_of_the_api_is_the_installed_one() {
     let versions = [(Kind::Gateway, "v1beta1".to_owned())].into();
     desk.installed(Arc::new(Installed { versions, ..Installed::default() }));
     assert_eq!(&*desk.job().unwrap().api_version, "v1beta1");
+    // It cannot be read now; that does not make another version of it.
+    let desk = ready(&route("a"));
+    desk.installed(Arc::new(Installed {
+        versions: [(Kind::HttpRoute, "v1beta1".to_owned())].into(),
+        ..Installed::default()
+    }));
+    desk.installed(Arc::default());
+    assert_eq!(&*desk.job().unwrap().api_version, "v1beta1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,9 +504,33 @@ async fn a_status_that_somebody_else_writes_too_is_written_less_and_less_often()
     };
     assert_eq!(told(&desk), Some("StatusContested"));
     // What is new is told at once.
-    desk.want(id.clone(), verdict(2));
+    desk.want(id.clone(), addressed(2));
     let (wait, job) = desk.job_later().await;
     assert!(wait < Duration::from_secs(1), "{wait:?}");
     desk.wrote(&job, 100);
     assert!(!desk.is_contested(&id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_with_a_status_of_ours_is_written() {
+    for kind in [Kind::KongPlugin, Kind::KongClusterPlugin, Kind::KongConsumer, Kind::KongUpstreamPolicy, Kind::Ingress]
+    {
+        let id = ObjectId::new(kind, ObjectKey::new("default", "a"));
+        assert!(ready(&id).job().is_some(), "{kind}");
+    }
+    for kind in [Kind::Service, Kind::Secret, Kind::IngressClass] {
+        let id = ObjectId::new(kind, ObjectKey::new("default", "a"));
+        assert!(ready(&id).job().is_none(), "{kind}");
+    }
+}
+
+/// What is new of an Ingress or a policy is told at once, as a count of routes is not.
+#[tokio::test(start_paused = true)]
+async fn where_an_ingress_is_reached_is_more_than_a_count() {
+    let old = Verdict::default();
+    let reached = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
+    let broken = Verdict { broken_plugins: vec![Problem::new("f", "m", "r")], ..Verdict::default() };
+    for new in [&reached, &broken] {
+        assert!(!differ_in_counts(&old, new), "{new:?}");
+    }
 }

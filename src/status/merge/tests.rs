@@ -302,6 +302,173 @@ fn routes() {
     ]);
 }
 
+// kong-compat §1.2
+#[test]
+fn what_became_of_plugins_and_consumers() {
+    let programmed = || ours("Programmed", "True", "Programmed");
+    let kongs = |status: &str, reason: &str, message: &str| {
+        let mut condition = stored("Programmed", status, reason, THEN);
+        condition["message"] = json!(message);
+        condition
+    };
+    let mut rows = Vec::new();
+    for kind in [
+        Kind::KongPlugin,
+        Kind::KongClusterPlugin,
+        Kind::KongConsumer,
+        Kind::KongConsumerGroup,
+        Kind::KongVault,
+        Kind::KongCustomEntity,
+        Kind::KongServiceFacade,
+        Kind::KongIngress,
+        Kind::TcpIngress,
+        Kind::UdpIngress,
+    ] {
+        rows.push(row(
+            "the default of the CRD is no answer, and what others say stays",
+            kind,
+            json!({"conditions": [foreign("KonnectEntityProgrammed"), pending("Programmed")], "konnect": {"id": "x"}}),
+            json!({"conditions": [programmed()], "notes": ["n"]}),
+            Some(json!({
+                "conditions": [foreign("KonnectEntityProgrammed"), stored("Programmed", "True", "Programmed", NOW)],
+                "konnect": {"id": "x"},
+            })),
+        ));
+        rows.push(row(
+            "of another class",
+            kind,
+            json!({"conditions": [kongs("True", "Programmed", "Object was successfully configured in Kong.")]}),
+            json!({"notes": ["of another class"]}),
+            None,
+        ));
+    }
+    let kongs_own = kongs("True", "Programmed", "Object was successfully configured in Kong.");
+    rows.extend([
+        row(
+            "a plugin that nothing of ours uses is judged by Kong",
+            Kind::KongPlugin,
+            json!({"conditions": [kongs_own.clone()]}),
+            json!({"conditions": [ours("Programmed", "False", "Pending")]}),
+            None,
+        ),
+        row(
+            "and by us as soon as something does",
+            Kind::KongPlugin,
+            json!({"conditions": [kongs_own]}),
+            json!({"conditions": [programmed()]}),
+            Some(json!({"conditions": [stored("Programmed", "True", "Programmed", THEN)]})),
+        ),
+        row(
+            "what we have said is ours to take back",
+            Kind::KongPlugin,
+            json!({"conditions": [stored("Programmed", "True", "Programmed", THEN)]}),
+            json!({"conditions": [ours("Programmed", "False", "Pending")]}),
+            Some(json!({"conditions": [stored("Programmed", "False", "Pending", NOW)]})),
+        ),
+    ]);
+    check(rows);
+}
+
+// kong-compat §3.13
+#[test]
+fn where_an_ingress_is_reached() {
+    let at = |ingress: Value| json!({"loadBalancer": {"ingress": ingress}});
+    let mut rows = Vec::new();
+    for kind in [Kind::Ingress, Kind::TcpIngress, Kind::UdpIngress] {
+        rows.extend([
+            row(
+                "the first time",
+                kind,
+                json!({"loadBalancer": {}}),
+                at(json!([{"ip": "192.0.2.1"}, {"hostname": "a.b"}])),
+                Some(at(json!([{"ip": "192.0.2.1"}, {"hostname": "a.b"}]))),
+            ),
+            row(
+                "no status yet",
+                kind,
+                Value::Null,
+                at(json!([{"ip": "192.0.2.1"}])),
+                Some(at(json!([{"ip": "192.0.2.1"}]))),
+            ),
+            row("it is there already", kind, at(json!([{"ip": "192.0.2.1"}])), at(json!([{"ip": "192.0.2.1"}])), None),
+            row(
+                "what others add to an entry stays with it",
+                kind,
+                at(json!([{"ip": "192.0.2.1", "ports": [{"port": 80, "protocol": "TCP"}]}, {"ip": "192.0.2.9"}])),
+                at(json!([{"ip": "192.0.2.1"}])),
+                Some(at(json!([{"ip": "192.0.2.1", "ports": [{"port": 80, "protocol": "TCP"}]}]))),
+            ),
+            row(
+                "reached nowhere",
+                kind,
+                at(json!([{"ip": "192.0.2.1"}])),
+                at(json!([])),
+                Some(json!({"loadBalancer": {}})),
+            ),
+            row("nowhere as before", kind, json!({"loadBalancer": {}}), at(json!([])), None),
+            row(
+                "of another class",
+                kind,
+                at(json!([{"ip": "192.0.2.1"}])),
+                json!({"notes": ["of another class"]}),
+                None,
+            ),
+        ]);
+    }
+    rows.push(row(
+        "an Ingress has no conditions, whatever is wrong with it",
+        Kind::Ingress,
+        Value::Null,
+        json!({"conditions": [ours("Programmed", "False", "Invalid")]}),
+        None,
+    ));
+    check(rows);
+}
+
+// kong-compat §1.7
+#[test]
+fn users_of_a_policy() {
+    let user = |controller: &str, name: &str, conditions: &[Value]| {
+        json!({
+            "ancestorRef": {"group": "core", "kind": "Service", "name": name},
+            "controllerName": controller,
+            "conditions": conditions,
+        })
+    };
+    let kongs = "konghq.com/kic-gateway-controller";
+    let programmed = || ours("Programmed", "True", "Programmed");
+    let kept = |since: &str| stored("Programmed", "True", "Programmed", since);
+    check(vec![
+        row(
+            "entries of others stay, those of users that are gone vanish, and what was Kong's is ours under our name",
+            Kind::KongUpstreamPolicy,
+            json!({"ancestors": [
+                user(US, "gone", &[kept(THEN)]), user("example.com/x", "a", &[foreign("Accepted")]),
+                user(kongs, "old", &[kept(THEN), foreign("example.com/A")]),
+            ]}),
+            json!({"ancestors": [user(US, "old", &[programmed()]), user(US, "young", &[programmed()])]}),
+            Some(json!({"ancestors": [
+                user("example.com/x", "a", &[foreign("Accepted")]),
+                user(US, "old", &[kept(THEN), foreign("example.com/A")]), user(US, "young", &[kept(NOW)]),
+            ]})),
+        ),
+        row("nobody uses it", Kind::KongUpstreamPolicy, Value::Null, json!({}), None),
+        row(
+            "nobody does any more",
+            Kind::KongUpstreamPolicy,
+            json!({"ancestors": [user(US, "gone", &[kept(THEN)])]}),
+            json!({}),
+            Some(json!({"ancestors": []})),
+        ),
+    ]);
+
+    let many: Vec<_> = (0..20).map(|number| user(US, &format!("s{number}"), &[programmed()])).collect();
+    let merged = merge(Kind::KongUpstreamPolicy, &Value::Null, &json!({"ancestors": many}), &[], NOW);
+    let written = merged.status.unwrap()["ancestors"].as_array().unwrap().clone();
+    assert_eq!((written.len(), &written[15]["ancestorRef"]["name"]), (16, &json!("s15")));
+    assert_eq!(merged.left_out, ["status.ancestors is full, at most 16 entries: no room for s16, s17, s18, s19"]);
+}
+
 #[test]
 fn lists_that_others_have_filled_get_nothing_more_and_say_so() {
     let us = [US.to_owned()];
@@ -341,11 +508,14 @@ fn lists_that_others_have_filled_get_nothing_more_and_say_so() {
 #[test]
 fn nonsense_is_no_reason_to_fail() {
     let us = [US.to_owned()];
-    let mine = json!({"conditions": [ours("Accepted", "True", "Accepted")], "parents": [parent(US, "a", &[])]});
+    let mine = json!({
+        "conditions": [ours("Accepted", "True", "Accepted")], "parents": [parent(US, "a", &[])],
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
+    });
     for observed in
         [json!(7), json!([]), json!({"conditions": 3, "parents": "x", "listeners": {}}), json!({"parents": [1]})]
     {
-        for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute] {
+        for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::KongPlugin, Kind::TcpIngress] {
             let merged = merge(kind, &observed, &mine, &us, NOW);
             assert!(merged.status.is_some(), "{observed}");
         }

@@ -1,0 +1,153 @@
+//! Plugins by hand, with `kubectl`: who has a key gets in, what became of a plugin can be read, and what is broken is told,
+//! guards nevertheless, and comes alive when it is mended.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use portico_e2e::cluster::Cluster;
+use serde_json::{Value, json};
+
+use crate::backend::Backend;
+use crate::client::Target;
+use crate::load::Load;
+use crate::objects::{accepted, apply, gateway, prefix, programmed, route, until};
+
+const HOST: &str = "plugins.example";
+/// By annotation, and by filters.
+const PATHS: [&str; 2] = ["/annotated", "/filtered"];
+const SOME: usize = 50;
+
+pub(crate) async fn only_those_with_a_key_and_in_the_group_get_in(cluster: &Cluster) -> Result<()> {
+    let _backend = Backend::start(cluster, "plugins").await?;
+    let said = until("a field is explained", async || cluster.kubectl(&["explain", "kongplugin.config"]).await).await?;
+    ensure!(said.contains("FIELD: config"), "{said}");
+
+    let mut annotated = route("annotated", "plugins", HOST, prefix(PATHS[0]), "plugins");
+    annotated["metadata"]["annotations"] = json!({ "konghq.com/plugins": "keys, staff" });
+    let mut filtered = route("filtered", "plugins", HOST, prefix(PATHS[1]), "plugins");
+    filtered["spec"]["rules"][0]["filters"] = ["keys", "staff"]
+        .map(|name| {
+            let reference = json!({ "group": "configuration.konghq.com", "kind": "KongPlugin", "name": name });
+            json!({ "type": "ExtensionRef", "extensionRef": reference })
+        })
+        .into();
+    let people = [
+        secret("ann-key", "key-auth", "key", "ann-1"),
+        secret("ann-group", "acl", "group", "staff"),
+        secret("bob-key", "key-auth", "key", "bob-1"),
+        consumer("ann", &["ann-key", "ann-group"]),
+        consumer("bob", &["bob-key"]),
+    ];
+    apply(cluster, &people).await?;
+    apply(cluster, &[plugin("keys", "key-auth", json!({})), plugin("staff", "acl", json!({ "allow": ["staff"] }))])
+        .await?;
+    apply(cluster, &[gateway("plugins"), annotated, filtered]).await?;
+    let address = programmed(cluster, "plugins").await?;
+    for path in PATHS {
+        until("a member gets in", async || asks(address, path, Some("ann-1")).expect(200, "plugins").await).await?;
+        asks(address, path, None).expect(401, "").await?;
+        asks(address, path, Some("wrong")).expect(401, "").await?;
+        asks(address, path, Some("bob-1")).expect(403, "").await?;
+    }
+    accepted(cluster, "annotated").await?;
+    for object in ["kongplugin/keys", "kongplugin/staff", "kongconsumer/ann", "kongconsumer/bob"] {
+        until("it is programmed", async || is_programmed(cluster, object, "True").await).await?;
+    }
+    // The last column of what people look at.
+    let listed = cluster.kubectl(&["get", "kongplugins", "--no-headers"]).await?;
+    ensure!(listed.lines().count() == 2 && listed.lines().all(|line| line.trim_end().ends_with("True")), "{listed}");
+
+    a_broken_plugin_is_told_and_lets_nobody_in_until_it_is_mended(cluster, address).await?;
+    a_key_is_replaced_without_a_failed_request_of_others(cluster, address).await?;
+    cluster.kubectl(&["delete", "httproute", "annotated", "filtered"]).await?;
+    cluster.kubectl(&["delete", "kongconsumer,kongplugin", "--all"]).await?;
+    cluster.kubectl(&["delete", "secret", "ann-key", "ann-group", "bob-key"]).await?;
+    cluster.kubectl(&["delete", "gateway,service,endpointslice", "plugins"]).await.map(drop)
+}
+
+async fn a_broken_plugin_is_told_and_lets_nobody_in_until_it_is_mended(
+    cluster: &Cluster,
+    address: SocketAddr,
+) -> Result<()> {
+    apply(cluster, &[plugin("staff", "acl", json!({ "allowed": ["staff"] }))]).await?;
+    for path in PATHS {
+        until("nobody gets in", async || asks(address, path, Some("ann-1")).expect(503, "").await).await?;
+    }
+    until("its status tells why", async || is_programmed(cluster, "kongplugin/staff", "False").await).await?;
+    for (kind, name, words) in [
+        ("kongplugin", "staff", "config.allowed"),
+        ("httproute", "annotated", "KongPlugin/default/staff"),
+        ("httproute", "filtered", "KongPlugin/default/staff"),
+    ] {
+        until(&format!("an event on {kind} {name}"), async || {
+            let described = cluster.kubectl(&["describe", kind, name]).await?;
+            let event = described.lines().find(|line| line.contains("KongConfigurationTranslationFailed"));
+            ensure!(event.is_some_and(|event| event.contains("Warning") && event.contains(words)), "{described}");
+            Ok(())
+        })
+        .await?;
+    }
+    apply(cluster, &[plugin("staff", "acl", json!({ "allow": ["staff"] }))]).await?;
+    for path in PATHS {
+        until("a member gets in again", async || asks(address, path, Some("ann-1")).expect(200, "plugins").await)
+            .await?;
+    }
+    until("it is programmed again", async || is_programmed(cluster, "kongplugin/staff", "True").await).await?;
+    until("an event tells that it is mended", async || {
+        let described = cluster.kubectl(&["describe", "kongplugin", "staff"]).await?;
+        ensure!(described.contains("Mended"), "{described}");
+        Ok(())
+    })
+    .await
+}
+
+async fn a_key_is_replaced_without_a_failed_request_of_others(cluster: &Cluster, address: SocketAddr) -> Result<()> {
+    let load = Load::start(&asks(address, PATHS[0], Some("ann-1")));
+    load.more(SOME).await?;
+    for round in 2..5 {
+        let (old, new) = (format!("bob-{}", round - 1), format!("bob-{round}"));
+        apply(cluster, &[secret("bob-key", "key-auth", "key", &new)]).await?;
+        // Known, and not in the group.
+        until("the new key is known", async || asks(address, PATHS[0], Some(&new)).expect(403, "").await).await?;
+        asks(address, PATHS[0], Some(&old)).expect(401, "").await?;
+        load.more(SOME).await?;
+    }
+    load.stop().map(drop)
+}
+
+fn asks(address: SocketAddr, path: &str, key: Option<&str>) -> Target {
+    Target { key: key.map(str::to_owned), ..Target::new(address, HOST, path) }
+}
+
+/// Whether the status says so of the object as it is now.
+async fn is_programmed(cluster: &Cluster, object: &str, expected: &str) -> Result<()> {
+    let object: Value = serde_json::from_str(&cluster.kubectl(&["get", object, "--output=json"]).await?)?;
+    let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let [condition] = conditions else { anyhow::bail!("one condition is expected: {conditions:?}") };
+    ensure!(condition["type"] == "Programmed" && condition["status"] == expected, "{condition}");
+    ensure!(condition["observedGeneration"] == object["metadata"]["generation"], "{condition}");
+    Ok(())
+}
+
+fn plugin(name: &str, plugin: &str, config: Value) -> Value {
+    json!({
+        "apiVersion": "configuration.konghq.com/v1", "kind": "KongPlugin", "metadata": { "name": name },
+        "plugin": plugin, "config": config,
+    })
+}
+
+fn consumer(name: &str, credentials: &[&str]) -> Value {
+    json!({
+        "apiVersion": "configuration.konghq.com/v1", "kind": "KongConsumer",
+        "metadata": { "name": name, "annotations": { "kubernetes.io/ingress.class": "portico" } },
+        "username": name, "credentials": credentials,
+    })
+}
+
+fn secret(name: &str, credential: &str, field: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": name, "labels": { "konghq.com/credential": credential } },
+        "stringData": { field: value },
+    })
+}
