@@ -140,6 +140,8 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--target-port",
     "--for",
     "--http2-prior-knowledge",
+    "--resolve",
+    "--insecure",
     // cargo.
     "--release",
     "--features",
@@ -204,7 +206,11 @@ fn flags(text: &str) -> impl Iterator<Item = String> {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let mut documents = vec![root().join("README.md"), root().join("examples/quickstart/README.md")];
+    let mut documents = vec![
+        root().join("README.md"),
+        root().join("examples/quickstart/README.md"),
+        root().join("examples/kong/README.md"),
+    ];
     let folder = fs::read_dir(root().join("docs")).expect("docs is a folder");
     documents.extend(folder.map(|entry| entry.expect("the folder was opened").path()));
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));

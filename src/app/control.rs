@@ -175,8 +175,8 @@ impl Control {
     /// leads, and whether they have endpoints is nothing to us.
     pub(super) fn concerns(&self, id: &ObjectId) -> bool {
         let refs = self.store.refs();
-        let is_routed_to =
-            |service: &ObjectId| refs.dependents(service).any(|id| matches!(id.kind, Kind::HttpRoute | Kind::Ingress));
+        let routes = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
+        let is_routed_to = |service: &ObjectId| refs.dependents(service).any(routes);
         match id.kind {
             // What is in a file was written for us.
             _ if self.installed.is_none() => true,
@@ -288,13 +288,8 @@ mod tests {
             controller_names: BTreeSet::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
-        let mut control = Control::new(
-            gateways,
-            Arc::default(),
-            Workshop::offline(crate::plugins::REGISTRY),
-            Ingresses::default(),
-            Arc::default(),
-        );
+        let workshop = Workshop::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(gateways, Arc::default(), workshop, Ingresses::default(), Arc::default());
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))

@@ -179,6 +179,7 @@ mod tests {
         let controllers = ["a.b/c".to_owned()];
         let (addresses, upstreams) = (Addresses::default(), Registry::default());
         let unknown = std::collections::BTreeSet::new();
+        let ingress = super::super::IngressSettings::default();
         let (classes, workshop) =
             (super::super::Classes::default(), crate::plugin::Workshop::offline(crate::plugin::Registry(&[])));
         let inputs = Inputs {
@@ -188,7 +189,7 @@ mod tests {
             classes: &classes,
             workshop: &workshop,
             unknown: &unknown,
-            ingress: &super::super::IngressSettings::default(),
+            ingress: &ingress,
         };
         let mut compiler = Compiler::default();
         let to = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});

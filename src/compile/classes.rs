@@ -1,7 +1,7 @@
 //! Which classes of Ingresses, consumers and the like are ours (`interface.md` §1).
 
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
-use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
+use crate::api::names::{INGRESS_CONTROLLER, KONG_INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
@@ -15,19 +15,22 @@ pub struct Classes {
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: INGRESS_CLASS_NAME.to_owned() }
+        Classes { name: OWN.to_owned() }
     }
 }
+
+/// The class of our own manifests.
+const OWN: &str = "portico";
 
 impl Classes {
     /// Whether the manifests were written for another controller, whose ways count then.
     pub(super) fn takes_over(&self) -> bool {
-        self.name != INGRESS_CLASS_NAME
+        self.name != OWN
     }
 
     /// Whether a class is ours, by its name and the controller of its IngressClass, if there is one. Every class of our own
     /// controller is; of Kong's, which may be several with a controller each, only the one that is taken over by its name.
-    pub fn serves(&self, class: &str, controller: Option<&str>) -> bool {
+    fn serves(&self, class: &str, controller: Option<&str>) -> bool {
         match controller {
             None => class == self.name,
             Some(INGRESS_CONTROLLER) => true,

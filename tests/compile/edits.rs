@@ -60,7 +60,8 @@ fn routers(world: &World) -> Routers {
     let mut routers = Routers::new();
     for (address, bind) in &world.snapshot.binds {
         for (_, listener) in bind.listeners.iter() {
-            let Routes::Gateway(hosts) = &listener.routes else { panic!("no Ingress here") };
+            // That of Ingresses is one for all of them.
+            let Routes::Gateway(hosts) = &listener.routes else { continue };
             for (host, router) in hosts.iter() {
                 routers.insert(format!("{address} {} {host}", listener.name), router.clone());
             }
@@ -75,6 +76,139 @@ fn only_route(batch: &Batch) -> Option<String> {
         ([], [id]) if id.kind == Kind::HttpRoute => Some(format!("HTTPRoute/{}", id.key)),
         _ => None,
     }
+}
+
+#[test]
+fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() {
+    let mut served = 0;
+    for seed in 0..SEQUENCES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
+        for step in 0..EDITS {
+            let mut batch = Batch::default();
+            let object = match random.u8(..10) {
+                0 => ingress_class(&mut random),
+                1 => parameters(&mut random),
+                2 | 3 => annotated_service(&mut random),
+                4 => facade(&mut random),
+                5 => upstream_policy(&mut random),
+                6 => secret(&mut random),
+                _ => ingress(&mut random),
+            };
+            if random.u8(..4) == 0 {
+                batch.removes.push(object.id());
+            } else {
+                batch.upserts.push(object);
+            }
+            let what = describe(&batch);
+            world.apply(batch);
+            let found = world.describe_state();
+            let expected = world.compiled_anew().describe_state();
+            assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+            served += usize::from(!world.snapshot.binds.is_empty());
+        }
+    }
+    assert!(served > 300, "too few states with an Ingress of ours to prove anything: {served}");
+}
+
+fn ingress(random: &mut fastrand::Rng) -> AnyObject {
+    let backend = |random: &mut fastrand::Rng| match random.u8(..4) {
+        0 => {
+            json!({"resource": {
+                "apiGroup": "incubator.ingress-controller.konghq.com", "kind": "KongServiceFacade", "name": "f",
+            }})
+        }
+        1 => json!({"service": {"name": pick(random, &["s", "t"]), "port": {"name": "web"}}}),
+        _ => json!({"service": {"name": pick(random, &["s", "t", "u"]), "port": {"number": random.i32(80..82)}}}),
+    };
+    let paths: Vec<_> = (0..random.usize(1..3))
+        .map(|_| {
+            let path = pick(random, &["/", "/a", "/a/b", "/~/c+", "/d*"]);
+            let kind = pick(random, &["Exact", "Prefix", "ImplementationSpecific"]);
+            json!({"path": path, "pathType": kind, "backend": backend(random)})
+        })
+        .collect();
+    let mut rule = json!({"http": {"paths": paths}});
+    if random.u8(..4) > 0 {
+        rule["host"] = json!(pick(random, HOSTS));
+    }
+    let mut spec = json!({"rules": [rule]});
+    if random.u8(..4) > 0 {
+        spec["ingressClassName"] = json!(pick(random, &["portico", "portico", "second", "other"]));
+    }
+    if random.u8(..3) == 0 {
+        spec["defaultBackend"] = backend(random);
+    }
+    if random.bool() {
+        spec["tls"] = json!([{"hosts": [pick(random, HOSTS)], "secretName": pick(random, &["k", "l"])}]);
+    }
+    let mut annotations = json!({});
+    if random.u8(..4) == 0 {
+        annotations[pick(random, &["konghq.com/strip-path", "konghq.com/preserve-host"])] =
+            json!(pick(random, &["true", "false", "perhaps"]));
+    }
+    let metadata = json!({
+        "namespace": pick(random, &["a", "b"]),
+        "name": pick(random, &["i1", "i2", "i3"]),
+        "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
+        "annotations": annotations,
+    });
+    parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn ingress_class(random: &mut fastrand::Rng) -> AnyObject {
+    let controller = if random.u8(..4) == 0 { "example.com/other" } else { "portico.dev/ingress-controller" };
+    let mut spec = json!({"controller": controller});
+    if random.bool() {
+        let kind = pick(random, &["IngressClassParameters", "IngressClassParameters", "Tuning"]);
+        spec["parameters"] = json!({
+            "apiGroup": "configuration.konghq.com", "kind": kind, "name": "p", "scope": "Namespace", "namespace": "a",
+        });
+    }
+    let is_default = pick(random, &["true", "false"]);
+    let metadata = json!({
+        "name": pick(random, &["portico", "second"]),
+        "annotations": {"ingressclass.kubernetes.io/is-default-class": is_default},
+    });
+    parse(Kind::IngressClass, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn parameters(random: &mut fastrand::Rng) -> AnyObject {
+    let spec = json!({"serviceUpstream": random.bool(), "enableLegacyRegexDetection": random.bool()});
+    let metadata = json!({"namespace": "a", "name": "p"});
+    parse(Kind::IngressClassParameters, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn annotated_service(random: &mut fastrand::Rng) -> AnyObject {
+    let mut annotations = json!({"portico.dev/address": "192.0.2.1"});
+    let (key, values) = [
+        ("konghq.com/path", ["/x", "y"]),
+        ("konghq.com/protocol", ["grpc", "https"]),
+        ("konghq.com/upstream-policy", ["p", "q"]),
+        ("konghq.com/retries", ["1", "many"]),
+        ("ingress.kubernetes.io/service-upstream", ["true", "false"]),
+    ][random.usize(..5)];
+    annotations[key] = json!(pick(random, &values));
+    let metadata =
+        json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["s", "t"]), "annotations": annotations});
+    let spec = json!({"ports": [{"name": "web", "port": random.i32(80..82)}]});
+    parse(Kind::Service, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn facade(random: &mut fastrand::Rng) -> AnyObject {
+    let annotations = json!({
+        "kubernetes.io/ingress.class": pick(random, &["portico", "portico", "other"]),
+        "konghq.com/upstream-policy": pick(random, &["p", "q"]),
+    });
+    let metadata = json!({"namespace": pick(random, &["a", "b"]), "name": "f", "annotations": annotations});
+    let spec = json!({"backendRef": {"name": pick(random, &["s", "t"]), "port": random.i32(80..82)}});
+    parse(Kind::KongServiceFacade, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn upstream_policy(random: &mut fastrand::Rng) -> AnyObject {
+    let metadata = json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["p", "q"])});
+    let algorithm = pick(random, &["round-robin", "least-connections", "latency"]);
+    parse(Kind::KongUpstreamPolicy, json!({"metadata": metadata, "spec": {"algorithm": algorithm}}))
 }
 
 /// Renewing a certificate is everyday business, and there may be thousands of routes behind it.

@@ -268,6 +268,7 @@ impl Ingresses {
             load_balancer: self.published.clone(),
             sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
             notes,
+            broken_plugins: plan.broken_plugins.clone(),
             ..Verdict::default()
         })
     }

@@ -38,6 +38,8 @@ pub(super) struct IngressPlan {
     pub refused: Vec<Problem>,
     /// What is served, though perhaps not as somebody expects.
     pub notes: Vec<Problem>,
+    /// Those of the notes that are about plugins.
+    pub broken_plugins: Vec<Problem>,
 }
 
 /// A certificate for one host.
@@ -68,6 +70,7 @@ pub(super) fn plan(
         upstreams: BTreeSet::new(),
         refused: settings.refused.clone(),
         notes: settings.notes.clone(),
+        broken_plugins: Vec::new(),
     };
     // A condition that cannot be asked is one that does not hold.
     let (mut routes, mut fallback) = (Vec::new(), None);
@@ -76,9 +79,9 @@ pub(super) fn plan(
         fallback = planner.fallback();
     }
     let certificates = planner.certificates(secrets);
-    let Planner { upstreams, refused, notes, .. } = planner;
+    let Planner { upstreams, refused, notes, broken_plugins, .. } = planner;
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    Some(IngressPlan { generation, created, routes, fallback, certificates, upstreams, refused, notes })
+    Some(IngressPlan { generation, created, routes, fallback, certificates, upstreams, refused, notes, broken_plugins })
 }
 
 struct Planner<'a> {
@@ -91,6 +94,7 @@ struct Planner<'a> {
     upstreams: BTreeSet<UpstreamKey>,
     refused: Vec<Problem>,
     notes: Vec<Problem>,
+    broken_plugins: Vec<Problem>,
 }
 
 /// Paths of one host that lead to the same: one route, as Kong's ingress controller makes it.
@@ -265,6 +269,7 @@ impl<'a> Planner<'a> {
         );
         for problem in chained.problems {
             if !self.notes.contains(&problem) {
+                self.broken_plugins.push(problem.clone());
                 self.notes.push(problem);
             }
         }
