@@ -8,6 +8,9 @@ pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
 /// `spec.controller` of the IngressClasses we serve.
 pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 
+/// The class of Ingresses that is ours unless another is taken over.
+pub const INGRESS_CLASS_NAME: &str = "portico";
+
 /// `spec.controller` of Kong's IngressClasses, which we serve when one of them is taken over.
 pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
