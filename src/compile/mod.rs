@@ -37,6 +37,7 @@ mod plugins;
 mod routers;
 mod selector;
 mod tries;
+mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -373,6 +374,9 @@ impl Compiler {
                 }
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
+                }
+                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress => {
+                    unserved::verdict(store, inputs, id)
                 }
                 _ => notes::verdict(store, id, &self.own_sockets),
             };

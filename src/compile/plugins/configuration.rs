@@ -14,11 +14,12 @@ pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) ->
     if let Some(source) = &settings.config_from {
         let field = "configFrom.secretKeyRef";
         let bytes = value(store, owner, &source.secret_key_ref, field)?;
-        return whole(bytes).ok_or_else(|| {
+        let config = whole(bytes).ok_or_else(|| {
             let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
             let message = format!("key {key} of Secret {name} holds no object in JSON or YAML");
             Problem::new(field, message, "write the fields of the plugin there, as under config")
-        });
+        })?;
+        return without_vaults(config);
     }
     let mut config = Value::Object(settings.config.clone().unwrap_or_default());
     for (index, patch) in settings.config_patches.iter().enumerate() {
@@ -35,10 +36,35 @@ pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) ->
             Problem::new(format!("configPatches[{index}].path"), message, remedy)
         })?;
     }
-    if config.is_object() {
-        return Ok(config);
+    if !config.is_object() {
+        return Err(Problem::new("configPatches", "what they make of config is no object", "patch locations in it"));
     }
-    Err(Problem::new("configPatches", "what they make of config is no object", "patch locations in it"))
+    without_vaults(config)
+}
+
+/// A reference to a vault that nobody resolves would be taken for the secret itself.
+fn without_vaults(config: Value) -> Result<Value, Problem> {
+    match vault_reference(&config, "config") {
+        None => Ok(config),
+        Some(field) => {
+            let remedy = "take the value from a Secret, with configFrom or configPatches";
+            Err(Problem::new(field, "vaults are not read by this version", remedy))
+        }
+    }
+}
+
+/// The path of the first value that refers to a vault.
+fn vault_reference(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::String(text) => text.trim_start().starts_with("{vault://").then(|| path.to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(at, item)| vault_reference(item, &format!("{path}[{at}]")))
+        }
+        Value::Object(fields) => {
+            fields.iter().find_map(|(name, field)| vault_reference(field, &format!("{path}.{name}")))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, field: &str) -> Result<&'s [u8], Problem> {
