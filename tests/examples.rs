@@ -158,11 +158,11 @@ fn serve(folder: &Path) -> Served {
 
 /// The one that the README has its readers make.
 fn certificate() -> AnyObject {
-    let made = rcgen::generate_simple_self_signed(vec!["*.company.com".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["*.company.com".to_owned()]).expect("a name is all it takes");
     let pair = json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
     let metadata = json!({"namespace": "default", "name": "api-company-com"});
     let object = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": pair});
-    AnyObject::parse(Kind::Secret, object).unwrap()
+    AnyObject::parse(Kind::Secret, object).expect("a Secret")
 }
 
 fn problems(verdict: &Verdict) -> Vec<String> {

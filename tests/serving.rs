@@ -52,6 +52,53 @@ fn editing_under_load_loses_no_request() {
     program.stop().expect_fine();
 }
 
+const INGRESS: &str = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: shop
+  annotations:
+    kubernetes.io/ingress.class: kong
+    konghq.com/strip-path: \"true\"
+spec:
+  rules:
+    - http:
+        paths:
+          - path: /shop
+            pathType: Prefix
+            backend:
+              service:
+                name: echo
+                port:
+                  number: 80
+";
+
+// kong-compat §3.1
+#[test]
+fn ingresses_are_served_on_a_port_of_their_own_beside_gateways() {
+    let site = Site::new();
+    place_good(&site);
+    let own = site.at("other");
+    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &own, "--ingress-https-listen", "off"];
+    let program = run(&site, &[&["--access-log", "off"][..], &flags].concat());
+    program.wait_started();
+    let unknown = get(&own, "/shop/7");
+    assert_eq!((unknown.status, unknown.json()["message"].as_str()), (404, Some("no Route matched with those values")));
+    let edits = |number: usize| {
+        let told = |told: &str| told.matches("Changed, live after").count() >= number;
+        program.wait_told(told).unwrap_or_else(|told| panic!("edit {number} was not told of\n{told}"));
+    };
+    site.save("manifests/ingress.yaml", INGRESS);
+    edits(1);
+    let answer = get(&own, "/shop/7");
+    assert_eq!((answer.status, answer.json()["path"].as_str()), (200, Some("/7")));
+    assert!(answer.field("via").is_some() && answer.field("x-kong-upstream-latency").is_some(), "{}", answer.head);
+    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    site.remove("manifests/ingress.yaml");
+    edits(2);
+    assert_eq!(get(&own, "/shop/7").status, 404, "the port stays, since it was asked for");
+    program.stop().expect_fine();
+}
+
 #[test]
 fn a_gateway_that_moves_to_all_addresses_and_back_loses_no_request() {
     let site = Site::new();

@@ -89,6 +89,40 @@ fn what_clients_of_kong_look_for() {
 }
 
 #[test]
+fn where_ingresses_are_served() {
+    let listen =
+        |address: &str, public, always| Some(IngressListen { address: address.parse().unwrap(), public, always });
+    let usual = run("--manifests a");
+    assert_eq!((&*usual.ingress_class.class, usual.ingress_class.fail_open), ("portico", false));
+    assert_eq!(usual.ingress_class.router, KongRouter::TraditionalCompatible);
+    assert_eq!(usual.ingress.http, listen("127.0.0.1:8000", 8000, false));
+    assert_eq!(usual.ingress.https, listen("127.0.0.1:8443", 8443, false));
+    assert_eq!((usual.ingress.default_certificate, usual.ingress.publish), (None, PublishOptions::Nothing));
+
+    let pod = Surroundings { in_cluster: true, ..DULL };
+    let ingress = run_in("--publish-service a/b,c/d", &pod).ingress;
+    assert_eq!((ingress.http, ingress.https), (listen("0.0.0.0:8000", 80, false), listen("0.0.0.0:8443", 443, false)));
+    let name = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+    assert_eq!(ingress.publish, PublishOptions::Services(vec![name("a", "b"), name("c", "d")]));
+
+    let asked = run("--manifests a --ingress-class kong --kong-router expressions --kong-compat-fail-open \
+                     --ingress-http-listen 0.0.0.0:80 --ingress-https-listen off --ingress-public-ports 8080,8443 \
+                     --ingress-default-certificate a/b --publish-service a/b --publish-status-address lb.example");
+    assert_eq!((&*asked.ingress_class.class, asked.ingress_class.fail_open), ("kong", true));
+    assert_eq!(asked.ingress_class.router, KongRouter::Expressions);
+    assert_eq!((asked.ingress.http, asked.ingress.https), (listen("0.0.0.0:80", 8080, true), None));
+    assert_eq!(asked.ingress.default_certificate, Some(name("a", "b")));
+    assert_eq!(asked.ingress.publish, PublishOptions::Addresses(vec!["lb.example".to_owned()]));
+    let quiet = run("--manifests a --publish-service a/b --ingress-status off");
+    assert_eq!(quiet.ingress.publish, PublishOptions::Nothing);
+
+    let same = request("run --manifests a --echo 127.0.0.1:8000 --ingress-http-listen 127.0.0.1:8000").unwrap_err();
+    assert!(same.contains("--echo and --ingress-http-listen both want 127.0.0.1:8000"), "{same}");
+    // What nobody asked for is in nobody's way until there is an Ingress.
+    assert!(request("run --manifests a --echo 127.0.0.1:8000").is_ok());
+}
+
+#[test]
 fn listeners_can_be_off() {
     let options = run("--manifests a --status-listen off --admin-listen off");
     assert_eq!((options.status_listen, options.admin_listen), (None, None));

@@ -7,6 +7,7 @@ use super::attach::{self, Attachment, Parent};
 use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
+use super::ingress::on_http_route::{self, KongRule};
 use super::matches;
 use super::plugins::{Chained, Plugins, Site};
 use super::tries;
@@ -18,6 +19,7 @@ use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
 use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
+use crate::snapshot::tries::Tries;
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
@@ -130,8 +132,25 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
+        let annotated = annotated(store, inputs, route, index);
         // Clients and backends of who writes Kong's plugins down expect Kong's headers.
-        translated.rule.kong = chained.chain.is_some().then(Box::default);
+        translated.rule.kong = annotated.manner.or_else(|| chained.chain.is_some().then(Box::default));
+        if let (Some(of_service), Action::Forward(split)) = (annotated.tries, &mut translated.rule.action) {
+            let own = split.tries.take().map(|own| *own).unwrap_or_default();
+            // What the rule says itself counts.
+            let Tries { request, backend_request, retry, .. } = own;
+            let retry = retry.or(of_service.retry.clone());
+            split.tries = Some(Box::new(Tries { request, backend_request, retry, ..of_service }));
+        }
+        if !annotated.dropped.is_empty() {
+            translated.rule.action = Action::Fail(Failure::Unsupported);
+            translated.dropped.extend(annotated.dropped);
+        }
+        for note in annotated.notes {
+            if !rules.notes.contains(&note) {
+                rules.notes.push(note);
+            }
+        }
         translated.rule.plugins = chained.chain;
         let notes = chained.problems.into_iter().filter(|problem| !rules.notes.contains(problem)).collect::<Vec<_>>();
         rules.broken_plugins.extend(notes.iter().cloned());
@@ -165,6 +184,19 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         }
     }
     rules
+}
+
+/// What annotations of Kong say about a rule.
+fn annotated(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>, index: usize) -> KongRule {
+    let backends = route.spec.rules[index].backend_refs.iter().filter(|backend| backend.weight > 0);
+    let services: Vec<_> = backends
+        .filter_map(|backend| {
+            let namespace = backend.target.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
+            let service = store.services.get(&ObjectKey::new(namespace, &backend.target.name))?;
+            Some((&service.meta, backend.target.port.and_then(|port| u16::try_from(port).ok())?))
+        })
+        .collect();
+    on_http_route::read(inputs, &route.meta, &services, &format!("spec.rules[{index}]"))
 }
 
 /// The plugins that requests of a rule meet.

@@ -184,6 +184,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_ingress_says_where_it_cannot_be_served() {
+        let sockets = [8000, 8443].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let ingress = Verdict {
+            conditions: vec![Condition::plain(Code::KongProgrammed)],
+            sockets: sockets.to_vec(),
+            ..Verdict::default()
+        };
+        let in_use = |at: SocketAddr| Some(if at.port() == 8443 { Bind::InUse } else { Bind::Bound });
+        let joined = join(&ingress, &in_use).unwrap();
+        assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
+        let notes: Vec<_> = joined.notes.iter().map(|note| note.message.as_str()).collect();
+        assert_eq!(notes, ["port 8443 of 127.0.0.1 is in use by another process"]);
+        assert_eq!(join(&ingress, &|_| Some(Bind::Bound)), None);
+    }
+
     fn gateway() -> Verdict {
         Verdict {
             conditions: vec![Condition::plain(Code::GatewayAccepted), Condition::plain(Code::GatewayProgrammed)],

@@ -8,11 +8,14 @@
 //!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      published.rs ─▶ status.loadBalancer
 //! ```
 //!
+//! Annotations of HTTPRoutes, and of Services behind them, are read by on_http_route.rs.
+//!
 //! What two Ingresses want the older one gets, then the first by name: the certificate of a host, and the default backend.
 
 mod annotations;
 mod backend;
 mod class;
+pub(super) mod on_http_route;
 mod path;
 mod plan;
 pub(super) mod policy;

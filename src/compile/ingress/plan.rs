@@ -59,7 +59,7 @@ pub(super) fn plan(
     ingress: &Object<Ingress>,
 ) -> Option<IngressPlan> {
     let class = class::of(store, inputs, ingress)?;
-    let settings = route_settings::read(&ingress.meta, inputs.ingress.flavor);
+    let settings = route_settings::read(&ingress.meta, inputs.ingress.flavor, "an Ingress");
     let mut planner = Planner {
         store,
         inputs,

@@ -33,7 +33,8 @@ pub(super) struct RouteSettings {
     pub notes: Vec<Problem>,
 }
 
-pub(super) fn read(meta: &Meta, flavor: Flavor) -> RouteSettings {
+/// `on` is the kind of object, as remarks name it.
+pub(super) fn read(meta: &Meta, flavor: Flavor, on: &str) -> RouteSettings {
     let mut read = Annotations::of(meta);
     let mut refused = Vec::new();
     let (protocols, forced) = protocols(&mut read, &mut refused);
@@ -76,7 +77,7 @@ pub(super) fn read(meta: &Meta, flavor: Flavor) -> RouteSettings {
         refused,
         notes: Vec::new(),
     };
-    read.note_unknown(ON_ROUTES, "an Ingress");
+    read.note_unknown(ON_ROUTES, on);
     RouteSettings { notes: read.notes, ..settings }
 }
 
@@ -191,7 +192,8 @@ mod tests {
             response_buffering: settings.response_buffering,
             ..Manner::default()
         };
-        let usual = Manner { protocols: read(&meta(&[]), Flavor::default()).protocols, ..Manner::default() };
+        let usual =
+            Manner { protocols: read(&meta(&[]), Flavor::default(), "an Ingress").protocols, ..Manner::default() };
         let mut lines = Vec::new();
         let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
         line(manner.strip_path, "strip".into());
@@ -261,7 +263,7 @@ mod tests {
             ("konghq.com/retries", "3", &[], 1, 0),
         ];
         for (key, value, expected, notes, refused) in cases {
-            let settings = read(&meta(&[(key, value)]), Flavor::default());
+            let settings = read(&meta(&[(key, value)]), Flavor::default(), "an Ingress");
             assert_eq!(described(&settings), *expected, "{key}: {value}");
             assert_eq!((settings.notes.len(), settings.refused.len()), (*notes, *refused), "{key}: {value}");
         }
@@ -284,7 +286,7 @@ mod tests {
             (&[("konghq.com/regex-priority", "7")], Flavor::Expressions, &["priority 7"], 1),
         ];
         for (annotations, flavor, expected, notes) in cases {
-            let settings = read(&meta(annotations), *flavor);
+            let settings = read(&meta(annotations), *flavor, "an Ingress");
             assert_eq!(described(&settings), *expected, "{annotations:?}");
             assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
         }
