@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-marks=$(grep -rhoE "kong-compat §[0-9]+\.[0-9]+" --include="*.rs" src tests e2e | sed 's/.*§//' | sort -u)
+marks=$(grep -rhoE "kong-compat §[0-9]+\.[0-9]+" --include="*.rs" --include="*.in.yaml" src tests e2e | sed 's/.*§//' | sort -u)
 missing=0
 while IFS='|' read -r _ section topic _; do
     section=${section// /}

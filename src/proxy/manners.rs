@@ -190,6 +190,7 @@ mod tests {
     use super::super::fault::Fault;
     use super::*;
 
+    // kong-compat §3.9
     #[test]
     fn the_form_of_an_error_follows_accept() {
         let cases = [
@@ -221,6 +222,7 @@ mod tests {
         assert!(Format::Xml.write(status, message, id).contains("<requestid>&quot;&lt;&amp;&#39;&gt;</requestid>"));
     }
 
+    // kong-compat §3.9
     #[test]
     fn grpc_clients_get_a_grpc_status() {
         let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").body(()).unwrap();
