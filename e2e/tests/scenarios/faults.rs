@@ -54,6 +54,14 @@ pub(crate) async fn requests_are_answered_whatever_the_api_server_answers(cluste
     until("the route answers", async || target.expect(200, "faults").await).await?;
     accepted(cluster, "faults").await?;
     accepted(cluster, "untouched").await?;
+    // Counts are written with a pause between them, so the last one may still be to come.
+    until("the Gateway counts both routes", async || {
+        let gateway = gateways(cluster).get("faults").await?;
+        let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
+        ensure!(*counted == 2, "it counts {counted}");
+        Ok(())
+    })
+    .await?;
     let before = untouched(cluster).await?;
     let load = Load::start(&target);
     load.more(SOME).await?;
