@@ -5,8 +5,7 @@
 //! config: {status_code_metrics: true, latency_metrics: true, bandwidth_metrics: true, per_consumer: true}
 //! ```
 //!
-//! What is counted is in [`Series`], which whoever answers a scrape finds with [`series()`] and writes out with
-//! [`Series::text`].
+//! The families stand in `/metrics`, beside those of Portico itself.
 
 mod histogram;
 mod series;
