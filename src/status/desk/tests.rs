@@ -5,7 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::api::ObjectKey;
-use crate::compile::verdict::{Condition, Problem};
+use crate::compile::verdict::{Code, Condition, ListenerVerdict, Problem};
 
 fn gateway() -> ObjectId {
     ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"))
