@@ -34,6 +34,10 @@ test: ## Everything: check, then every test; ends with a table and "N passed, N 
 audit: setup ## Compare the dependencies with the advisory database (needs the network)
 	@bash scripts/audit.sh
 
+.PHONY: docs
+docs: setup ## Build the book of docs/ into target/docs (the first time that takes a minute more, for mdBook)
+	@bash scripts/docs.sh
+
 ##@ Cluster
 
 # The Gateway API CRDs of `make e2e-up`: standard or experimental.
@@ -59,7 +63,7 @@ conformance: ## Gateway API conformance suite on both channels, each on a new cl
 ##@ Measure
 
 .PHONY: bench
-bench: setup ## Portico beside nginx, floods, instructions per request, edits and memory (ten minutes on a quiet machine)
+bench: setup ## Portico beside nginx, floods, instructions, plugins, edits, routes and consumers (twenty minutes on a quiet machine)
 	@bash scripts/bench.sh
 
 # What `make bench-cluster` hands to `portico-e2e bench`; for example: make bench-cluster BENCH="propagation --one-host"
@@ -76,9 +80,21 @@ soak: setup ## A minute at 2,000 requests per second while everything is edited:
 
 ##@ Release
 
+# amd64 or arm64; without it, the machine's own.
+ARCH ?=
+
 .PHONY: image-root
-image-root: setup ## Build target/image-root, the image's root folder: static binary, CA roots, non-root user
-	@bash scripts/image-root.sh
+image-root: setup ## Build target/image-root, the image's root folder: static binary, CA roots, non-root user (ARCH=arm64)
+	@bash scripts/setup.sh image $(ARCH)
+	@bash scripts/image-root.sh $(ARCH)
+
+.PHONY: image-reproducible
+image-reproducible: setup ## Build it in two folders from the last commit and compare: both must be the same to the byte
+	@bash scripts/image-reproducible.sh
+
+.PHONY: sbom
+sbom: setup ## Write target/sbom/portico-ARCH.cdx.json: every crate in the binary, as CycloneDX
+	@bash scripts/sbom.sh
 
 ##@ Manual
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Measures: Portico beside nginx, memory during floods, instructions per request, how long an edit takes and what routes cost.
+# Measures: Portico beside nginx, memory during floods, instructions per request, what plugins cost, how long an edit takes and
+# what routes and consumers cost.
 #
-#   scripts/bench.sh [all|compare|floods|instructions|control] [options of the comparison or the floods, such as --rounds 9]
+#   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers]
+#   scripts/bench.sh compare|floods|plugins [their options, such as --rounds 9]
 #   scripts/bench.sh cluster [what and options of `portico-e2e bench`, such as propagation --one-host]
 #
 # nginx is Debian's and is installed here only, as root; BENCH_NGINX=off leaves it out. Nothing here is a test: figures of
@@ -18,8 +20,8 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | floods | instructions | control | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|control|cluster]" >&2 && exit 2 ;;
+        all | compare | floods | instructions | plugins | limits | control | consumers | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -37,7 +39,10 @@ main() {
             compare "$@"
             floods
             instructions
+            plugins
+            limits
             control
+            consumers
             ;;
         *) "$what" "$@" ;;
     esac
@@ -58,6 +63,24 @@ nginx() {
 
 floods() {
     taskset -c "$load_core" target/release/portico-load floods --portico target/release/portico --core "$server_core" "$@"
+}
+
+# Time, and then what does not depend on the machine.
+plugins() {
+    local arguments=(plugins --portico target/release/portico --core "$server_core")
+    taskset -c "$load_core" target/release/portico-load "${arguments[@]}" "$@"
+    need valgrind valgrind
+    taskset -c "$load_core" target/release/portico-load "${arguments[@]}" "$@" --instructions
+}
+
+limits() {
+    printf '\nDecisions of rate-limiting on one core and on two\n'
+    cargo bench --locked --features alloc-jemalloc --bench limits
+}
+
+consumers() {
+    printf '\nConsumers with a key each, from objects to the snapshot that is served\n'
+    cargo bench --locked --features alloc-jemalloc --bench consumers
 }
 
 control() {

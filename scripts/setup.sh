@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks to build and test Portico. Does nothing, quickly, where nothing is missing.
 #
-#   scripts/setup.sh        what building takes
-#   scripts/setup.sh test   that, and the servers that tests talk to
-#   scripts/setup.sh e2e    that, and what a control plane of our own takes
+#   scripts/setup.sh               what building takes
+#   scripts/setup.sh test          that, and the servers that tests talk to
+#   scripts/setup.sh e2e           that, and what a control plane of our own takes
+#   scripts/setup.sh image [ARCH]  what an image for amd64 or arm64 takes; for the machine's own if none is named
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 main() {
     install_packages "$@"
-    require_rust
+    require_rust "$@"
 }
 
 # Pairs of "what must be there" and "the Debian package that brings it".
@@ -21,9 +22,18 @@ missing_packages() {
     command -v git >/dev/null || echo git
     command -v curl >/dev/null || echo curl
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-    [ -n "${1:-}" ] || return 0
+    case "${1:-}" in
+        test | e2e) ;;
+        image)
+            cross_compiler "${2:-}"
+            return 0
+            ;;
+        *) return 0 ;;
+    esac
     # Started by tests on ports of their own. The package brings redis-cli along.
     installed redis-server || echo redis-server
+    # Alerts and dashboards are held to it, and its promtool.
+    installed prometheus && installed promtool || echo prometheus
     [ "$1" = e2e ] || return 0
     # Network namespaces, the balancer of LoadBalancer Services, and the Python environment that Go comes in.
     installed ip || echo iproute2
@@ -31,6 +41,19 @@ missing_packages() {
     # What a Pod's program may do.
     installed capsh || echo libcap2-bin
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
+}
+
+# Debian's C compiler and library for an architecture, by the name that images use; nothing for the machine's own.
+cross_compiler() {
+    local machine
+    case "$1" in
+        "" | "$(dpkg --print-architecture)") return 0 ;;
+        amd64) machine=x86_64 ;;
+        arm64) machine=aarch64 ;;
+        *) fail "there are images for amd64 and arm64, and not for $1" ;;
+    esac
+    command -v "$machine-linux-gnu-gcc" >/dev/null || echo "gcc-${machine//_/-}-linux-gnu"
+    [ -e "/usr/$machine-linux-gnu/include/stdlib.h" ] || echo "libc6-dev-$1-cross"
 }
 
 # A program, also where users other than root do not look.
@@ -73,6 +96,7 @@ require_rust() {
         "rustc $wanted "*) ;;
         *) fail "Rust $wanted is needed and this is $found: run \`rustup toolchain install $wanted\`" ;;
     esac
+    [ "${1:-}" != image ] || return 0
     for tool in rustfmt clippy; do
         cargo "${tool/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
         say "Adding $tool to the Rust toolchain"

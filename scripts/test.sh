@@ -62,7 +62,7 @@ test_suites() {
                     suite "$name" gateway_crds
                 fi
                 ;;
-            bad_input | make_run)
+            bad_input | make_run | pages | takeover)
                 suite "$name" cargo test --locked --workspace --test "$name"
                 [ "${E2E:-on}" != off ] || rows[-1]+=" not run: what needs a network namespace (E2E=off)"
                 ;;

@@ -112,6 +112,11 @@ fn without_open_metrics(open_metrics: &str) -> String {
     classic
 }
 
+/// Bytes of this process that are in RAM. Elsewhere than on Linux that is not known.
+pub fn resident_memory() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
 /// The families that every process of every language has under the same names, read when scraped.
 #[derive(Debug)]
 struct Process {

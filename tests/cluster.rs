@@ -15,7 +15,7 @@ use harness::client::get;
 use harness::eventually;
 use harness::objects::{GATEWAY, route};
 use harness::program::{Program, portico, root};
-use harness::site::Site;
+use harness::site::{Site, free_port};
 use serde_json::{Value, json};
 
 const GROUP: &str = "gateway.networking.k8s.io/v1";
@@ -74,18 +74,22 @@ fn clustered_route(name: &str) -> Value {
 }
 
 fn run(site: &Site, more: &[&str]) -> Program {
+    let own =
+        format!("--echo {} --status-listen {} --admin-listen {}", site.at("echo"), site.at("status"), site.at("admin"));
+    replica(site, &own.split(' ').chain(more.iter().copied()).collect::<Vec<_>>())
+}
+
+/// One of several in the same cluster.
+fn replica(site: &Site, more: &[&str]) -> Program {
     let mut command: Command = portico(site);
-    let words = format!(
-        "run --kubernetes --kubeconfig kubeconfig --gateway-address-pool {} --echo {} --status-listen {} \
-         --admin-listen {} --workers 1",
-        site.address(),
-        site.at("echo"),
-        site.at("status"),
-        site.at("admin"),
-    );
+    let words =
+        format!("run --kubernetes --kubeconfig kubeconfig --gateway-address-pool {} --workers 1", site.address());
     command.args(words.split(' ')).args(more);
     Program::start(command)
 }
+
+/// How the names of metrics begin that there are only with a cluster.
+const OF_CLUSTERS: &[&str] = &["portico_watch_", "portico_status_", "portico_leader"];
 
 /// The metrics that there are without a cluster are compared in tests/quickstart.rs.
 fn expect_documented(metrics: &str) {
@@ -94,8 +98,7 @@ fn expect_documented(metrics: &str) {
     let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
     let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let served: BTreeSet<&str> =
-        types.filter(|name| name.starts_with("portico_watch_") || name.starts_with("portico_status_")).collect();
+    let served: BTreeSet<&str> = types.filter(|name| OF_CLUSTERS.iter().any(|start| name.starts_with(start))).collect();
     // Nothing leads here, so nothing is written.
     let missing: Vec<_> =
         documented.difference(&served).filter(|name| **name != "portico_status_writes_total").collect();
@@ -133,15 +136,65 @@ async fn a_route_of_the_cluster_is_served_edited_and_deleted() {
 
     expect_documented(&metrics);
 
+    let age = || {
+        let metrics = get(&site.at("status"), "/metrics").body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("portico_watch_age_seconds{kind=\"HTTPRoute\"} "));
+        line.and_then(|age| age.parse::<f64>().ok()).unwrap_or_else(|| panic!("no age in\n{metrics}"))
+    };
+    assert_eq!(age(), 0.0);
     api.go_down();
+    eventually("what is known grows old", || (age() > 0.0).then_some(()));
     wait_for(&program, "The API server cannot be used; until then what was last seen is served");
     assert_eq!((status("/blog-of-cluster"), get(&site.at("status"), "/readyz").status), (200, 200));
     api.put("httproutes", clustered_route("late"));
     api.come_up();
     wait_for(&program, "The API server answers again");
+    eventually("it is fresh again", || (age() == 0.0).then_some(()));
     eventually("what happened meanwhile is served", || (status("/late-of-cluster") == 200).then_some(()));
     let log = program.stop().expect_fine().stderr;
     assert_eq!(log.matches("The API server cannot be used").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_agree_on_what_they_serve() {
+    let (site, api) = place().await;
+    fill(&site, &api);
+    let first = run(&site, &["--allow-port-sharing"]);
+    wait_for(&first, "Serving");
+    // The first has seen every one of these come, one has gone again, and the second finds what is left.
+    for name in ["shop", "blog", "news"] {
+        api.put("httproutes", clustered_route(name));
+        eventually("it is served", || {
+            (get(&site.at("port"), &format!("/{name}-of-cluster")).status == 200).then_some(())
+        });
+    }
+    api.delete("httproutes", "default", "blog");
+    eventually("it is gone", || (get(&site.at("port"), "/blog-of-cluster").status == 404).then_some(()));
+    let at = |port: u16| format!("{}:{port}", site.address());
+    let (status, admin) = (at(free_port(site.address())), at(free_port(site.address())));
+    let second = replica(&site, &["--allow-port-sharing", "--status-listen", &status, "--admin-listen", &admin]);
+    wait_for(&second, "Serving");
+
+    let hash = |admin: &str| get(admin, "/debug/hash").json();
+    let before = hash(&site.at("admin"));
+    assert_eq!(hash(&admin), before);
+    for status in [&site.at("status"), &status] {
+        let metrics = get(status, "/metrics").body;
+        let line = format!("portico_snapshot_hash {}", before["number"]);
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+        assert_eq!(
+            get(status, "/status").json()["configuration_hash"],
+            before["hash"],
+            "as those who come from Kong ask"
+        );
+    }
+    api.put("httproutes", clustered_route("late"));
+    for admin in [&site.at("admin"), &admin] {
+        eventually("it is another snapshot", || (hash(admin) != before).then_some(()));
+    }
+    eventually("they agree again", || (hash(&admin) == hash(&site.at("admin"))).then_some(()));
+    second.stop().expect_fine();
+    first.stop().expect_fine();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

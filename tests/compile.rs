@@ -16,7 +16,9 @@
 
 mod compile {
     pub(crate) mod case;
+    pub(crate) mod consumers;
     pub(crate) mod edits;
+    pub(crate) mod edits_of_plugins;
     pub(crate) mod rules;
 }
 
@@ -25,6 +27,7 @@ use std::fs;
 
 use compile::case::Case;
 use portico::compile::verdict::Code;
+use serde_json::{Value, json};
 
 #[test]
 fn every_case_gives_what_is_written() {
@@ -43,6 +46,37 @@ fn every_case_gives_what_is_written() {
         }
     }
     assert!(wrong.is_empty(), "UPDATE=1 rewrites these; review what changes\n{}", wrong.join("\n"));
+}
+
+/// What `portico_snapshot_hash` says.
+#[test]
+fn replicas_that_saw_the_same_in_another_order_agree() {
+    let case = |name: &str| Case::all().into_iter().find(|case| case.name == name).unwrap();
+    for case in Case::all() {
+        let [one, other] = case.fingerprints();
+        assert_eq!(one, other, "{}", case.name);
+        // A number of Prometheus is a double.
+        assert_eq!(one.number() as f64 as u64, one.number());
+        assert!(one.to_string().starts_with(&format!("{:012x}", one.number())), "{one} {:x}", one.number());
+    }
+    // What decides about a request is in it, also what dumps do not show.
+    let plugins = || case("plugins");
+    let before = plugins().fingerprints()[0];
+    type Edit = fn(&mut Value);
+    let edits: [(&str, &str, Edit); 5] = [
+        ("a plugin's configuration", "annas", |plugin| plugin["config"]["deny"] = json!(["others"])),
+        ("a configuration from a Secret", "acl-config", |secret| secret["stringData"]["config"] = json!("allow: [c]")),
+        ("a key", "annas-key", |secret| secret["stringData"]["key"] = json!("another")),
+        ("a group", "annas-group", |secret| secret["stringData"]["group"] = json!("guests")),
+        ("a consumer's name", "anna", |consumer| consumer["username"] = json!("another")),
+    ];
+    for (what, name, edit) in edits {
+        let [one, other] = plugins().edited(name, edit).fingerprints();
+        assert_eq!(one, other, "{what}");
+        assert_ne!(one, before, "{what}");
+    }
+    let nothing = plugins().edited("nobodys", |plugin| plugin["metadata"]["labels"] = json!({"a": "b"}));
+    assert_eq!(nothing.fingerprints()[0], before, "what changes nothing");
 }
 
 #[test]

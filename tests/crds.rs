@@ -48,6 +48,7 @@ fn the_command_prints_all_of_them() {
 
 /// Names that commands and scripts of people hold on to.
 // kong-compat §1.1
+// kong-compat §7.26
 #[test]
 fn names_and_columns_are_kongs() {
     let cases = [
@@ -81,6 +82,18 @@ fn names_and_columns_are_kongs() {
     }
     let policy = &crd::definition(Kind::KongUpstreamPolicy).unwrap()["metadata"]["labels"];
     assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
+}
+
+// kong-compat §7.15
+#[test]
+fn fields_of_plugins_are_at_the_top() {
+    for kind in [Kind::KongPlugin, Kind::KongClusterPlugin] {
+        let properties = &schema(kind)["properties"];
+        assert!(properties["spec"].is_null(), "{kind}");
+        for field in ["plugin", "config", "configFrom", "configPatches", "disabled", "protocols", "instance_name"] {
+            assert!(!properties[field].is_null(), "{kind} {field}");
+        }
+    }
 }
 
 // kong-compat §1.2

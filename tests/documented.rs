@@ -130,6 +130,8 @@ fn limits_are_what_their_page_says() {
 
 /// Mentioned beside a command of their own.
 const OF_OTHER_PROGRAMS: &[&str] = &[
+    "--each",
+    "--fifo",
     "--validate",
     "--cert",
     "--key",
@@ -140,8 +142,31 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--target-port",
     "--for",
     "--http2-prior-knowledge",
+    // Helm.
+    "--namespace",
+    "--create-namespace",
+    "--wait",
+    "--set",
+    "--values",
+    "--timeout",
+    "--rollback-on-failure",
+    "--reset-then-reuse-values",
+    "--reuse-values",
+    "--take-ownership",
+    "--force-conflicts",
     "--resolve",
     "--insecure",
+    "--cacert",
+    "--max-time",
+    "--http1",
+    "--replicas",
+    // Redis.
+    "--requirepass",
+    "--save",
+    // kubectl.
+    "--previous",
+    "--as",
+    "--raw",
     // cargo.
     "--release",
     "--features",
@@ -158,6 +183,11 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     // The bench on a cluster.
     "--routes",
     "--one-host",
+    "--each",
+    // chrt.
+    "--fifo",
+    // docker.
+    "--platform",
 ];
 
 fn heading(bearer: Bearer) -> &'static str {
@@ -208,13 +238,20 @@ fn flags(text: &str) -> impl Iterator<Item = String> {
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![
         root().join("README.md"),
+        root().join("SECURITY.md"),
         root().join("examples/quickstart/README.md"),
         root().join("examples/kong/README.md"),
     ];
-    let folder = fs::read_dir(root().join("docs")).expect("docs is a folder");
-    documents.extend(folder.map(|entry| entry.expect("the folder was opened").path()));
+    below(&root().join("docs"), &mut documents);
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     documents
+}
+
+fn below(folder: &Path, documents: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("it is a folder") {
+        let path = entry.expect("the folder was opened").path();
+        if path.is_dir() { below(&path, documents) } else { documents.push(path) }
+    }
 }
 
 fn root() -> &'static Path {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,7 @@ fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
     for object in objects() {
         let (kind, metadata) = (&object["kind"], &object["metadata"]);
         assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "portico", "{kind}");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "portico", "{kind}");
         assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "portico", "{kind}");
         // Whoever has this label is looked after by the program itself.
         assert!(metadata["labels"]["app.kubernetes.io/managed-by"].is_null(), "{kind}");
@@ -78,6 +79,7 @@ fn everything_carries_the_standard_labels_and_is_in_one_namespace() {
             "ClusterRole" | "ClusterRoleBinding" | "GatewayClass" | "IngressClass" => {
                 assert!(metadata["namespace"].is_null(), "{kind}")
             }
+            "Service" => assert_eq!(metadata["namespace"], "portico-system"),
             _ => assert_eq!((&metadata["name"], &metadata["namespace"]), (&json!("portico"), &json!("portico-system"))),
         }
     }
@@ -102,7 +104,10 @@ fn the_roles_are_bound_to_the_account_of_the_pods() {
 fn the_pods_need_no_privilege_and_have_time_to_drain() {
     let deployment = one("Deployment");
     let (pod, container) = (pod(), container());
-    assert_eq!(deployment["spec"]["selector"]["matchLabels"], one("Service")["spec"]["selector"]);
+    let selector = &deployment["spec"]["selector"]["matchLabels"];
+    assert_eq!(one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], *selector);
+    assert_eq!(pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"], *selector);
+    assert_eq!(pod["enableServiceLinks"], false, "variables of Services could be taken for flags");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     for (label, value) in deployment["spec"]["selector"]["matchLabels"].as_object().unwrap() {
         assert_eq!(&labels[label], value);
@@ -117,7 +122,13 @@ fn the_pods_need_no_privilege_and_have_time_to_drain() {
     for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
         assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "status"}));
     }
-    assert_eq!(container["ports"], json!([{"name": "status", "containerPort": 8100}]));
+    let ports: BTreeMap<&str, i64> = container["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| (port["name"].as_str().unwrap(), port["containerPort"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(ports, BTreeMap::from([("status", 8100), ("http", 8000), ("https", 8443)]));
     assert!(
         container["resources"]["requests"]["cpu"].is_string() && container["resources"]["limits"]["memory"].is_string()
     );
@@ -139,6 +150,27 @@ fn the_pods_need_no_privilege_and_have_time_to_drain() {
         })
         .collect();
     assert_eq!(from_fields, [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")]);
+}
+
+/// One for Ingresses, whose address their status says, and one for metrics.
+// kong-compat §3.13
+#[test]
+fn each_service_leads_to_ports_of_the_pods() {
+    let services: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == "Service").collect();
+    let container = container();
+    let selector = one("Deployment")["spec"]["selector"]["matchLabels"].clone();
+    for service in &services {
+        assert_eq!(service["spec"]["selector"], selector);
+        for port in service["spec"]["ports"].as_array().unwrap() {
+            let named =
+                container["ports"].as_array().unwrap().iter().any(|of_pod| of_pod["name"] == port["targetPort"]);
+            assert!(named, "{port}");
+        }
+    }
+    let names: Vec<_> = services.iter().map(|service| service["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["portico", "portico-status"]);
+    assert_eq!(services[0]["spec"]["type"], "LoadBalancer");
+    assert_eq!(container["args"], json!(["run", "--publish-service=$(POD_NAMESPACE)/portico"]));
 }
 
 fn pod() -> Value {

@@ -65,6 +65,7 @@ fn good_objects_have_every_field_there_is() {
     assert!(lacking.is_empty(), "tests/kinds/good.yaml has none of {lacking:#?}");
 }
 
+// kong-compat §1.3, §1.5, §1.7, §1.8, §1.9, §1.11
 #[test]
 fn of_each_bad_object_it_is_said_what_is_wrong() {
     let mut told = String::new();

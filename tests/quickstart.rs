@@ -77,17 +77,21 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     let portico = Quickstart::start(4);
     assert_eq!(portico.get(8080, "localhost", "/", None).status, 200);
     let metrics = portico.get(8100, "localhost", "/metrics", None).body;
-    let served: BTreeSet<&str> = metrics
+    let served: BTreeSet<(&str, &str)> = metrics
         .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .filter(|name| name.starts_with("portico_"))
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| name.starts_with("portico_"))
         .collect();
     let page = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md can be read");
     // Those of a cluster are checked where there is one.
     let page = page.split("## In a cluster").next().unwrap_or_default();
     let rows = page.lines().filter(|line| line.starts_with("| `portico_"));
-    let names = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
-    assert_eq!(names.collect::<BTreeSet<_>>(), served, "left: docs/metrics.md; right: what is served");
+    let documented = rows.flat_map(|row| {
+        let mut cells = row.split('|').skip(1);
+        let (names, kind) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default().trim());
+        names.split('`').skip(1).step_by(2).map(move |name| (name, kind))
+    });
+    assert_eq!(documented.collect::<BTreeSet<_>>(), served, "left: docs/metrics.md; right: what is served");
 }
 
 #[test]

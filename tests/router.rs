@@ -140,6 +140,7 @@ fn candidate(at: usize, entry: &Match) -> Candidate {
         method: entry.method.as_ref().map(|method| method.parse().unwrap()),
         headers: headers.collect(),
         query: query.collect(),
+        server_names: Arc::default(),
         age: Age { created: entry.created, route: entry.route.as_str().into(), rule: entry.rule, index: entry.index },
         rule: Arc::new(Rule {
             id,

@@ -42,7 +42,19 @@ const IMPORTS: &[Row] = &[
     ("plugin", &[]),
     ("plugins", &["plugin"]),
     // Edges of the process.
-    ("args", &["api::core::ServiceType", "api::names", "quantity", "schema", "telemetry", "version"]),
+    // The fields of the access log are named by a flag, which is to refuse others at once.
+    (
+        "args",
+        &[
+            "api::core::ServiceType",
+            "api::names",
+            "proxy::access_log::Field",
+            "quantity",
+            "schema",
+            "telemetry",
+            "version",
+        ],
+    ),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
     ("http_server", &[]),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::{Api, Fault};
 use portico::api::{Kind, ObjectId, ObjectKey};
 use serde_json::json;
-use site::{Site, gateway, namespace, route, secret};
+use site::{Site, config_map, gateway, namespace, route, secret, service};
 
 const GATEWAY: &str = "gateway.networking.k8s.io/v1";
 
@@ -417,6 +417,30 @@ async fn secrets_are_fetched_only_while_something_refers_to_them() {
     assert!(!lists.is_empty() && lists.iter().all(|seen| seen.accept.contains("PartialObjectMetadata")), "{lists:?}");
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/other").len(), 0);
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/used").len(), 2, "once for each version");
+}
+
+// kong-compat §2.3
+#[tokio::test]
+async fn config_maps_are_fetched_only_while_something_refers_to_them() {
+    let api = Api::start().await;
+    for name in ["used", "other"] {
+        api.put("configmaps", config_map(name, "one"));
+    }
+    let mut site = Site::start(&api).await;
+    site.until("everything is listed", |site| site.complete).await;
+    assert_eq!(site.config_maps(), [""; 0]);
+
+    api.put("services", service("secure", "used"));
+    site.until("it is fetched", |site| site.config_maps() == ["used one"]).await;
+    api.put("configmaps", config_map("used", "two"));
+    site.until("its next version too", |site| site.config_maps() == ["used two"]).await;
+    api.put("services", service("secure", "missing"));
+    site.until("it is given up", |site| site.config_maps().is_empty()).await;
+
+    let lists = api.requests("/api/v1/configmaps");
+    assert!(!lists.is_empty() && lists.iter().all(|seen| seen.accept.contains("PartialObjectMetadata")), "{lists:?}");
+    assert_eq!(api.requests("/api/v1/namespaces/default/configmaps/other").len(), 0);
+    assert_eq!(api.requests("/api/v1/namespaces/default/configmaps/used").len(), 2, "once for each version");
 }
 
 #[tokio::test]

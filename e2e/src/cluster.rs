@@ -229,6 +229,14 @@ impl Cluster {
         kubectl::run(&self.site, &self.kubeconfig, &["apply", "-f", "-"], manifests).await
     }
 
+    /// What `kubectl apply` of these manifests would come to: the API server checks all of it and keeps nothing. Unknown
+    /// fields are errors.
+    pub async fn apply_dry(&self, manifests: &str) -> Result<String> {
+        let arguments =
+            ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "-f", "-"];
+        kubectl::run(&self.site, &self.kubeconfig, &arguments, manifests).await
+    }
+
     /// Writes a kubeconfig that logs in as a ServiceAccount, with the rights that its roles give, for a day.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let arguments = ["create", "token", name, "--namespace", namespace, "--duration=24h"];

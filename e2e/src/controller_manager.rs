@@ -11,7 +11,7 @@ use crate::pki::{Credentials, write_kubeconfig};
 use crate::process::Process;
 use crate::site::Site;
 
-/// Deployments become Pods, Pods become endpoints, what is deleted goes with all it owns; Helm's charts add the last three.
+/// Deployments become Pods, Pods become endpoints, what is deleted goes with all it owns; the chart adds the last four.
 const CONTROLLERS: &[&str] = &[
     "deployment-controller",
     "replicaset-controller",
@@ -25,6 +25,7 @@ const CONTROLLERS: &[&str] = &[
     "horizontal-pod-autoscaler-controller",
     "disruption-controller",
     "job-controller",
+    "daemonset-controller",
 ];
 
 /// Starts it and waits until Pods can be made: until the default ServiceAccount and the cluster's authority are there.

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod controller_manager;
 pub mod etcd;
 pub mod front;
+pub mod helm;
 pub mod identity;
 pub mod interrupt;
 pub mod kubectl;

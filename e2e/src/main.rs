@@ -50,7 +50,7 @@ enum Subcommands {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Build what is not in the cache yet: the control plane, and the conformance suite
+    /// Build what is not in the cache yet: the control plane, the conformance suite, and Helm
     Build,
     /// Run the Gateway API conformance suite on a cluster that `up` or `run` started and Portico serves
     ///
@@ -124,7 +124,7 @@ fn main() -> ExitCode {
         Subcommands::Conformance(conformance) => check_conformance(&conformance),
         Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
         Subcommands::Bench { what, size } => measure(what, &size),
-        Subcommands::Build => Programs::ready().and_then(|_| programs::conformance_suite()).map(drop),
+        Subcommands::Build => build(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,6 +133,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn build() -> Result<()> {
+    Programs::ready()?;
+    programs::conformance_suite()?;
+    programs::helm().map(drop)
 }
 
 /// Starts `run` as a process that stays, and prints what it has to say.

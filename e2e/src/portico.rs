@@ -39,7 +39,7 @@ pub const GATEWAY_POOL: &str = "198.18.0.0/24";
 /// Says which program to run instead of `target/debug/portico`.
 const PROGRAM: &str = "PORTICO_E2E_PROGRAM";
 /// What a Pod of Portico would not get from the node, or not as it is here.
-const NOT_FOR_US: [&str; 2] = ["service.yaml", "deployment.yaml"];
+const NOT_FOR_US: [&str; 4] = ["service.yaml", "status-service.yaml", "deployment.yaml", "pod-disruption-budget.yaml"];
 /// Needs the CRDs, which come later in some scenarios.
 const CLASS: &str = "gateway-class.yaml";
 /// The status listener of the replica with this address; what is read-only under /debug comes next.
@@ -183,7 +183,7 @@ impl Portico {
     }
 }
 
-/// Applies what `manifests/base` ships but the Deployment and its Service: namespace, ServiceAccount, its rights, and
+/// Applies what `manifests/base` ships but the Deployment and its Services: namespace, ServiceAccount, its rights, and
 /// the GatewayClass if the cluster knows such.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let mut manifests = String::new();

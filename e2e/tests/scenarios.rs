@@ -20,6 +20,8 @@ mod faults;
 mod late;
 #[path = "scenarios/load.rs"]
 mod load;
+#[path = "scenarios/misfits.rs"]
+mod misfits;
 #[path = "scenarios/neighbours.rs"]
 mod neighbours;
 #[path = "scenarios/objects.rs"]
@@ -76,6 +78,9 @@ fn plugins_of_a_cluster_guard_its_routes() {
         definitions::install(cluster).await.context("the definitions of Kong's kinds")?;
         let mut portico = Portico::start(cluster, "one", &[]).await?;
         plugins::only_those_with_a_key_and_in_the_group_get_in(cluster).await?;
+        misfits::everything_that_is_wrong_is_told_on_the_object_and_where_it_is_used(cluster)
+            .await
+            .context("misfits")?;
         portico.stop().await
     });
 }

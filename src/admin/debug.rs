@@ -1,7 +1,7 @@
 //! The admin listener: views of the inside, as JSON or YAML. Read-only, for people on this machine.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tracing::warn;
 
 use super::LIMITS;
 use super::answer::{Answer, JSON, answer, aside, not_found, refusal_of_method, text};
-use crate::http_server;
+use super::own;
+use crate::http_server::{self, Ends};
 
 /// What the application shows of itself.
 pub trait Views: Send + Sync + 'static {
@@ -27,16 +28,18 @@ pub trait Views: Send + Sync + 'static {
 /// What can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
+    Hash,
     Snapshot,
     Store,
     Verdicts,
 }
 
 impl View {
-    pub const ALL: [View; 3] = [View::Snapshot, View::Store, View::Verdicts];
+    pub const ALL: [View; 4] = [View::Hash, View::Snapshot, View::Store, View::Verdicts];
 
     pub fn name(self) -> &'static str {
         match self {
+            View::Hash => "hash",
             View::Snapshot => "snapshot",
             View::Store => "store",
             View::Verdicts => "verdicts",
@@ -45,6 +48,7 @@ impl View {
 
     fn about(self) -> &'static str {
         match self {
+            View::Hash => "the hash of the snapshot, the same in all replicas that serve the same",
             View::Snapshot => "what requests are routed by: listeners, hosts, rules, backends",
             View::Store => "the objects that it was compiled from",
             View::Verdicts => "what is thought of each object: its conditions",
@@ -57,9 +61,26 @@ pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown:
     if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
         warn!(%address, "The admin listener can be reached from other machines and asks nobody who they are; use --admin-listen 127.0.0.1:8101");
     }
-    let handler = move |request: Request<Incoming>, _| {
+    serve(listener, views, own::made_by_us, shutdown).await;
+}
+
+/// `is_own` says of the two ends of a connection whether this process made it.
+async fn serve(
+    listener: TcpListener,
+    views: Arc<dyn Views>,
+    is_own: fn(SocketAddr, SocketAddr) -> bool,
+    shutdown: impl Future<Output = ()>,
+) {
+    let handler = move |request: Request<Incoming>, ends: Ends| {
         let views = views.clone();
-        async move { respond(&request, &*views).await }
+        async move {
+            // It reads files of the system. Whether it was found out or not, nobody is let in by accident.
+            let own = tokio::task::spawn_blocking(move || is_own(ends.client, ends.server)).await.unwrap_or(true);
+            if own {
+                return text(StatusCode::FORBIDDEN, "refused: a route leads here, and what is here is not for clients");
+            }
+            respond(&request, &*views).await
+        }
     };
     http_server::serve(listener, LIMITS, handler, shutdown).await;
 }
@@ -177,7 +198,7 @@ mod tests {
                     let map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
                     std::future::ready(Some(json!({ "objects": [secret, map] }))).boxed()
                 }
-                View::Snapshot => std::future::ready(None).boxed(),
+                View::Hash | View::Snapshot => std::future::ready(None).boxed(),
                 View::Verdicts => std::future::pending().boxed(),
             }
         }
@@ -185,7 +206,8 @@ mod tests {
 
     async fn ask(request: String) -> (u16, String) {
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve_admin(listener, Arc::new(Inside), std::future::pending()));
+        // The tests ask from this process.
+        let server = tokio::spawn(serve(listener, Arc::new(Inside), |_, _| false, std::future::pending()));
         let answer = testing::exchange(address, &request).await;
         server.abort();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -265,6 +287,16 @@ mod tests {
         }
         let absolute = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         assert_eq!(ask(absolute.to_owned()).await.0, 403);
+    }
+
+    #[tokio::test]
+    async fn this_process_does_not_ask_itself() {
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve_admin(listener, Arc::new(Inside), std::future::pending()));
+        let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let answer = testing::exchange(address, request).await;
+        server.abort();
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("a route leads here"), "{answer}");
     }
 
     #[tokio::test]

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready    nothing secret; may be reachable
-//!   admin listener    /debug/…                                                       names of things; loopback
+//!   admin listener    /debug/…                                                       names of things; loopback, and no route
 //! ```
 //!
 //! What they show comes through traits that the application implements.
 
 mod answer;
 mod debug;
+mod own;
 mod status;
 
 pub use debug::{View, Views, serve_admin};

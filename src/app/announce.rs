@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::control::{Control, News};
+use super::control::{Applied, Control, News};
 use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::manifests::{Manifests, Refusal, Severity, Update};
@@ -36,6 +36,51 @@ pub(super) enum Form {
     /// One event each, for programs and for whoever reads the log of a Pod.
     Events,
 }
+
+/// One change on its way to what is served.
+#[derive(Debug)]
+pub(super) struct Edit {
+    pub(super) applied: Applied,
+    /// Of the snapshot that is served now.
+    pub(super) revision: u64,
+    /// From the first sign of it until it was served.
+    pub(super) took: Duration,
+}
+
+impl Edit {
+    /// One line for each change: of which objects, into which revision, how long it took, and which verdicts changed. Where it is
+    /// only endpoints that come and go, whoever wants to know asks for it.
+    fn log(&self, changes: &str) {
+        let Edit { applied: Applied { named, concerned, swapped, .. }, revision, took } = self;
+        if *concerned == 0 && !swapped && changes.is_empty() {
+            return;
+        }
+        let mut objects = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if *concerned > named.len() {
+            objects += &format!(" and {} more", concerned - named.len());
+        }
+        let took_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        let verdicts = in_one_line(changes);
+        if *swapped || !changes.is_empty() {
+            info!(objects, revision, took_ms, verdicts, "Changed");
+        } else {
+            debug!(objects, revision, took_ms, "Changed nothing but endpoints");
+        }
+    }
+}
+
+/// Lines of changes as a part of one.
+fn in_one_line(changes: &str) -> String {
+    let mut joined = changes.lines().take(MOST_VERDICTS).collect::<Vec<_>>().join("; ");
+    let more = changes.lines().count().saturating_sub(MOST_VERDICTS);
+    if more > 0 {
+        joined += &format!("; and {more} more");
+    }
+    joined
+}
+
+/// Verdicts in one line of the log. `/debug/verdicts` has all.
+const MOST_VERDICTS: usize = 20;
 
 /// More routes than fit on a few screens are counted, not listed.
 const MOST_ROWS: usize = 60;
@@ -92,14 +137,8 @@ impl Announcer {
     }
 
     /// What an edit changed: objects, conditions that flipped, problems that are new, and that old ones are gone.
-    pub(super) fn edit(
-        &mut self,
-        news: &News,
-        control: &Control,
-        manifests: &Manifests,
-        update: &Update,
-        took: Duration,
-    ) {
+    pub(super) fn edit(&mut self, edit: &Edit, news: &News, control: &Control, manifests: &Manifests, update: &Update) {
+        let took = edit.took;
         let (before, after) = (&self.worth_telling(&news.before, control), &self.worth_telling(&news.after, control));
         let changes = report::changes(before, after);
         let new: Vec<_> = update.refusals.iter().filter(|refusal| !self.told.contains(refusal)).collect();
@@ -107,6 +146,9 @@ impl Announcer {
             self.told.iter().filter(|refusal| !update.refusals.contains(refusal)).count() + mended(before, after);
         let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
+        if self.form == Form::Events {
+            edit.log(&changes);
+        }
         if changes.is_empty() && diagnostics.is_empty() && mended == 0 && !more_ignored {
             return;
         }
@@ -114,7 +156,6 @@ impl Announcer {
         self.ignored = update.ignored.clone();
         if self.form == Form::Events {
             log(&diagnostics);
-            changes.lines().for_each(|change| info!(change, "Changed"));
             if mended > 0 {
                 info!(mended, left = self.left(control), "Mended");
             }
@@ -145,7 +186,7 @@ impl Announcer {
         let diagnostics = diagnostics([].into_iter(), after.iter(), manifests);
         if self.form == Form::Events {
             log(&diagnostics);
-            changes.lines().for_each(|change| info!(change, "Changed"));
+            info!(verdicts = in_one_line(&changes), "Changed");
             return;
         }
         let mended = mended(before, after);

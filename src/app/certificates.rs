@@ -27,12 +27,21 @@ impl Collector for CertificateExpiry {
             None,
             MetricType::Gauge,
         )?;
-        for (secret, end) in ends {
+        for (secret, end) in soonest(ends) {
             family.encode_family(&[("secret", &*secret)])?.encode_gauge(&(end - now))?;
         }
         Ok(())
     }
 }
+
+/// Those that matter first. A cluster may have a certificate for every host.
+fn soonest(ends: BTreeMap<Arc<str>, i64>) -> impl Iterator<Item = (Arc<str>, i64)> {
+    let mut ends: Vec<_> = ends.into_iter().collect();
+    ends.sort_by_key(|(_, end)| *end);
+    ends.into_iter().take(MOST)
+}
+
+const MOST: usize = 1000;
 
 /// By Secret, whichever listeners use it.
 fn ends(snapshot: &Snapshot) -> BTreeMap<Arc<str>, i64> {
@@ -83,5 +92,12 @@ mod tests {
         };
         assert!(matches!(left("ns/fresh")[..], [3000..=3600]), "{page}");
         assert!(matches!(left("ns/over")[..], [-3600..=-60]), "{page}");
+    }
+
+    #[test]
+    fn of_many_certificates_those_that_end_soonest_are_told() {
+        let ends = (0..MOST as i64 + 5).map(|end| (format!("ns/{end}").into(), end)).collect();
+        let told: Vec<_> = soonest(ends).collect();
+        assert_eq!((told.len(), told[0].1, told[MOST - 1].1), (MOST, 0, MOST as i64 - 1));
     }
 }

@@ -1,5 +1,6 @@
 //! The cluster as the control loop sees it: what it says, and when enough of it is there to compile.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(super) struct Cluster {
     since: Option<Instant>,
     /// Objects that were deleted and made anew under their names.
     successors: Vec<ObjectId>,
+    /// Objects that cannot be read as their kind.
+    pub(super) malformed: BTreeSet<ObjectId>,
 }
 
 impl Cluster {
@@ -63,6 +66,7 @@ impl Cluster {
             patience: None,
             since: None,
             successors: Vec::new(),
+            malformed: BTreeSet::new(),
         })
     }
 
@@ -86,6 +90,10 @@ impl Cluster {
                 }
                 None => info!(object = %id, "Can be read again, or is gone"),
             }
+            match &refused {
+                Some(_) => self.malformed.insert(id.clone()),
+                None => self.malformed.remove(&id),
+            };
             if let Some(desk) = &self.desk {
                 desk.refuse(id, refused);
             }

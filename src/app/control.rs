@@ -11,7 +11,7 @@ use super::ingress::Ingresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Problem, Verdict, Verdicts};
-use crate::compile::{Compiler, Inputs};
+use crate::compile::{self, Compiler, Inputs};
 use crate::k8s::Installed;
 use crate::plugin::{Invalid, Workshop};
 use crate::snapshot::Snapshot;
@@ -53,9 +53,12 @@ pub(super) struct News {
 }
 
 /// What one batch led to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Applied {
     pub(super) changes: usize,
+    /// The first of those that somebody wants to hear of, and how many these are.
+    pub(super) named: Vec<ObjectId>,
+    pub(super) concerned: usize,
     /// There is another snapshot than before.
     pub(super) swapped: bool,
     pub(super) routers_built: usize,
@@ -108,6 +111,8 @@ impl Control {
         let count = self.uncompiled.len();
         self.assign();
         let changes = std::mem::take(&mut self.uncompiled);
+        let concerned = || changes.iter().filter(|id| self.concerns(id));
+        let (named, concerned) = (concerned().take(MOST_NAMED).cloned().collect(), concerned().count());
         let addresses = self.addressing.addresses();
         // Of what comes from files alone, everything is known.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
@@ -132,7 +137,7 @@ impl Control {
         for id in compiled.verdicts_changed {
             self.join(id);
         }
-        Applied { changes: count, swapped, routers_built: compiled.routers_built }
+        Applied { changes: count, named, concerned, swapped, routers_built: compiled.routers_built }
     }
 
     /// Gives Gateways their addresses, as far as they are known, and says what each needs in front of it.
@@ -182,7 +187,7 @@ impl Control {
             _ if self.installed.is_none() => true,
             Kind::Service => is_routed_to(id),
             Kind::EndpointSlice => {
-                refs.services(id).any(|service| is_routed_to(&ObjectId::new(Kind::Service, service.clone())))
+                self.store.services_of(id).any(|service| is_routed_to(&ObjectId::new(Kind::Service, service)))
             }
             _ => true,
         }
@@ -214,7 +219,9 @@ impl Control {
             let object = object_name(id);
             before.get(&object) != self.troubles.get(&object)
         };
-        let concerned: Vec<_> = self.verdicts.keys().filter(concerned).cloned().collect();
+        let mut concerned: BTreeSet<_> = self.verdicts.keys().filter(concerned).cloned().collect();
+        let referrers: Vec<_> = concerned.iter().flat_map(|id| self.store.refs().dependents(id)).cloned().collect();
+        concerned.extend(referrers);
         for id in concerned {
             self.join(id);
         }
@@ -251,14 +258,14 @@ impl Control {
                 _ => status::join(verdict, &bind),
             };
             let joined = joined.map_or_else(|| verdict.clone(), Arc::new);
-            match self.troubles.get(&object_name(&id)) {
-                None => joined,
-                Some(Invalid { field, message, remedy }) => {
-                    let mut troubled = Verdict::clone(&joined);
-                    troubled.notes.push(Problem::new(field.as_str(), message.as_str(), remedy.as_str()));
-                    Arc::new(troubled)
-                }
+            if self.troubles.is_empty() {
+                return joined;
             }
+            let trouble = |plugin: &ObjectId| {
+                let Invalid { field, message, remedy } = self.troubles.get(&object_name(plugin))?;
+                Some(Problem::new(field.as_str(), message.as_str(), remedy.as_str()))
+            };
+            compile::with_troubles(&self.store, &id, &joined, &trouble).map_or(joined, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),
@@ -267,6 +274,9 @@ impl Control {
         self.before.entry(id).or_insert(before);
     }
 }
+
+/// Objects that are named when something changed. More than these are counted.
+const MOST_NAMED: usize = 10;
 
 /// As plugins know the object that configures them.
 fn object_name(id: &ObjectId) -> String {

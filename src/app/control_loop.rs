@@ -10,12 +10,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Edit};
 use super::cluster::Cluster;
-use super::control::{Control, News};
+use super::control::{Applied, Control, News};
 use super::fronts::Fronts;
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::problem_meters::ProblemMeters;
 use super::servers::{Lookup, Troubles};
 use super::tell;
 use super::views::Question;
@@ -49,6 +50,7 @@ pub(super) struct ControlLoop {
     pub(super) upstreams: Arc<Registry>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) meters: Meters,
+    pub(super) problems: ProblemMeters,
 }
 
 /// The files of the command line, and what was last said about them.
@@ -167,7 +169,8 @@ impl ControlLoop {
         let begin = self.cluster.as_mut().and_then(Cluster::take_since).map_or(begin, |since| since.min(begin));
         let is_first = self.first.is_some();
         // Most events of a cluster are the echo of our own statuses.
-        let swapped = (is_first || self.control.has_changes()) && self.compile();
+        let applied = if is_first || self.control.has_changes() { self.compile() } else { Applied::default() };
+        let swapped = applied.swapped;
         let took = begin.elapsed();
         if swapped || is_first {
             if swapped && !is_first {
@@ -178,6 +181,8 @@ impl ControlLoop {
             // A port may serve another Gateway in the same way.
             self.tell_bound();
         }
+        let malformed = self.cluster.iter().flat_map(|cluster| &cluster.malformed);
+        self.problems.refuse(&self.files.update.refusals, malformed);
         let news = self.control.take_news();
         // What a status says is being served already.
         self.tell(&news);
@@ -187,22 +192,23 @@ impl ControlLoop {
             let snapshot = self.snapshots.load_full();
             self.announcer.start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {
-            self.announcer.edit(&news, &self.control, &self.files.manifests, &self.files.update, took);
+            let edit = Edit { applied, revision: self.meters.revision(), took };
+            self.announcer.edit(&edit, &news, &self.control, &self.files.manifests, &self.files.update);
         }
     }
 
-    /// Says whether there is another snapshot.
-    fn compile(&mut self) -> bool {
+    fn compile(&mut self) -> Applied {
         let compiling = Instant::now();
         let applied = tokio::task::block_in_place(|| self.control.compile());
         if applied.changes > 0 {
             self.meters.compiled(compiling.elapsed(), applied.routers_built, applied.swapped);
         }
         self.follow_names();
-        applied.swapped
+        applied
     }
 
     fn tell(&mut self, news: &News) {
+        self.problems.follow(news);
         let Some(cluster) = &mut self.cluster else { return };
         let successors = cluster.take_successors();
         if let Some(desk) = &cluster.desk {

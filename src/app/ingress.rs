@@ -11,7 +11,7 @@ use crate::api::ObjectKey;
 use crate::args::{IngressClassOptions, IngressListen, IngressOptions, KongRouter, PublishOptions};
 use crate::compile::verdict::Published;
 use crate::compile::{Classes, Entrance, IngressSettings, Publish};
-use crate::snapshot::certs::Certificate;
+use crate::snapshot::certs::{Certificate, MADE_HERE};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::Flavor;
 
@@ -73,7 +73,7 @@ fn self_signed() -> anyhow::Result<Certificate> {
     let chain = vec![made.cert.der().clone()];
     let expires = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1.validity().not_after.timestamp();
     Ok(Certificate {
-        secret: "made at the start".into(),
+        secret: MADE_HERE.into(),
         names: [HostPattern::parse(Some(NAME))].into(),
         expires,
         key: Arc::new(CertifiedKey::new(chain, key)),

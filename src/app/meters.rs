@@ -50,6 +50,11 @@ impl Meters {
         meters
     }
 
+    /// Of the snapshot that is served.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
     pub(super) fn compiled(&self, took: Duration, routers: usize, swapped: bool) {
         self.compile.observe(took.as_secs_f64());
         self.routers.inc_by(routers as u64);

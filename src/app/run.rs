@@ -19,12 +19,15 @@ use super::cluster::Cluster;
 use super::control::Control;
 use super::control_loop::{ControlLoop, Files, Retry};
 use super::descriptors::connections_that_fit;
+use super::fingerprints::Fingerprints;
 use super::fronts::Fronts;
 use super::ingress::Ingresses;
-use super::kong_metrics::KongMetrics;
+use super::kong_metrics::{self, KongMetrics};
 use super::meters::Meters;
 use super::overlap::Overlap;
+use super::problem_meters::ProblemMeters;
 use super::servers::Servers;
+use super::state_meters::StateMeters;
 use super::tell::Telling;
 use super::views::{Inside, Outside};
 use super::watch_meters::WatchMeters;
@@ -44,6 +47,7 @@ use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::Registry;
 use crate::upstream::dns::Dns;
+use crate::upstream::tls::Anchors;
 
 /// Serves until told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
@@ -70,8 +74,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let first_snapshot = ready.guard("first snapshot");
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let upstreams: Arc<Registry> = Arc::default();
-    let access_log = open_access_log(&options.access_log)?;
+    let upstreams = Arc::new(Registry::new(Anchors::of_system()));
+    let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
     let proxy = Arc::new(proxy);
@@ -92,15 +96,24 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     }
     metrics.registry().register_collector(Box::new(Shared(proxy.stats())));
     metrics.registry().register_collector(Box::new(CertificateExpiry(snapshots.clone())));
+    let fingerprints = Fingerprints::of(snapshots.clone());
+    metrics.registry().register_collector(Box::new(StateMeters {
+        ready: ready.clone(),
+        leading: telling.as_ref().map(|telling| telling.leading.clone()),
+        fingerprints: fingerprints.clone(),
+        upstreams: upstreams.clone(),
+        stats: proxy.stats(),
+    }));
     let meters = Meters::register(metrics.registry());
+    let problems = ProblemMeters::register(metrics.registry(), cluster.is_some());
 
     let mut tasks = JoinSet::new();
     let (state, node) = (State::default(), Arc::<str>::from(node_name()));
-    let (inside, questions) = Inside::new(snapshots.clone());
+    let (inside, questions) = Inside::new(snapshots.clone(), fingerprints.clone());
     if let Some(address) = options.status_listen {
         let listener = listen("--status-listen", address).await?;
-        let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node) };
-        let outside = Outside::new(metrics, kong, ready.clone(), proxy.stats(), snapshots.clone());
+        let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node), upstreams: upstreams.clone() };
+        let outside = Outside::new(metrics, kong, ready.clone(), proxy.stats(), fingerprints);
         let over = drain.clone();
         tasks.spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.over().await }).await });
     }
@@ -130,7 +143,11 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let (servers, lookups) = Servers::start().context("cannot prepare connections of plugins")?;
     let troubles = servers.troubles();
     let fail_open = options.ingress_class.fail_open;
-    let workshop = Workshop { registry: plugins::REGISTRY, state, services: Arc::new(servers), node, fail_open };
+    let services = Arc::new(servers);
+    let mut workshop = Workshop { registry: plugins::REGISTRY, state, services, node, fail_open, builtin: None };
+    if options.kong.metrics {
+        workshop.builtin = Some(kong_metrics::of_everything(&workshop));
+    }
     let ingresses = Ingresses::served(&options.ingress_class, &options.ingress)?;
     let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
@@ -156,6 +173,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         upstreams,
         snapshots,
         meters,
+        problems,
     };
     // A task of its own: reading files may take as long as it wants, and signals are heard meanwhile.
     let mut controlling = tokio::spawn(control_loop.run(ticks, questions, lookups));
@@ -284,7 +302,7 @@ fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
     proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
 }
 
-fn open_access_log(log: &args::AccessLog) -> anyhow::Result<Arc<AccessLog>> {
+fn open_access_log(log: &args::AccessLog, fields: &[access_log::Field]) -> anyhow::Result<Arc<AccessLog>> {
     let (destination, format) = match log {
         args::AccessLog::Off => (access_log::Destination::Off, LogFormat::Json),
         args::AccessLog::Stdout(format) => (access_log::Destination::Stdout, *format),
@@ -294,7 +312,7 @@ fn open_access_log(log: &args::AccessLog) -> anyhow::Result<Arc<AccessLog>> {
         LogFormat::Text => access_log::Format::Text,
         LogFormat::Json => access_log::Format::Json,
     };
-    let log = AccessLog::start(destination.clone(), format);
+    let log = AccessLog::start(destination.clone(), format, fields);
     log.map(Arc::new).with_context(|| match destination {
         access_log::Destination::File(path) => format!(
             "--access-log {}: cannot be opened; give a file in a folder that exists and may be written to, `-` or `off`",

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::Control;
+use super::fingerprints::Fingerprints;
 use super::kong_metrics::KongMetrics;
 use crate::admin::{View, Views, Vitals};
 use crate::api::ObjectId;
@@ -31,22 +31,28 @@ pub(super) struct Question {
 /// Answers the admin listener: from the snapshot directly, else by asking the control loop.
 pub(super) struct Inside {
     snapshots: Arc<ArcSwap<Snapshot>>,
+    fingerprints: Arc<Fingerprints>,
     questions: mpsc::Sender<Question>,
 }
 
 impl Inside {
     /// Gives the questions to whoever owns the control state.
-    pub(super) fn new(snapshots: Arc<ArcSwap<Snapshot>>) -> (Self, mpsc::Receiver<Question>) {
+    pub(super) fn new(
+        snapshots: Arc<ArcSwap<Snapshot>>,
+        fingerprints: Arc<Fingerprints>,
+    ) -> (Self, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(16);
-        (Inside { snapshots, questions }, receiver)
+        (Inside { snapshots, fingerprints, questions }, receiver)
     }
 }
 
 impl Views for Inside {
     fn view(&self, view: View) -> BoxFuture<'_, Option<Value>> {
         async move {
-            if view == View::Snapshot {
-                return serde_json::to_value(self.snapshots.load().dump()).ok();
+            match view {
+                View::Snapshot => return serde_json::to_value(self.snapshots.load().dump()).ok(),
+                View::Hash => return Some(hash(&self.fingerprints)),
+                View::Store | View::Verdicts => {}
             }
             let (answer, answered) = oneshot::channel();
             self.questions.send(Question { view, answer }).await.ok()?;
@@ -61,7 +67,7 @@ impl Question {
         let value = match self.view {
             View::Store => store(control),
             View::Verdicts => verdicts(control),
-            View::Snapshot => Value::Null,
+            View::Hash | View::Snapshot => Value::Null,
         };
         // Whoever asked may have gone.
         drop(self.answer.send(value));
@@ -74,7 +80,7 @@ pub(super) struct Outside {
     kong: KongMetrics,
     ready: Ready,
     stats: Arc<Stats>,
-    snapshots: Arc<ArcSwap<Snapshot>>,
+    fingerprints: Arc<Fingerprints>,
 }
 
 impl Outside {
@@ -83,9 +89,9 @@ impl Outside {
         kong: KongMetrics,
         ready: Ready,
         stats: Arc<Stats>,
-        snapshots: Arc<ArcSwap<Snapshot>>,
+        fingerprints: Arc<Fingerprints>,
     ) -> Self {
-        Outside { metrics, kong, ready, stats, snapshots }
+        Outside { metrics, kong, ready, stats, fingerprints }
     }
 }
 
@@ -112,16 +118,15 @@ impl Vitals for Outside {
         self.stats.requests()
     }
 
-    /// Of everything a request can see. Made when asked for, since hardly anybody asks.
     fn configuration_hash(&self) -> String {
-        let text = serde_json::to_string(&self.snapshots.load().dump()).unwrap_or_default();
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            (salt, &text).hash(&mut hasher);
-            hasher.finish()
-        };
-        format!("{:016x}{:016x}", half(0), half(1))
+        self.fingerprints.now().to_string()
     }
+}
+
+/// The number is `portico_snapshot_hash`.
+fn hash(fingerprints: &Fingerprints) -> Value {
+    let fingerprint = fingerprints.now();
+    json!({"hash": fingerprint.to_string(), "number": fingerprint.number()})
 }
 
 /// Every object by kind: who it is and how old, never what is in it.

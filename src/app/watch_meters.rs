@@ -1,4 +1,4 @@
-//! What is measured about watches: events, lists and objects, by kind.
+//! What is measured about watches: events, lists, objects and their age, by kind.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -16,6 +16,17 @@ pub(super) struct WatchMeters(pub(super) Counters);
 impl Collector for WatchMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let kinds: Vec<_> = Kind::ALL.iter().map(|kind| (kind.name(), self.0.of(*kind))).collect();
+        let mut ages = encoder.encode_descriptor(
+            "portico_watch_age_seconds",
+            "How old what is known of the API server may be: 0 while the watch works",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, counts) in &kinds {
+            if let Some(age) = counts.age {
+                ages.encode_family(&[("kind", *kind)])?.encode_gauge(&age.as_secs_f64())?;
+            }
+        }
         let watched: Vec<_> = kinds.into_iter().filter(|(_, counts)| counts.lists > 0).collect();
         for family in FAMILIES {
             let kind = if family.grows { MetricType::Counter } else { MetricType::Gauge };

@@ -20,7 +20,8 @@ pub(super) struct IngressClassArgs {
     #[arg(env = "PORTICO_KONG_ROUTER")]
     kong_router: KongRouter,
 
-    /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does; without it they answer 503
+    /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does; without it they answer 503.
+    /// And let who names a KongClusterPlugin in one namespace decide for whom it runs in others
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
     kong_compat_fail_open: bool,
 }

@@ -16,6 +16,11 @@ pub(super) struct KongArgs {
     #[arg(long, value_name = "NAME/VERSION", default_value_t = usual(), env = "PORTICO_PRODUCT_TOKEN")]
     #[arg(value_parser = product)]
     product_token: String,
+
+    /// Show the metrics that Kong's dashboards know, of all routes, as if a prometheus plugin with all of its families were
+    /// attached to everything
+    #[arg(long, env = "PORTICO_KONG_METRICS")]
+    kong_metrics: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,11 +36,13 @@ pub struct KongOptions {
     pub headers: Option<KongHeaders>,
     /// One word without commas, brackets and quotes.
     pub product: String,
+    /// Whether requests of all routes are counted as Kong's prometheus plugin would.
+    pub metrics: bool,
 }
 
 impl KongArgs {
     pub(super) fn resolve(self) -> KongOptions {
-        KongOptions { headers: self.kong_headers, product: self.product_token }
+        KongOptions { headers: self.kong_headers, product: self.product_token, metrics: self.kong_metrics }
     }
 }
 

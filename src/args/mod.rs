@@ -37,6 +37,7 @@ pub use kong::{KongHeaders, KongOptions};
 pub use run::{AccessLog, DrainOptions, Limits, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersion};
 
+use crate::proxy::access_log::Field;
 use crate::schema;
 use crate::telemetry::{LogFilter, LogFormat, LogOptions};
 
@@ -205,6 +206,8 @@ pub enum UsageError {
     StandardInputTwice { flag: &'static str },
     #[error("{first} and {second} both want {address}, and only one can have it; give one of them another port")]
     SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
+    #[error("--access-log-fields names `{field}` twice, and a line has one value for it; name it once")]
+    FieldTwice { field: Field },
     #[error("--tls-min-version 1.3 leaves none of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
     NoCipherForVersion,
 }

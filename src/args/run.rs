@@ -16,6 +16,7 @@ use super::kong::{KongArgs, KongOptions};
 use super::network::{self, Listen};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{Channel, ColorArgs, GatewayOptions, LogArgs, Surroundings, UsageError};
+use crate::proxy::access_log::Field;
 use crate::quantity;
 use crate::schema;
 use crate::telemetry::{LogFormat, LogOptions};
@@ -170,6 +171,10 @@ struct RecordArgs {
     #[arg(long, value_name = "FILE", default_value = "-", env = "PORTICO_ACCESS_LOG")]
     access_log: PathBuf,
 
+    /// What a line of the access log says, in this order, separated by commas; without it all but `query` and `consumer`
+    #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
+    access_log_fields: Vec<Field>,
+
     /// Most series of request metrics; further ones are folded into one
     #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
     #[arg(value_parser = count::<10_000_000>)]
@@ -202,6 +207,8 @@ pub struct RunOptions {
     pub ingress: IngressOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLog,
+    /// Of each line, in order.
+    pub access_log_fields: Vec<Field>,
     pub metrics_max_series: NonZeroUsize,
     pub log: LogOptions,
     /// Whether what is printed to stdout, verdicts above all, is colored.
@@ -285,6 +292,7 @@ impl RunArgs {
                 timeout: self.stopping.drain_timeout,
             },
             access_log: access_log(self.record.access_log, self.log.log_format, surroundings),
+            access_log_fields: access_log_fields(self.record.access_log_fields)?,
             metrics_max_series: self.record.metrics_max_series,
             log: self.log.resolve(color, surroundings),
             color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
@@ -317,6 +325,14 @@ fn access_log(path: PathBuf, format: Option<LogFormat>, surroundings: &Surroundi
     } else {
         AccessLog::File(path, format.unwrap_or(LogFormat::Json))
     }
+}
+
+fn access_log_fields(fields: Vec<Field>) -> Result<Vec<Field>, UsageError> {
+    if fields.is_empty() {
+        return Ok(Field::usual());
+    }
+    let twice = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
+    twice.map_or(Ok(fields.clone()), |(_, field)| Err(UsageError::FieldTwice { field: *field }))
 }
 
 pub(super) fn standard_input_once(flag: &'static str, paths: &[PathBuf]) -> Result<(), UsageError> {

@@ -55,7 +55,7 @@ fn defaults_of_run() {
     assert!(!options.log.color);
     assert_eq!(options.metrics_max_series.get(), 10_000);
     let product = concat!("portico/", env!("CARGO_PKG_VERSION")).into();
-    assert_eq!(options.kong, KongOptions { headers: None, product });
+    assert_eq!(options.kong, KongOptions { headers: None, product, metrics: false });
     let second = Duration::from_secs(1);
     let limits = Limits {
         max_connections: NonZeroUsize::new(65_536).unwrap(),
@@ -82,8 +82,9 @@ fn lists_are_separated_by_commas_or_repeated() {
 
 #[test]
 fn what_clients_of_kong_look_for() {
-    let options = run("--manifests a --kong-headers off --product-token kong/3.9.1");
-    assert_eq!(options.kong, KongOptions { headers: Some(KongHeaders::Off), product: "kong/3.9.1".into() });
+    let options = run("--manifests a --kong-headers off --product-token kong/3.9.1 --kong-metrics");
+    let product = "kong/3.9.1".into();
+    assert_eq!(options.kong, KongOptions { headers: Some(KongHeaders::Off), product, metrics: true });
     let error = request("run --manifests a --product-token a,b").unwrap_err();
     assert!(error.contains("--product-token") && error.contains("such as kong/3.9.1"), "{error}");
 }
@@ -156,6 +157,18 @@ fn logs_follow_the_terminal_unless_told() {
         let Ok(Request::Run(options)) = try_parse(argv(line), &no_color) else { panic!("{line}") };
         assert_eq!((options.log.color, options.color_stdout), (color, color), "{line}");
     }
+}
+
+#[test]
+fn lines_of_the_access_log_say_what_is_asked_for() {
+    assert_eq!(run("--manifests a").access_log_fields, Field::usual());
+    let options = run("--manifests a --access-log-fields status,time --access-log-fields query");
+    assert_eq!(options.access_log_fields, [Field::Status, Field::Time, Field::Query]);
+    let unknown = request("run --manifests a --access-log-fields status,referer").unwrap_err();
+    assert!(unknown.contains("there is no field `referer`; write names of time, client, method,"), "{unknown}");
+    assert!(unknown.contains("fault, user_agent, separated by commas"), "{unknown}");
+    let twice = request("run --manifests a --access-log-fields status,time,status").unwrap_err();
+    assert!(twice.contains("--access-log-fields names `status` twice"), "{twice}");
 }
 
 #[test]

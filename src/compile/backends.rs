@@ -2,11 +2,14 @@
 
 use super::Inputs;
 use super::grants::Reference;
+use super::ingress::service_settings::{self, Speech};
+use super::ingress::upstream_tls;
 use super::verdict::{Code, Problem};
-use crate::api::core::ServicePort;
+use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendObjectReference, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::api::kong::annotations::PROTOCOL;
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::snapshot::rule::{Failure, Target};
 use crate::store::Store;
 use crate::upstream::{Protocol, UpstreamKey};
@@ -25,17 +28,21 @@ pub(super) fn resolve(
             let target = Target::Upstream(inputs.upstreams.upstream(&key));
             Ok((key, target))
         }
+        // As Kong says it of a Service that is there and cannot be spoken to.
+        Err((Code::RouteInvalidBackendTls, problem)) => {
+            Err((Code::RouteInvalidBackendTls, problem, Target::Fail(Failure::NoService)))
+        }
         Err((code, problem)) => Err((code, problem, Target::Fail(Failure::InvalidBackend))),
     }
 }
 
-fn find(
-    store: &Store,
-    inputs: &Inputs<'_>,
+/// The Service that a backend means, if routes of `namespace` may refer to it.
+pub(super) fn service<'s>(
+    store: &'s Store,
     (kind, namespace): (Kind, &str),
     backend: &BackendObjectReference,
     field: &str,
-) -> Result<UpstreamKey, (Code, Problem)> {
+) -> Result<&'s Object<Service>, (Code, Problem)> {
     if backend.group != CORE_GROUP || backend.kind != Kind::Service.name() {
         let (part, what) = if backend.group == CORE_GROUP {
             ("kind", backend.kind.clone())
@@ -51,38 +58,74 @@ fn find(
     if !crossing.is_allowed(store) {
         return Err((Code::RouteRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
     }
-    let not_found = |part: &str, message: String, remedy: String| {
-        Err((Code::RouteBackendNotFound, Problem::new(format!("{field}.{part}"), message, remedy)))
-    };
-    let Some(service) = store.services.get(&target) else {
+    store.services.get(&target).map(|service| &**service).ok_or_else(|| {
         let message = format!("Service {target} does not exist");
-        return not_found("name", message, "create it or correct the name".to_owned());
+        let problem = Problem::new(format!("{field}.name"), message, "create it or correct the name");
+        (Code::RouteBackendNotFound, problem)
+    })
+}
+
+fn find(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    from: (Kind, &str),
+    backend: &BackendObjectReference,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Problem)> {
+    let service = service(store, from, backend, field)?;
+    let target = service.meta.key.clone();
+    let not_found = |message: String, remedy: String| {
+        Err((Code::RouteBackendNotFound, Problem::new(format!("{field}.port"), message, remedy)))
     };
     let Some(number) = backend.port else {
         let message = format!("no port of Service {target} is named");
-        return not_found("port", message, ports_remedy(&service.spec.ports));
+        return not_found(message, ports_remedy(&service.spec.ports));
     };
     let Some(port) = service.spec.ports.iter().find(|port| port.port == number && is_tcp(port)) else {
         let message = format!("Service {target} has no TCP port {number}");
-        return not_found("port", message, ports_remedy(&service.spec.ports));
+        return not_found(message, ports_remedy(&service.spec.ports));
     };
     let named = port.app_protocol.as_deref().unwrap_or_default();
-    let Some(protocol) = spoken(named) else {
-        let message = format!("port {number} of Service {target} has appProtocol {named}, which is not served");
-        let remedy = "use kubernetes.io/h2c if the backend speaks HTTP/2 without TLS; http, or no appProtocol, if it \
-                      speaks HTTP/1.1 without TLS";
+    // Of each Service its own annotation, whatever others of the rule say.
+    let annotated = Speech::of(&service.meta);
+    let protocol = match annotated {
+        Some(speech) => speech.protocol(),
+        None => spoken(named),
+    };
+    let Some(protocol) = protocol else {
+        let (message, remedy) = match annotated {
+            Some(_) => (
+                format!("annotation {PROTOCOL} of Service {target} names a protocol that carries no requests"),
+                "set it to http, https, grpc, grpcs, ws or wss if the Service speaks one of these",
+            ),
+            None => (
+                format!("port {number} of Service {target} has appProtocol {named}, which is not served"),
+                "use kubernetes.io/h2c if the backend speaks HTTP/2 without TLS; http, or no appProtocol, if it speaks \
+                 HTTP/1.1 without TLS",
+            ),
+        };
         let problem = Problem::new(format!("{field}.port"), message, remedy);
         return Err((Code::RouteUnsupportedProtocol, problem));
     };
     if let Some((message, remedy)) = wants_tls(store, inputs, &target, port) {
         return Err((Code::RouteUnsupportedProtocol, Problem::new(format!("{field}.name"), message, remedy)));
     }
+    let is_tls = annotated.is_some_and(Speech::is_tls);
+    let terms = || {
+        let settings = service_settings::read(&service.meta, "a Service", true).tls;
+        upstream_tls::terms(store, inputs, &service.meta, protocol, &settings)
+    };
+    let tls = is_tls.then(terms).transpose().map_err(|problem| {
+        let problem = upstream_tls::at_referrer(Kind::Service, &service.meta, &problem, &format!("{field}.name"));
+        (Code::RouteInvalidBackendTls, problem)
+    })?;
     let number = u16::try_from(number).unwrap_or_default();
     Ok(UpstreamKey {
         namespace: target.namespace,
         service: target.name,
         port: number,
         protocol,
+        tls,
         ..UpstreamKey::default()
     })
 }
@@ -121,7 +164,10 @@ fn policy_of<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> O
         })
     };
     let id = ObjectId::new(Kind::Service, service.clone());
-    let mut policies = store.refs().dependents(&id).filter_map(|id| store.backend_tls_policies.get(&id.key));
+    // A policy is of the namespace of its targets. Others may mention the Service as well, whatever their names are.
+    let is_policy = |id: &&ObjectId| id.kind == Kind::BackendTlsPolicy && id.key.namespace == service.namespace;
+    let policies = store.refs().dependents(&id).filter(is_policy);
+    let mut policies = policies.filter_map(|id| store.backend_tls_policies.get(&id.key));
     let policy = policies.find(|policy| concerns(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
     let mut guards = store.guards.values().filter(|guard| guard.meta.key.namespace == service.namespace);
     let guard = || guards.find(|guard| guard.targets.as_deref().is_none_or(concerns)).map(|guard| &guard.meta.key);
@@ -240,5 +286,23 @@ mod tests {
         assert!(guarded(vec![policy("shop")], vec![]));
         assert!(guarded(vec![guard("ns", &Value::Null)], vec![]));
         assert!(!guarded(vec![], policy_id()));
+        let of_another = |kind, spec: Value| {
+            AnyObject::parse(kind, json!({"metadata": {"namespace": "elsewhere", "name": "x"}, "spec": spec})).unwrap()
+        };
+        let foreign = json!({"rules": [{"backendRefs": [{"name": "shop", "namespace": "ns", "port": 80}]}]});
+        let validation = json!({"hostname": "x.example", "wellKnownCACertificates": "System"});
+        let strangers = vec![
+            of_another(Kind::HttpRoute, foreign),
+            of_another(
+                Kind::BackendTlsPolicy,
+                json!({"targetRefs": [to("Service", "shop")], "validation": validation}),
+            ),
+        ];
+        let touched =
+            object(Kind::Service, "shop", &json!({"ports": [{"name": "http", "port": 80}, {"name": "b", "port": 81}]}));
+        assert!(
+            !guarded(strangers, vec![]) && !guarded(vec![touched], vec![]),
+            "a route and a policy of one name elsewhere"
+        );
     }
 }

@@ -96,6 +96,15 @@ pub(super) fn of_secret(
     secrets.parse(secret).map_err(|what| (format!("Secret {target} {}", what.message), what.remedy))
 }
 
+/// The certificate that we show to backends who ask who we are.
+pub(super) fn of_client(store: &Store, target: &ObjectKey) -> Result<Arc<CertifiedKey>, (String, String)> {
+    let Some(secret) = store.secrets.get(target) else {
+        return Err((format!("Secret {target} does not exist"), "create it or correct the name".to_owned()));
+    };
+    let certified = certified_key(secret).map_err(|what| (format!("Secret {target} {}", what.message), what.remedy))?;
+    Ok(Arc::new(certified))
+}
+
 /// What is wrong with a Secret's content; never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Broken {

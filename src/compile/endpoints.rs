@@ -4,29 +4,37 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::backends::is_tcp;
-use super::ingress::{policy, service_settings};
+use super::ingress::disagreements::Disagreements;
+use super::ingress::service_settings::Speech;
+use super::ingress::{policy, service_settings, upstream_tls};
 use super::own_sockets::OwnSockets;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Balance, Endpoints, UpstreamKey};
+use crate::upstream::{Address, Balance, Endpoints, UpstreamKey, is_no_backend};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
-pub(super) fn of(store: &Store, key: &UpstreamKey, own_sockets: &OwnSockets) -> Endpoints {
+pub(super) fn of(
+    store: &Store,
+    key: &UpstreamKey,
+    own_sockets: &OwnSockets,
+    disagreements: &Disagreements,
+) -> Endpoints {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
     let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
     let Some(port) = port else { return Endpoints::default() };
     let mut addresses = if key.whole { whole(service, port) } else { written_down(store, service, port) };
-    addresses.retain(|address| !own_sockets.contain(address));
+    addresses.retain(|address| !own_sockets.contain(address) && no_backend(address).is_none());
     addresses.sort();
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
     let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
     let speaks = facade.unwrap_or(&service.meta);
-    let balance = balance(speaks).ok().flatten().or_else(|| policy::balance(store, speaks));
+    let agrees = facade.is_some() || disagreements.of(&service.meta.key).is_none();
+    let balance = balance(speaks).ok().flatten().or_else(|| policy::balance(store, speaks, agrees));
     Endpoints { addresses, balance: balance.unwrap_or_default() }
 }
 
@@ -56,12 +64,22 @@ fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) ->
 }
 
 /// What there is to say about a Service's endpoints.
-pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnSockets) -> Vec<Problem> {
+pub(super) fn notes(
+    store: &Store,
+    service: &Object<Service>,
+    own_sockets: &OwnSockets,
+    disagreements: &Disagreements,
+) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
-    let settings = service_settings::read(&service.meta, "a Service");
+    let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
+    let settings = service_settings::read(&service.meta, "a Service", tls_port);
     notes.extend(settings.notes);
+    if settings.protocol.map_or(tls_port, Speech::is_tls) {
+        notes.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
+    }
     notes.extend(policy::notes(store, &service.meta));
+    notes.extend(disagreements.of(&service.meta.key));
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let circles = written_down(store, service, port).into_iter().filter(|address| own_sockets.contain(address));
         let circles: Vec<_> = circles.map(|address| address.to_string()).collect();
@@ -69,6 +87,15 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
                 format!("{} is where this Portico itself listens, so nothing is sent there", circles.join(", ")),
+                "name the address of the backend",
+            ));
+            continue;
+        }
+        let elsewhere: Vec<_> = written_down(store, service, port).iter().filter_map(no_backend).collect();
+        if let Some(address) = elsewhere.first() {
+            notes.push(Problem::new(
+                format!("spec.ports[{index}]"),
+                format!("{address} is of a link or a group, or of no host, so nothing is sent there"),
                 "name the address of the backend",
             ));
             continue;
@@ -84,7 +111,7 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         // Nobody asks for endpoints of a Service that is sent everything as a whole.
-        if !settings.whole && of(store, &key, own_sockets).addresses.is_empty() {
+        if !settings.whole && of(store, &key, own_sockets, disagreements).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),
@@ -93,6 +120,12 @@ pub(super) fn notes(store: &Store, service: &Object<Service>, own_sockets: &OwnS
         }
     }
     notes
+}
+
+/// The address, if no backend can have it.
+fn no_backend(address: &Address) -> Option<IpAddr> {
+    let Address::Ip(address) = address else { return None };
+    Some(address.ip()).filter(|ip| is_no_backend(*ip))
 }
 
 /// What the annotation says, or that it says nothing we know. Then it is as if it were not there.

@@ -7,16 +7,18 @@ use super::attach::{self, Attachment, Parent};
 use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
-use super::ingress::on_http_route::{self, KongRule};
+use super::ingress::on_http_route::{self, KongRule, Taking};
+use super::ingress::upstream_tls;
 use super::matches;
 use super::plugins::{Chained, Plugins, Site};
 use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
-use crate::api::gateway::{BackendObjectReference, HttpRoute, HttpRouteRule};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
+use crate::snapshot::kong::HostName;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
 use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
 use crate::snapshot::tries::Tries;
@@ -41,11 +43,15 @@ pub(super) fn plan(
     plugins: &Plugins,
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
-    let rules = translate(store, inputs, plugins, route);
-    let hosts: Vec<_> = match &route.spec.hostnames[..] {
-        [] => vec![HostPattern::Any],
-        names => names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
-    };
+    let Taking { hosts: aliases, server_names, notes } = on_http_route::taking(inputs, &route.meta);
+    let own = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
+    let mut hosts: Vec<_> = own.chain(aliases).collect();
+    if hosts.is_empty() {
+        hosts.push(HostPattern::Any);
+    }
+    let secure_ports = on_http_route::secure_ports(gateways, route, &hosts);
+    let mut rules = translate(store, inputs, plugins, route, (&server_names, &secure_ports));
+    rules.notes.extend(notes);
     let origin = attach::Route { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
 
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
@@ -97,6 +103,7 @@ pub(super) fn plan(
     if !attachments.is_empty() {
         verdict.notes.extend(rules.notes);
         verdict.broken_plugins = rules.broken_plugins;
+        verdict.unheeded = rules.unheeded;
     }
     RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
 }
@@ -113,9 +120,18 @@ struct Rules {
     notes: Vec<Problem>,
     /// Those of the notes that are about plugins.
     broken_plugins: Vec<Problem>,
+    /// Those that are about annotations that mean nothing.
+    unheeded: Vec<Problem>,
 }
 
-fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Object<HttpRoute>) -> Rules {
+/// `server_names` are those that clients must have asked for over TLS, `secure_ports` where they are sent for it.
+fn translate(
+    store: &Store,
+    inputs: &Inputs<'_>,
+    plugins: &Plugins,
+    route: &Object<HttpRoute>,
+    (server_names, secure_ports): (&Arc<[HostName]>, &BTreeSet<u16>),
+) -> Rules {
     let mut rules = Rules {
         candidates: Vec::new(),
         upstreams: BTreeSet::new(),
@@ -124,6 +140,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         any_served: false,
         notes: Vec::new(),
         broken_plugins: Vec::new(),
+        unheeded: Vec::new(),
     };
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
     let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
@@ -132,9 +149,11 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
-        let annotated = annotated(store, inputs, route, index);
+        let mut annotated = annotated(store, inputs, route, index);
+        rules.unheeded = std::mem::take(&mut annotated.unheeded);
+        annotated.redirect_to(secure_ports);
         // Clients and backends of who writes Kong's plugins down expect Kong's headers.
-        translated.rule.kong = annotated.manner.or_else(|| chained.chain.is_some().then(Box::default));
+        translated.rule.kong = annotated.manner.or_else(|| chained.is_attached.then(Box::default));
         if let (Some(of_service), Action::Forward(split)) = (annotated.tries, &mut translated.rule.action) {
             let own = split.tries.take().map(|own| *own).unwrap_or_default();
             // What the rule says itself counts.
@@ -146,15 +165,18 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
             translated.rule.action = Action::Fail(Failure::Unsupported);
             translated.dropped.extend(annotated.dropped);
         }
+        for key in &translated.upstreams {
+            let service = format!("Service {}/{}", key.namespace, key.service);
+            let at = format!("spec.rules[{index}]");
+            let remark = upstream_tls::unverified(key.tls.as_ref(), &service, &at);
+            rules.notes.extend(remark.filter(|remark| !rules.notes.contains(remark)));
+        }
         for note in annotated.notes {
             if !rules.notes.contains(&note) {
                 rules.notes.push(note);
             }
         }
-        translated.rule.plugins = chained.chain;
-        let notes = chained.problems.into_iter().filter(|problem| !rules.notes.contains(problem)).collect::<Vec<_>>();
-        rules.broken_plugins.extend(notes.iter().cloned());
-        rules.notes.extend(notes);
+        translated.rule.plugins = chained.tell(&mut rules.notes, &mut rules.broken_plugins);
         rules.any_served |= translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
@@ -173,6 +195,7 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
                 method: parsed.method,
                 headers: parsed.headers,
                 query: parsed.query,
+                server_names: Arc::clone(server_names),
                 age: Age {
                     created: route.meta.created,
                     route: name.clone(),
@@ -186,17 +209,26 @@ fn translate(store: &Store, inputs: &Inputs<'_>, plugins: &Plugins, route: &Obje
     rules
 }
 
+/// The Services behind a rule that the route may refer to. What is another's says nothing about it.
+fn services<'a>(
+    store: &'a Store,
+    route: &'a Object<HttpRoute>,
+    index: usize,
+) -> impl Iterator<Item = (&'a Meta, &'a BackendRef)> {
+    let from = (Kind::HttpRoute, &*route.meta.key.namespace);
+    route.spec.rules[index].backend_refs.iter().filter_map(move |backend| {
+        let service = backends::service(store, from, &backend.target, "").ok()?;
+        Some((&service.meta, backend))
+    })
+}
+
 /// What annotations of Kong say about a rule.
 fn annotated(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>, index: usize) -> KongRule {
-    let backends = route.spec.rules[index].backend_refs.iter().filter(|backend| backend.weight > 0);
-    let services: Vec<_> = backends
-        .filter_map(|backend| {
-            let namespace = backend.target.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
-            let service = store.services.get(&ObjectKey::new(namespace, &backend.target.name))?;
-            Some((&service.meta, backend.target.port.and_then(|port| u16::try_from(port).ok())?))
-        })
+    let asked = services(store, route, index).filter(|(_, backend)| backend.weight > 0);
+    let services: Vec<_> = asked
+        .filter_map(|(meta, backend)| Some((meta, backend.target.port.and_then(|port| u16::try_from(port).ok())?)))
         .collect();
-    on_http_route::read(inputs, &route.meta, &services, &format!("spec.rules[{index}]"))
+    on_http_route::read((store, inputs), &route.meta, &services, &format!("spec.rules[{index}]"))
 }
 
 /// The plugins that requests of a rule meet.
@@ -209,12 +241,7 @@ fn chain(
     extensions: &[(ObjectKey, String)],
 ) -> Chained {
     let ObjectKey { namespace, name } = &route.meta.key;
-    let raw = &route.spec.rules[index];
-    let services = raw.backend_refs.iter().filter_map(|backend| {
-        let namespace = backend.target.namespace.as_deref().unwrap_or(namespace);
-        store.services.get(&ObjectKey::new(namespace, &backend.target.name))
-    });
-    let backends: Vec<_> = services.map(|service| (Kind::Service, &service.meta)).collect();
+    let backends: Vec<_> = services(store, route, index).map(|(meta, _)| (Kind::Service, meta)).collect();
     let names = Names {
         route: format!("httproute.{namespace}.{name}.{index}.0").into(),
         service: format!("httproute.{namespace}.{name}.{index}").into(),

@@ -56,9 +56,11 @@ use consumers::Consumers;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use ingress::Ingresses;
+use ingress::disagreements::Disagreements;
 pub use ingress::{Entrance, IngressSettings, Publish};
 use own_sockets::OwnSockets;
 use plugins::Plugins;
+pub use plugins::with_troubles;
 use routers::Routers;
 use verdict::{Verdict, Verdicts};
 
@@ -118,7 +120,10 @@ pub struct Compiler {
     about: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
     /// The policies that each Service and facade named, for the same reason.
     policies: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    disagreements: Disagreements,
     verdicts: Verdicts,
+    /// The last verdict that was given, since of many objects in a row the same is thought.
+    last: Arc<Verdict>,
 }
 
 impl Compiler {
@@ -131,7 +136,7 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::of(store, &key, &self.own_sockets).addresses)
+        Some(endpoints::of(store, &key, &self.own_sockets, &self.disagreements).addresses)
     }
 
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
@@ -142,13 +147,10 @@ impl Compiler {
         for key in keys(changes, Kind::Secret) {
             self.secrets.forget_if_gone(store, key);
         }
-        let mut run = Run { verdicts_changed: BTreeSet::new(), rerouted: BTreeSet::new() };
+        let mut run = Run::default();
 
-        let (plugins_again, everywhere_differs) = self.plugins.update(store, inputs, &touched);
-        if everywhere_differs {
-            touched.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
-            touched.extend(store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
-        }
+        let plugins = self.plugins.update(store, inputs, &touched);
+        touched.extend(plugins.rerouted);
         let routes = self.plan_gateways(store, inputs, &touched, &mut run);
         let mut upstreams = self.plan_routes(store, inputs, &touched, routes, &mut run);
         let updated = self.ingresses.update(store, inputs, &self.plugins, &mut self.secrets, &touched);
@@ -164,6 +166,11 @@ impl Compiler {
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
+        // What is said of a Service depends on whether requests go there.
+        let services =
+            upstreams.iter().map(|key| ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() });
+        let services = services.chain(std::mem::take(&mut run.disagreeing));
+        touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
         self.judge_gateways(&mut run);
         self.judge_ingresses(store, inputs, updated.again, &mut run);
         self.judge_policies(store, &touched, &mut run);
@@ -172,12 +179,16 @@ impl Compiler {
             self.judge(id, verdict, &mut run);
         }
         self.routers.set_consumers(self.consumers.directory());
-        for id in plugins_again {
-            let verdict = self.plugins.verdict(store, inputs, &id);
+        for id in plugins.again {
+            let verdict = self.plugins.verdict(store, &id);
             self.judge(id, verdict, &mut run);
         }
         self.judge_others(store, inputs, &touched, &mut run);
         let endpoints = self.endpoints(store, &touched, &upstreams);
+        if run.verdicts_changed.len() > self.verdicts.len() / 2 {
+            // Made in one go, a map has no room between its entries; one that grew in order is half empty.
+            self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
+        }
 
         Compiled {
             snapshot: self.routers.snapshot(),
@@ -197,7 +208,7 @@ impl Compiler {
                 Kind::BackendTlsPolicy => Behind::Policy,
                 _ => continue,
             };
-            let mut now: BTreeSet<ObjectKey> = store.refs().services(id).cloned().collect();
+            let mut now: BTreeSet<ObjectKey> = store.services_of(id).collect();
             if id.kind == Kind::BackendTlsPolicy
                 && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
             {
@@ -280,6 +291,8 @@ impl Compiler {
                 object.map(|object| Arc::new(http_route::plan(store, inputs, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
+            let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
+            run.disagreeing.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
             let before = match &plan {
                 Some(plan) => self.routes.insert(key.clone(), plan.clone()),
                 None => self.routes.remove(&key),
@@ -348,7 +361,7 @@ impl Compiler {
             }
         }
         for id in again {
-            let verdict = ingress::policy::verdict(store, &id);
+            let verdict = ingress::policy::verdict(store, &id, &self.disagreements);
             self.judge(id, verdict, run);
         }
     }
@@ -375,13 +388,25 @@ impl Compiler {
                 Kind::GatewayClass => {
                     store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(class, inputs))
                 }
-                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress => {
+                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
                     unserved::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.own_sockets),
+                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(id)),
             };
             self.judge(id.clone(), verdict, run);
         }
+    }
+
+    /// Whether requests go to a Service that speaks for itself.
+    fn is_used(&self, id: &ObjectId) -> bool {
+        id.kind == Kind::Service && self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+    }
+
+    fn users_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
+        let ObjectKey { namespace, name } = service.clone();
+        let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
+        let all = self.users.range(first..).map(|(upstream, _)| upstream);
+        all.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
     }
 
     fn judge(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut Run) {
@@ -389,7 +414,12 @@ impl Compiler {
             return;
         }
         match verdict {
-            Some(verdict) => self.verdicts.insert(id.clone(), Arc::new(verdict)),
+            Some(verdict) => {
+                if *self.last != verdict {
+                    self.last = Arc::new(verdict);
+                }
+                self.verdicts.insert(id.clone(), Arc::clone(&self.last))
+            }
             None => self.verdicts.remove(&id),
         };
         run.verdicts_changed.insert(id);
@@ -408,19 +438,10 @@ impl Compiler {
         let behind: BTreeSet<ObjectKey> =
             facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
         for service in keys(touched, Kind::Service).chain(&behind) {
-            let first = UpstreamKey {
-                namespace: service.namespace.clone(),
-                service: service.name.clone(),
-                ..UpstreamKey::default()
-            };
-            let of_service = self
-                .users
-                .range(first..)
-                .map(|(key, _)| key)
-                .take_while(|key| key.namespace == service.namespace && key.service == service.name);
-            wanted.extend(of_service);
+            wanted.extend(self.users_of(service));
         }
-        wanted.into_iter().map(|key| (key.clone(), endpoints::of(store, key, &self.own_sockets))).collect()
+        let of = |key| endpoints::of(store, key, &self.own_sockets, &self.disagreements);
+        wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
 }
 
@@ -432,10 +453,13 @@ enum Behind {
 }
 
 /// What one run collects on its way.
+#[derive(Default)]
 struct Run {
     verdicts_changed: BTreeSet<ObjectId>,
     /// Gateways whose own verdict has to be given again.
     rerouted: BTreeSet<ObjectKey>,
+    /// Services whose policies begin to count, or cease to.
+    disagreeing: BTreeSet<ObjectKey>,
 }
 
 /// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan

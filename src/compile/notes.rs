@@ -1,23 +1,50 @@
 //! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
 
 use super::endpoints;
-use super::ingress::{policy, service_settings};
+use super::ingress::disagreements::Disagreements;
+use super::ingress::service_settings::Speech;
+use super::ingress::{policy, service_settings, upstream_tls};
 use super::own_sockets::OwnSockets;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Store;
 
-/// None if there is no such object.
-pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) -> Option<Verdict> {
+/// None if there is no such object. `is_used`: requests go there, if it is a Service.
+pub(super) fn verdict(
+    store: &Store,
+    id: &ObjectId,
+    own_sockets: &OwnSockets,
+    disagreements: &Disagreements,
+    is_used: bool,
+) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
+    let mut unheeded = Vec::new();
     let notes = match id.kind {
         // Those in front of Gateways are our own; what is wrong with one is said of its Gateway.
         Kind::Service | Kind::EndpointSlice if is_ours(store, id) => None,
-        Kind::Service => store.services.get(&id.key).map(|service| endpoints::notes(store, service, own_sockets)),
+        Kind::Service => store.services.get(&id.key).map(|service| {
+            // What others make of the Services of others is nothing to us.
+            if is_used {
+                let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
+                unheeded = service_settings::read(&service.meta, "a Service", tls_port).unheeded;
+                unheeded.extend(policy::notes(store, &service.meta));
+                unheeded.extend(disagreements.of(&id.key));
+            }
+            endpoints::notes(store, service, own_sockets, disagreements)
+        }),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
         Kind::KongServiceFacade => store.meta(id).map(|meta| {
-            let mut notes = service_settings::read(meta, "a KongServiceFacade").notes;
+            let behind = store.kong_service_facades.get(&id.key).map(|facade| &facade.spec.backend_ref.name);
+            let behind = behind.and_then(|name| store.services.get(&ObjectKey::new(&id.key.namespace, name)));
+            let tls_port = behind.is_some_and(|service| service.spec.ports.iter().any(upstream_tls::is_tls_port));
+            let settings = service_settings::read(meta, "a KongServiceFacade", tls_port);
+            unheeded = settings.unheeded;
+            unheeded.extend(policy::notes(store, meta));
+            let mut notes = settings.notes;
+            if settings.protocol.map_or(tls_port, Speech::is_tls) {
+                notes.extend(upstream_tls::notes(store, meta, &settings.tls));
+            }
             notes.extend(policy::notes(store, meta));
             notes
         }),
@@ -33,7 +60,7 @@ pub(super) fn verdict(store: &Store, id: &ObjectId, own_sockets: &OwnSockets) ->
         )]),
         _ => None,
     };
-    Some(Verdict { generation, notes: notes.unwrap_or_default(), ..Verdict::default() })
+    Some(Verdict { generation, notes: notes.unwrap_or_default(), unheeded, ..Verdict::default() })
 }
 
 fn is_ours(store: &Store, id: &ObjectId) -> bool {

@@ -1,4 +1,5 @@
-//! Kong's kinds that are read and not served: each says which of its fields are not in effect, so that nobody relies on them.
+//! Kong's kinds that are read and not served: each says which of its fields are not in effect, so that nobody relies on
+//! them. Only a license has nothing to say: everything works without one.
 
 use super::Inputs;
 use super::verdict::{Code, Condition, Problem, Verdict};
@@ -27,6 +28,11 @@ pub(super) fn verdict(store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> Opti
             let remedy = "remove it, if it can be done without";
             let is_ours = inputs.classes.name == entity.spec.controller_name;
             is_ours.then(|| Problem::new("spec.type", message, remedy))
+        }
+        // Nobody has to have one, but a tree of manifests may, and waits for it.
+        Kind::KongLicense => {
+            let conditions = vec![Condition::plain(Code::KongProgrammed)];
+            return Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() });
         }
         Kind::TcpIngress => own().then(|| streams("TCP")),
         Kind::UdpIngress => own().then(|| streams("UDP")),

@@ -38,6 +38,8 @@ pub struct Verdict {
     pub missing_parents: Vec<Problem>,
     /// Plugins of a route that do not do their work, with what comes of it. They are in `notes`, too.
     pub broken_plugins: Vec<Problem>,
+    /// What somebody wrote into annotations and nobody heeds, since it cannot be. They are in `notes`, too.
+    pub unheeded: Vec<Problem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,13 +228,16 @@ codes! {
     RouteInvalidKind = RouteParent "ResolvedRefs" false "InvalidKind" "A reference is to a kind that cannot be used.";
     RouteBackendNotFound = RouteParent "ResolvedRefs" false "BackendNotFound" "A backend does not exist.";
     RouteUnsupportedProtocol = RouteParent "ResolvedRefs" false "UnsupportedProtocol" "A backend speaks a protocol that is not served.";
+    RouteInvalidBackendTls = RouteParent "ResolvedRefs" false "InvalidBackendTLS" "A backend cannot be spoken to in TLS as its annotations want.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules cannot be honored.";
 
     PolicyAccepted = Kong "Accepted" true "Accepted" "The policy is valid.";
+    PolicyConflicted = Kong "Accepted" false "Conflicted" "Another Service of the same rule has another policy.";
 
     KongProgrammed = Kong "Programmed" true "Programmed" "The object is in effect.";
     KongInvalid = Kong "Programmed" false "Invalid" "The object cannot be used as it is.";
     KongPending = Kong "Programmed" false "Pending" "The object is not used yet.";
+    KongDegraded = Kong "Degraded" true "ServerUnavailable" "A server that it needs does not answer.";
 }
 
 impl Code {
@@ -242,7 +247,7 @@ impl Code {
             "OverlappingTLSConfig" => false,
             // Nobody misses what nobody uses.
             _ if self == Code::KongPending => false,
-            "Conflicted" | "PartiallyInvalid" => self.status(),
+            "Conflicted" | "Degraded" | "PartiallyInvalid" => self.status(),
             _ => !self.status(),
         }
     }
@@ -285,6 +290,8 @@ mod tests {
             (Code::ListenerHostnameConflict, true),
             (Code::RoutePartiallyInvalid, true),
             (Code::ListenerOverlappingHostnames, false),
+            (Code::KongPending, false),
+            (Code::KongDegraded, true),
         ] {
             assert_eq!(code.is_bad(), is_bad, "{code:?}");
         }

@@ -1,4 +1,5 @@
-//! Secrets: of all of them only names and versions are watched, and what is in one is fetched when an object mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
+//! Secrets and ConfigMaps: of all of them only names and versions are watched, and what is in one is fetched when an object
+//! mentions it. A cluster has thousands, Helm's releases among them, and a gateway needs a handful.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 /// The kinds that are fetched one by one.
-pub(super) const FETCHED: &[Kind] = &[Kind::Secret];
+pub(super) const FETCHED: &[Kind] = &[Kind::ConfigMap, Kind::Secret];
 
 /// Which bodies there are, which are wanted, and which we have.
 #[derive(Debug)]

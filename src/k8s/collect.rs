@@ -16,6 +16,7 @@ use super::permissions::WITH_STATUS;
 use super::raw::Raw;
 use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP};
+use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch, Guard, Malformed};
 
@@ -97,9 +98,14 @@ impl Arrival {
         let key = raw.key()?;
         let generation = raw.generation();
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
-        let (object, status) = raw.into_parts();
-        let observed =
-            has_status(kind).then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
+        let is_told =
+            has_status(kind) || (kind == Kind::Service && raw.has_annotation_of(&[KONG_PREFIX, INGRESS_PREFIX]));
+        let (mut object, status) = raw.into_parts();
+        // What its balancer has: the addresses of Ingresses.
+        if kind == Kind::Service && !status.is_null() {
+            object["status"].clone_from(&status);
+        }
+        let observed = is_told.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
         let mut guard = (kind == Kind::BackendTlsPolicy).then(|| Guard::of(key.clone(), generation, &object));
         let object = AnyObject::parse(kind, object);
         guard = guard.filter(|_| object.is_err());
@@ -107,7 +113,7 @@ impl Arrival {
     }
 }
 
-/// Kinds whose status is ours to write. That of all others is dropped as it arrives.
+/// Kinds whose status is ours to write. That of all others but Services is dropped as it arrives.
 fn has_status(kind: Kind) -> bool {
     let of_gateway_api = kind.group() == GATEWAY_GROUP || kind.group() == GATEWAY_X_GROUP;
     (of_gateway_api && kind != Kind::ReferenceGrant) || WITH_STATUS.contains(&kind)
@@ -236,7 +242,7 @@ impl State {
 
     fn remove(&mut self, id: ObjectId) {
         self.upserts.remove(&id);
-        if has_status(id.kind) {
+        if has_status(id.kind) || id.kind == Kind::Service {
             self.observed.insert(id.clone(), None);
         }
         if self.bad.remove(&id) {
@@ -387,5 +393,26 @@ mod tests {
         assert_eq!(status_of(&collector.next().await, &id), Some(Value::Null));
         collector.deleted(&scope(Kind::Gateway), &id.key);
         assert_eq!(collector.next().await.observed, BTreeMap::from([(id, None)]));
+    }
+
+    /// The status of Ingresses says it.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_balancer_of_a_service_has_is_read() {
+        let collector = Collector::default();
+        let service = |status: Value| {
+            let ports = json!([{"port": 80}]);
+            let object =
+                json!({"metadata": {"namespace": "b", "name": "a"}, "spec": {"ports": ports}, "status": status});
+            Arrival::read(Kind::Service, serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let balancer = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}, "conditions": []});
+        for (status, expected) in [(json!({}), None), (balancer, Some("192.0.2.1"))] {
+            collector.applied(&scope(Kind::Service), service(status));
+            let delivery = collector.next().await;
+            let [AnyObject::Service(service)] = &*delivery.batch.upserts else { panic!("{:?}", delivery.batch) };
+            let balancer = service.status.load_balancer.as_ref();
+            let ip = balancer.and_then(|balancer| balancer.ingress.first()).and_then(|entry| entry.ip.as_deref());
+            assert_eq!(ip, expected);
+        }
     }
 }

@@ -11,10 +11,9 @@ use super::watch::Sink;
 use crate::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::{Kind, ObjectKey};
 
-/// The kinds that are read from an API server: all but ConfigMaps, since nothing that is served refers to one, and whoever
-/// need not read something should not be allowed to.
+/// The kinds that are read from an API server.
 pub(super) fn watched() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| *kind != Kind::ConfigMap)
+    Kind::ALL.iter().copied()
 }
 
 /// Kinds that can be listed and watched, each in the version that we like best of those that are served.

@@ -33,6 +33,8 @@ pub(super) enum Watched {
 #[derive(Clone, Debug, Default)]
 struct State {
     listed: bool,
+    /// Since when what is known may be out of date: it was not listed yet, or it fails.
+    stale: Option<Instant>,
     /// Since when it fails without a break.
     failing: Option<Instant>,
     trouble: Option<Trouble>,
@@ -71,7 +73,8 @@ impl Board {
 
     /// What one watch tells us with.
     pub(super) fn health(self: &Arc<Self>, watched: Watched) -> Health {
-        self.watches.lock().insert(watched.clone(), State::default());
+        let state = State { stale: Some(Instant::now()), ..State::default() };
+        self.watches.lock().insert(watched.clone(), state);
         Health { board: self.clone(), watched }
     }
 
@@ -145,6 +148,18 @@ impl Board {
         Some(trouble.message.clone())
     }
 
+    /// How old what is known of a kind may be, by its oldest watch. None if it is not watched.
+    pub(super) fn age(&self, kind: Kind) -> Option<Duration> {
+        let watches = self.watches.lock();
+        let ages = watches.iter().filter_map(|(watched, state)| match watched {
+            Watched::Objects(scope) if scope.kind == kind => {
+                Some(state.stale.map_or(Duration::ZERO, |since| since.elapsed()))
+            }
+            _ => None,
+        });
+        ages.max()
+    }
+
     /// Events seen, and lists begun anew.
     pub(super) fn counts(&self, kind: Kind) -> (u64, u64) {
         let counts = &self.counts[&kind];
@@ -193,6 +208,7 @@ impl Health {
         self.change(|state| {
             let first = !state.listed;
             state.listed = true;
+            state.stale = None;
             first
         });
     }
@@ -200,6 +216,9 @@ impl Health {
     pub(super) fn fine(&self) {
         self.change(|state| {
             state.failing = None;
+            if state.listed {
+                state.stale = None;
+            }
             state.refusals = 0;
             state.trouble.take().is_some()
         });
@@ -208,6 +227,7 @@ impl Health {
     pub(super) fn trouble(&self, trouble: &Trouble) {
         self.change(|state| {
             state.failing.get_or_insert_with(Instant::now);
+            state.stale.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
             state.refusals = if trouble.forbidden { state.refusals.saturating_add(1) } else { 0 };
             true
@@ -276,6 +296,35 @@ const MOST_SECONDS: u32 = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_grows_older_until_it_is_listed_and_while_its_watch_fails() {
+        let board = Board::new();
+        assert_eq!(board.age(Kind::HttpRoute), None, "it is not watched");
+        let scope = |name: &str| Scope { kind: Kind::HttpRoute, namespace: Some(name.into()) };
+        let (one, other) =
+            (board.health(Watched::Objects(scope("one"))), board.health(Watched::Objects(scope("other"))));
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let age = || board.age(Kind::HttpRoute).map(|age| age.as_secs());
+        later(3).await;
+        // A list that has begun is no list.
+        one.fine();
+        assert_eq!(age(), Some(3));
+        one.listed();
+        assert_eq!(age(), Some(3), "the other one was not listed");
+        other.listed();
+        later(100).await;
+        assert_eq!(age(), Some(0), "silence is no failure");
+        one.trouble(&Trouble::new("no route to host".to_owned()));
+        later(7).await;
+        // That the server is back does not mean that anything was heard of this watch.
+        board.pardon();
+        one.trouble(&Trouble::new("no route to host".to_owned()));
+        later(1).await;
+        assert_eq!(age(), Some(8));
+        one.fine();
+        assert_eq!(age(), Some(0));
+    }
 
     #[test]
     fn one_refusal_does_not_mean_that_crds_are_never_seen() {

@@ -60,6 +60,13 @@ impl<const META: bool> Raw<META> {
         self.object.get("metadata")?.get("annotations")?.get(name)?.as_str()
     }
 
+    /// Whether the name of an annotation begins with one of these.
+    pub(super) fn has_annotation_of(&self, prefixes: &[&str]) -> bool {
+        let annotations = self.object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+        let mut names = annotations.and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name);
+        names.any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+    }
+
     /// The object without its status, and the status.
     pub(super) fn into_parts(self) -> (Value, Value) {
         (Value::Object(self.object), self.status)

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
@@ -39,6 +40,8 @@ pub struct WatchCounts {
     pub lists: u64,
     /// Objects known now.
     pub objects: usize,
+    /// How old what is known may be: zero while the watch works. None if the kind is not watched.
+    pub age: Option<Duration>,
 }
 
 /// Reads `WatchCounts`; outlives nothing and holds nothing up.
@@ -110,7 +113,7 @@ impl Source {
 impl Counters {
     pub fn of(&self, kind: Kind) -> WatchCounts {
         let (events, lists) = self.board.counts(kind);
-        WatchCounts { events, lists, objects: self.collector.count(kind) }
+        WatchCounts { events, lists, objects: self.collector.count(kind), age: self.board.age(kind) }
     }
 }
 

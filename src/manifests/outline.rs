@@ -104,17 +104,27 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The lines that show any part of a Secret, whose text must not be repeated in a message.
+    /// The lines that show any part of a Secret, or of what may hold one in other objects, whose text must not be repeated in
+    /// a message.
     pub(super) fn secrets(&self) -> Vec<RangeInclusive<u32>> {
-        let is_secret = |index| {
-            let has = |name, text: Option<&str>| {
-                self.member(index, name).is_some_and(|child| text.is_none_or(|text| self.nodes[child].text == text))
-            };
-            // A reference to a Secret has a kind too, but no metadata.
-            has("kind", Some("Secret")) && (has("data", None) || has("stringData", None) || has("metadata", None))
-        };
         let mappings = self.nodes.iter().enumerate().filter(|(_, node)| node.shape == Shape::Mapping);
-        mappings.filter(|(index, _)| is_secret(*index)).map(|(_, node)| node.start.line..=node.end.line).collect()
+        let secret = mappings.filter_map(|(index, _)| {
+            let has = |name| self.member(index, name).is_some();
+            let kind = &*self.nodes[self.member(index, "kind")?].text;
+            // A reference to a Secret has a kind too, but no metadata.
+            if kind == "Secret" && (has("data") || has("stringData") || has("metadata")) {
+                return Some(index);
+            }
+            let (_, path) = HOLDERS.iter().find(|(holder, _)| *holder == kind)?;
+            let (node, rest) = self.descend(index, path);
+            rest.is_empty().then_some(node)
+        });
+        let lines = |index: usize| {
+            let node = &self.nodes[index];
+            let start = node.key.as_ref().map_or(node.start, |key| key.start);
+            start.line..=node.end.line
+        };
+        secret.map(lines).collect()
     }
 
     fn object(&self, trail: &[u32]) -> Option<usize> {
@@ -208,6 +218,15 @@ impl<'a> Outline<'a> {
         self.open.last_mut().and_then(|(_, waiting)| waiting.take())
     }
 }
+
+/// Fields of Kong's kinds in which passwords, tokens and keys may stand, under names that only a plugin or a vault knows.
+pub(super) const HOLDERS: &[(&str, &str)] = &[
+    ("KongClusterPlugin", "config"),
+    ("KongCustomEntity", "spec.fields"),
+    ("KongLicense", "rawLicenseString"),
+    ("KongPlugin", "config"),
+    ("KongVault", "spec.config"),
+];
 
 fn between(start: Mark, end: Mark) -> Spot {
     let width = if start.line == end.line { end.column.saturating_sub(start.column).max(1) } else { 1 };
@@ -305,5 +324,9 @@ items:
         let json = yaml::outline(r#"{"items":[{"kind":"Secret","data":{"a":"aGk="}},{"kind":"X"}]}"#);
         assert_eq!(json.expect("it is YAML").secrets(), [1..=1]);
         assert!(yaml::outline("a: [").is_none());
+        let plugin = "kind: KongPlugin\nmetadata:\n  name: a\nplugin: b\nconfig:\n  redis:\n    password: hidden\n";
+        assert_eq!(yaml::outline(plugin).expect("it is YAML").secrets(), [5..=7]);
+        let vault = "kind: KongVault\nspec:\n  backend: hcv\n  config: {token: hidden}\n";
+        assert_eq!(yaml::outline(vault).expect("it is YAML").secrets(), [4..=4]);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::admission::{self, Finding, Outcome, Taken};
 use super::documents::{Document, split};
-use super::outline::Aim;
+use super::outline::{Aim, HOLDERS};
 use super::place::{Lines, Place};
 use super::refusal::Refusal;
 use super::text::{Stamp, Unread};
@@ -387,7 +387,8 @@ fn is_kustomization(file: &Path, value: &Value) -> bool {
 
 /// A guess for text that does not parse, on the safe side.
 fn may_hold_secrets(text: &str) -> bool {
-    text.lines().any(|line| line.contains("kind") && line.contains("Secret"))
+    let names = |line: &str| line.contains("Secret") || HOLDERS.iter().any(|(holder, _)| line.contains(holder));
+    text.lines().any(|line| line.contains("kind") && names(line))
 }
 
 /// Problems of one file that are told. A generator that errs does so thousands of times.

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use memchr::memchr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::consumers::Consumer;
 use super::cx::RequestCx;
 use super::kind::Invalid;
+use super::lookalikes;
 use super::reply::Reply;
 
 const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
@@ -25,7 +25,7 @@ pub const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-grou
 pub const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
 
 /// All that endpoints believe about who is asking.
-const BELIEVED: [HeaderName; 7] = [
+static BELIEVED: [HeaderName; 7] = [
     CONSUMER_ID,
     CONSUMER_CUSTOM_ID,
     CONSUMER_USERNAME,
@@ -77,10 +77,13 @@ impl Gate {
     /// Writes down who is asking, for later plugins and for the endpoint.
     pub fn admit(&self, cx: &mut RequestCx<'_>, shown: Shown<'_>) {
         let headers = &mut cx.head.headers;
-        write_consumer(headers, shown.consumer.map(|consumer| &**consumer));
-        set(headers, CREDENTIAL_IDENTIFIER, shown.identifier);
-        headers.remove(ANONYMOUS_CONSUMER);
-        remove_lookalikes(headers);
+        clear(headers);
+        if let Some(consumer) = shown.consumer {
+            write_consumer(headers, consumer);
+        }
+        if let Some(identifier) = shown.identifier {
+            headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
+        }
         cx.identity.consumer = shown.consumer.cloned();
         cx.identity.credential = Some(Arc::clone(shown.credential));
     }
@@ -93,10 +96,9 @@ impl Gate {
             return Some(Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "no_anonymous_consumer"));
         };
         let headers = &mut cx.head.headers;
-        write_consumer(headers, Some(consumer));
-        headers.remove(CREDENTIAL_IDENTIFIER);
+        clear(headers);
+        write_consumer(headers, consumer);
         headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
-        remove_lookalikes(headers);
         cx.identity.consumer = Some(Arc::clone(consumer));
         cx.identity.credential = None;
         None
@@ -133,47 +135,33 @@ pub fn header_name(path: &str, name: &str) -> Result<HeaderName, Invalid> {
     })
 }
 
-fn write_consumer(headers: &mut HeaderMap, consumer: Option<&Consumer>) {
-    let of = consumer.map(|consumer| &consumer.headers);
-    set(headers, CONSUMER_ID, of.map(|of| &of.id));
-    set(headers, CONSUMER_CUSTOM_ID, of.and_then(|of| of.custom_id.as_ref()));
-    set(headers, CONSUMER_USERNAME, of.and_then(|of| of.username.as_ref()));
+fn write_consumer(headers: &mut HeaderMap, consumer: &Consumer) {
+    let of = &consumer.headers;
+    headers.insert(CONSUMER_ID, of.id.clone());
+    if let Some(custom_id) = &of.custom_id {
+        headers.insert(CONSUMER_CUSTOM_ID, custom_id.clone());
+    }
+    if let Some(username) = &of.username {
+        headers.insert(CONSUMER_USERNAME, username.clone());
+    }
 }
 
+/// What the client wrote there is not what we say, and what an earlier plugin wrote no longer holds.
 fn clear(headers: &mut HeaderMap) {
-    write_consumer(headers, None);
-    headers.remove(CREDENTIAL_IDENTIFIER);
-    headers.remove(ANONYMOUS_CONSUMER);
+    // Nearly no request has such a name, and one look at each is less than a search for each of ours.
+    let may_be_ours = |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);
+    if !headers.keys().any(may_be_ours) {
+        return;
+    }
+    for name in [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, CREDENTIAL_IDENTIFIER, ANONYMOUS_CONSUMER] {
+        headers.remove(name);
+    }
     remove_lookalikes(headers);
 }
 
-/// Removes what reads like one of ours to an endpoint that knows headers by the names of variables, as CGI and its heirs
-/// do: `X_Consumer_ID` for `X-Consumer-ID`.
+/// Removes what an endpoint could take for our words about who is asking.
 pub fn remove_lookalikes(headers: &mut HeaderMap) {
-    let is_alike = |name: &[u8], ours: &HeaderName| {
-        let pairs = || name.iter().zip(ours.as_str().as_bytes());
-        name.len() == ours.as_str().len() && pairs().all(|(given, our)| given == our || (*given, *our) == (b'_', b'-'))
-    };
-    // Most names are ruled out by their first byte, and nearly all others by having no underscore.
-    let is_lookalike = |name: &&HeaderName| {
-        let name = name.as_str().as_bytes();
-        name.first() == Some(&b'x') && memchr(b'_', name).is_some() && BELIEVED.iter().any(|ours| is_alike(name, ours))
-    };
-    while let Some(name) = headers.keys().find(is_lookalike).cloned() {
-        headers.remove(name);
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
-    match value {
-        Some(value) => {
-            headers.insert(name, value.clone());
-        }
-        // What the client wrote there is not what we say.
-        None => {
-            headers.remove(name);
-        }
-    }
+    lookalikes::remove(headers, &BELIEVED);
 }
 
 #[cfg(test)]

@@ -17,9 +17,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::consumers::{Consumer, Directory};
-use super::cx::{AnswerCx, Client, Ended, Framing, Identity, Kept, LogCx, Names, RequestCx, Source};
+use super::cx::{AnswerCx, AnswerHeaders, Client, Ended, Framing, Identity, Kept, LogCx, Names, RequestCx, Source};
 use super::kind::Phases;
 use super::reply::Reply;
+use super::times::{Phase, Times};
 use super::{Outcome, Plugin};
 
 /// The plugins that requests of one rule meet.
@@ -35,12 +36,15 @@ struct Slot {
     priority: i32,
     instances: Vec<Instance>,
     /// For everybody whom no overlay concerns.
-    base: Option<(Base, usize)>,
+    base: Option<(Base, Number)>,
     /// By the consumer's id.
-    consumers: HashMap<Arc<str>, (Overlay, usize)>,
+    consumers: HashMap<Arc<str>, (Overlay, Number)>,
     /// By the group's name, the most specific overlay first.
-    groups: Vec<(Overlay, Arc<str>, usize)>,
+    groups: Vec<(Overlay, Arc<str>, Number)>,
 }
+
+/// Of an instance in its slot. Each consumer may have one of their own, and there are more than a hundred thousand.
+type Number = u32;
 
 /// A built plugin where it is attached.
 #[derive(Clone)]
@@ -52,6 +56,8 @@ pub struct Instance {
     pub scope: Arc<str>,
     /// The object that configures it, `KongPlugin/default/limit`.
     pub object: Arc<str>,
+    /// What tells its configuration from others of the same object: the same in every process.
+    pub configuration: u64,
 }
 
 /// Where an instance is attached, seen from one rule.
@@ -109,7 +115,7 @@ impl Overlay {
 }
 
 /// What kinds of requests an instance is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Protocols {
     pub http: bool,
     pub https: bool,
@@ -185,7 +191,10 @@ impl Builder {
                 &mut self.slots[last]
             }
         };
-        let at = slot.instances.len();
+        // What is for many people is one instance.
+        let same = slot.instances.last().is_some_and(|last| last.is_same(&instance));
+        let at = slot.instances.len() - usize::from(same);
+        let at = Number::try_from(at).expect("four thousand million instances have no room in memory");
         let is_wanted = match place {
             Place::Base(base) => {
                 let better = slot.base.is_none_or(|(known, _)| base < known);
@@ -212,8 +221,8 @@ impl Builder {
                 !known
             }
         };
-        // One that lost its place may still be there; it is never picked.
-        if is_wanted {
+        // One that lost its place to a better one stays; it is never picked.
+        if is_wanted && !same {
             slot.instances.push(instance);
         }
     }
@@ -229,8 +238,7 @@ impl Builder {
         }
         // Higher priorities first; among equals the later name, as Kong has it.
         self.slots.sort_by(|a, b| (b.priority, b.kind).cmp(&(a.priority, a.kind)));
-        let plugins = self.slots.iter().flat_map(|slot| &slot.instances);
-        let reads_body = plugins.filter_map(|instance| instance.plugin.reads_body()).max();
+        let reads_body = self.slots.iter().flat_map(Slot::of_the_rule).filter_map(|one| one.plugin.reads_body()).max();
         Some(Arc::new(Chain { names, slots: self.slots.into(), reads_body }))
     }
 }
@@ -254,14 +262,16 @@ pub struct Ask<'r> {
 pub struct Passage {
     pub identity: Identity,
     /// Set on the answer.
-    pub headers: HeaderMap,
+    pub headers: AnswerHeaders,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
     /// What goes upstream in place of the body that was read; its length is among the headers already.
     pub new_body: Option<Bytes>,
     spoken: Spoken,
     /// The instance that each slot had; the slots after a reply are decided when the answer goes.
-    picks: SmallVec<[Option<u16>; 12]>,
+    picks: SmallVec<[Option<Number>; 12]>,
+    /// How long each plugin took.
+    pub times: Times,
     kept: Kept,
 }
 
@@ -293,17 +303,20 @@ impl Chain {
             kept: &mut passage.kept,
             slot: 0,
         };
+        passage.times.start();
         for (slot, number) in self.slots.iter().zip(0..) {
             let pick = slot.pick(ask.spoken, cx.identity);
             passage.picks.push(pick);
             let Some(instance) = slot.instance(pick).filter(|instance| instance.phases.access) else { continue };
             cx.scope = &instance.scope;
             cx.slot = number;
+            passage.times.begin(slot.kind);
             let reply = match instance.plugin.access(&mut cx) {
                 Outcome::Next => None,
                 Outcome::Reply(reply) => Some(reply),
                 Outcome::Wait(wait) => wait.await,
             };
+            passage.times.end(Phase::Access);
             if reply.is_some() {
                 return reply;
             }
@@ -320,9 +333,8 @@ impl Chain {
         source: Source,
         id: &HeaderValue,
     ) {
-        for (name, value) in &passage.headers {
-            headers.insert(name, value.clone());
-        }
+        passage.headers.apply(headers);
+        passage.times.start();
         for (slot, number) in self.slots.iter().zip(0..) {
             let at = usize::from(number);
             if at >= passage.picks.len() {
@@ -333,7 +345,9 @@ impl Chain {
             };
             let (identity, kept) = (&passage.identity, &mut passage.kept);
             let scope = &*instance.scope;
+            passage.times.begin(slot.kind);
             instance.plugin.answer(&mut AnswerCx { status, headers, source, id, identity, scope, kept, slot: number });
+            passage.times.end(Phase::Answer);
         }
     }
 
@@ -352,25 +366,49 @@ impl Chain {
         }
     }
 
+    /// What tells the configurations of its instances from others.
+    pub fn configurations(&self) -> impl Iterator<Item = u64> {
+        self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.configuration)
+    }
+
     /// What stands in it, for dumps: kind, where the instance for everybody is attached, and its object.
     pub fn listed(&self) -> impl Iterator<Item = (&'static str, Vec<(String, &Arc<str>)>)> {
         self.slots.iter().map(|slot| (slot.kind, slot.listed()))
     }
 }
 
+impl Instance {
+    fn is_same(&self, other: &Instance) -> bool {
+        Arc::ptr_eq(&self.plugin, &other.plugin) && self.scope == other.scope && self.object == other.object
+    }
+}
+
 impl Slot {
-    fn instance(&self, pick: Option<u16>) -> Option<&Instance> {
-        pick.map(|pick| &self.instances[usize::from(pick)])
+    /// What somebody attached to the rule, its service or everything. What people take along wherever they go has to do
+    /// without the body: theirs is not known before plugins run, so everybody's would wait for it.
+    fn of_the_rule(&self) -> impl Iterator<Item = &Instance> {
+        let consumers = self.consumers.values().filter(|(overlay, _)| *overlay != Overlay::Consumer);
+        let groups = self.groups.iter().filter(|(overlay, ..)| *overlay != Overlay::Group);
+        let people = consumers.map(|(_, at)| *at).chain(groups.map(|(_, _, at)| *at));
+        self.base.map(|(_, at)| at).into_iter().chain(people).map(|at| self.numbered(at))
+    }
+
+    fn instance(&self, pick: Option<Number>) -> Option<&Instance> {
+        pick.map(|pick| self.numbered(pick))
+    }
+
+    fn numbered(&self, number: Number) -> &Instance {
+        &self.instances[number as usize]
     }
 
     /// The instance for whoever is asking, if it is for such requests at all.
-    fn pick(&self, spoken: Spoken, identity: &Identity) -> Option<u16> {
+    fn pick(&self, spoken: Spoken, identity: &Identity) -> Option<Number> {
         let overlay = identity.consumer.as_ref().and_then(|consumer| self.overlay(consumer));
         let at = overlay.or(self.base.map(|(_, at)| at))?;
-        self.instances[at].protocols.include(spoken).then_some(u16::try_from(at).ok()?)
+        self.numbered(at).protocols.include(spoken).then_some(at)
     }
 
-    fn overlay(&self, consumer: &Consumer) -> Option<usize> {
+    fn overlay(&self, consumer: &Consumer) -> Option<Number> {
         if self.consumers.is_empty() && self.groups.is_empty() {
             return None;
         }
@@ -381,7 +419,7 @@ impl Slot {
     }
 
     fn listed(&self) -> Vec<(String, &Arc<str>)> {
-        let object = |at: usize| &self.instances[at].object;
+        let object = |at: Number| &self.numbered(at).object;
         let base = self.base.map(|(base, at)| (format!("{base:?}").to_lowercase(), object(at)));
         let mut consumers: Vec<_> = self
             .consumers
@@ -415,5 +453,123 @@ impl Plugin for Refusal {
 impl std::fmt::Debug for Chain {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_map().entries(self.listed()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testing::{Visit, names};
+
+    /// Answers with this status.
+    struct Refuses(u16);
+
+    impl Plugin for Refuses {
+        fn access<'a>(&'a self, _: &'a mut RequestCx<'_>) -> Outcome<'a> {
+            Outcome::Reply(Reply::plain(StatusCode::from_u16(self.0).unwrap(), "no", "no"))
+        }
+    }
+
+    /// Knows whoever asks.
+    struct Knows(Arc<Consumer>);
+
+    impl Plugin for Knows {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+            cx.identity.consumer = Some(Arc::clone(&self.0));
+            Outcome::Next
+        }
+    }
+
+    fn instance(plugin: impl Plugin) -> Instance {
+        let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
+        Instance {
+            plugin: Arc::new(plugin),
+            phases: Phases::ACCESS,
+            protocols: Protocols::ALL,
+            scope,
+            object,
+            configuration: 0,
+        }
+    }
+
+    fn person(number: u16) -> Arc<str> {
+        format!("person {number}").into()
+    }
+
+    async fn answer(mut builder: Builder, id: &str) -> u16 {
+        let consumer = Consumer::new(id, None, None, Vec::new(), Vec::new());
+        builder.add("knows", 2, Place::Base(Base::Route), instance(Knows(consumer.into())));
+        let chain = builder.build(names()).unwrap();
+        Visit::get("/").run(&chain).await.replied().map_or(200, |status| status.as_u16())
+    }
+
+    #[tokio::test]
+    async fn a_guard_stands_however_many_have_one_of_their_own() {
+        for (asking, expected) in [("person 65535", 402), ("person 0", 402), ("somebody else", 401)] {
+            let mut builder = Builder::default();
+            for number in 0..=u16::MAX {
+                let place = Place::Consumer(person(number), With::Nothing);
+                builder.add("guard", 1, place, instance(Refuses(402)));
+            }
+            // The instance for everybody has a number that 16 bits cannot hold.
+            builder.add("guard", 1, Place::Base(Base::Route), instance(Refuses(401)));
+            assert_eq!(builder.slots[0].instances.len(), 65_537);
+            assert_eq!(answer(builder, asking).await, expected, "{asking}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_for_many_stands_there_once() {
+        let shared = instance(Refuses(402));
+        let mut builder = Builder::default();
+        for number in 0..1000 {
+            builder.add("guard", 1, Place::Consumer(person(number), With::Route), shared.clone());
+        }
+        let elsewhere = Instance { scope: "Service/a/b:80".into(), ..shared.clone() };
+        builder.add("guard", 1, Place::Consumer(person(7), With::Nothing), elsewhere.clone());
+        builder.add("guard", 1, Place::Consumer(person(1000), With::Nothing), elsewhere);
+        builder.add("guard", 1, Place::Base(Base::Route), instance(Refuses(401)));
+        let slot = &builder.slots[0];
+        assert_eq!(slot.instances.len(), 3);
+        assert_eq!((slot.consumers[&person(7)].1, slot.consumers[&person(1000)].1, slot.base.unwrap().1), (0, 1, 2));
+        assert_eq!(answer(builder, "person 999").await, 402);
+    }
+
+    struct Reader;
+
+    impl Plugin for Reader {
+        fn reads_body(&self) -> Option<usize> {
+            Some(1)
+        }
+    }
+
+    #[test]
+    fn what_people_take_along_holds_up_no_bodies() {
+        let (anna, group): (Arc<str>, Arc<str>) = ("anna".into(), "a/group".into());
+        let of = |with| [Place::Consumer(Arc::clone(&anna), with), Place::Group(Arc::clone(&group), with)];
+        let cases = [
+            (vec![Place::Base(Base::Global)], Some(1)),
+            (of(With::Route).into(), Some(1)),
+            (of(With::Service).into(), Some(1)),
+            (of(With::Nothing).into(), None),
+        ];
+        for (places, expected) in cases {
+            let mut builder = Builder::default();
+            let plugin: Arc<dyn Plugin> = Arc::new(Reader);
+            for place in places.clone() {
+                let instance = Instance {
+                    plugin: Arc::clone(&plugin),
+                    phases: Phases::ACCESS,
+                    protocols: Protocols::ALL,
+                    scope: "global".into(),
+                    object: "KongPlugin/a/reader".into(),
+                    configuration: 0,
+                };
+                builder.add("reader", 1, place, instance);
+            }
+            let chain = builder.build(names()).unwrap();
+            assert_eq!(chain.reads_body(), expected, "{places:?}");
+            assert_eq!(chain.slots[0].instances.len(), 1, "{places:?}: one instance is enough");
+        }
     }
 }

@@ -5,7 +5,8 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
+use std::fmt::Write;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -138,6 +139,15 @@ pub fn digest_of(secret: &[u8]) -> Digest {
     bytes
 }
 
+/// In lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
+}
+
 /// Everybody there is.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
@@ -186,8 +196,25 @@ impl Directory {
         self.usernames.get(name).or_else(|| self.custom_ids.get(name))
     }
 
-    pub fn key(&self, key: &[u8]) -> Option<&Arc<KeyCredential>> {
-        self.keys.get(&digest_of(key))
+    /// What tells this directory from others, in every process alike. Of what a token is verified with only the algorithm
+    /// counts, since keys do not say what they are.
+    pub fn told_apart(&self) -> u64 {
+        let people = self.consumers.values().map(|consumer| {
+            let name = (&consumer.id, &consumer.username, &consumer.custom_id);
+            hash_of(("consumer", name, &consumer.groups, &consumer.acls))
+        });
+        let keys =
+            self.keys.iter().map(|(digest, key)| hash_of(("key", digest, &key.id, key.expires, &key.consumer.id)));
+        let passwords = self
+            .passwords
+            .iter()
+            .map(|(username, basic)| hash_of(("password", username, &basic.id, basic.password, &basic.consumer.id)));
+        let tokens = self
+            .tokens
+            .iter()
+            .map(|(claim, jwt)| hash_of(("token", claim, &jwt.id, jwt.key.algorithm(), &jwt.consumer.id)));
+        // A sum, since there is no order.
+        people.chain(keys).chain(passwords).chain(tokens).fold(0, u64::wrapping_add)
     }
 }
 
@@ -223,6 +250,14 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.iter())
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.len()).sum()
     }
@@ -230,6 +265,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     pub fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_empty())
     }
+}
+
+/// The hasher has no seed.
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn shard_of<Q: Hash + ?Sized>(key: &Q) -> usize {

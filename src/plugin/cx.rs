@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::consumers::{Consumer, Directory};
+use super::scheme::Scheme;
 
 /// A request on its way to an endpoint.
 pub struct RequestCx<'r> {
@@ -33,7 +34,7 @@ pub struct RequestCx<'r> {
     pub identity: &'r mut Identity,
     pub consumers: &'r Directory,
     /// Set on whatever answer the client gets, after the endpoint's own headers and before `Plugin::answer`.
-    pub answer_headers: &'r mut HeaderMap,
+    pub answer_headers: &'r mut AnswerHeaders,
     /// Bytes of body after which the request is cut off with 413; the smallest that any plugin asks for counts.
     pub body_limit: &'r mut Option<u64>,
     pub now: SystemTime,
@@ -66,6 +67,25 @@ impl RequestCx<'_> {
     }
 }
 
+/// Headers that plugins have for the answer: a list, which costs less than a map that is poured into another one.
+#[derive(Debug, Default)]
+pub struct AnswerHeaders(SmallVec<[(HeaderName, HeaderValue); 8]>);
+
+impl AnswerHeaders {
+    /// Of several values for one name the last counts.
+    pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.push((name, value));
+    }
+
+    /// Writes all of it in place of what stands there under these names.
+    pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {
+        headers.reserve(self.0.len());
+        for (name, value) in self.0.drain(..) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// Who sent the request, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'r> {
@@ -89,21 +109,6 @@ pub struct Framing {
     pub is_chunked: bool,
     /// After `Expect: 100-continue` has been answered.
     pub expects_continue: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
-    }
 }
 
 /// The names of what was matched, as Kong's clients, logs and metrics know them.

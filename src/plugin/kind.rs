@@ -62,8 +62,11 @@ pub struct Scopes {
 
 impl Scopes {
     pub const ALL: Scopes = Scopes { consumer: true, consumer_group: true, route: true, service: true, global: true };
-    /// Those that find out who is asking cannot depend on it.
+    /// Those that compare who is asking with a list.
     pub const NO_CONSUMER: Scopes = Scopes { consumer: false, ..Scopes::ALL };
+    /// Those that find out who is asking, or run before anybody knows, cannot depend on it: for some people only they would
+    /// run for nobody.
+    pub const FOR_EVERYBODY: Scopes = Scopes { consumer_group: false, ..Scopes::NO_CONSUMER };
 }
 
 /// What a plugin may use when it is built.
@@ -213,7 +216,7 @@ pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result
         type Value = T;
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a record")
+            formatter.write_str("an object")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -222,6 +225,13 @@ pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result
     }
 
     from.deserialize_map(Record(PhantomData))
+}
+
+/// What is wrong with a regular expression, in one line. The parser draws the expression first.
+pub fn said_of_expression(error: &regex::Error) -> String {
+    let drawing = error.to_string();
+    let sentence = drawing.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&drawing);
+    format!("it is no regular expression: {sentence}")
 }
 
 fn without_nulls(value: Value) -> Value {
@@ -235,24 +245,50 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// Serde's words, split into what is wrong and what would be right.
+/// Serde's words, split into what is wrong and what would be right, in the words of those who write YAML.
 fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     let said = error.inner().to_string();
     let (message, expected) = said.rsplit_once(", expected ").unwrap_or((&said, ""));
-    let message = without_value(message);
+    let message = match without_value(message) {
+        "unknown variant" => "is none of what may stand here".to_owned(),
+        message => match message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: ")) {
+            Some(found) => format!("{} does not fit here", in_yaml(found)),
+            None => message.to_owned(),
+        },
+    };
     let remedy = match expected {
         "" if message.starts_with("missing field") => "set it".to_owned(),
         "" => "see the plugin's reference page for what it takes".to_owned(),
-        expected => format!("use {expected}"),
+        expected => format!("use {}", in_yaml(expected)),
     };
     let path = error.path().to_string();
     // The path to an unknown field ends with it, and is `.` for the configuration itself.
     Invalid::new(if path == "." { "" } else { &path }, message, remedy)
 }
 
+/// What Rust calls a type, by its name in YAML.
+fn in_yaml(name: &str) -> &str {
+    match name {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0, without quotes",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number, without quotes",
+        "f32" | "f64" => "a number, without quotes",
+        "a boolean" => "true or false, without quotes",
+        "string" => "a text",
+        "a string" => "a text, in quotes if it looks like a number",
+        "boolean" => "true or false",
+        "integer" => "this whole number",
+        "floating point" => "this number",
+        "sequence" | "a sequence" => "a list",
+        "map" | "a map" => "an object",
+        name if name.starts_with("struct ") => "an object",
+        name if name.starts_with("a nonzero ") => "a whole number of at least 1, without quotes",
+        name => name,
+    }
+}
+
 /// `invalid type: string "secret"` without the secret: what stands in the wrong place may be one.
 fn without_value(message: &str) -> &str {
-    if !message.starts_with("invalid type: ") && !message.starts_with("invalid value: ") {
+    if !["invalid type: ", "invalid value: ", "unknown variant "].iter().any(|start| message.starts_with(start)) {
         return message;
     }
     message.find(['`', '"']).map_or(message, |value| message[..value].trim_end())

@@ -8,9 +8,10 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::chain::{Ask, Base, Builder, Chain, Instance, Passage, Place, Protocols, Spoken};
-use super::cx::{Client, Ended, Framing, Names, Scheme, Source};
+use super::cx::{Client, Ended, Framing, Names, Source};
 use super::kind::{AnyKind, BuildCx, Invalid, Notes};
 use super::reply::{Reply, ReplyBody};
+use super::scheme::Scheme;
 use super::services::NoServices;
 use super::{Consumer, Directory, Plugin, Services, State};
 
@@ -66,6 +67,7 @@ pub fn instance(kind: &dyn AnyKind, plugin: Arc<dyn Plugin>) -> Instance {
         protocols: Protocols::of(kind.protocols().iter().copied()),
         scope: "HTTPRoute/default/test/0".into(),
         object: "KongPlugin/default/test".into(),
+        configuration: 0,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Plugin;
+use super::chain::{Base, Builder, Instance, Place, Protocols};
 use super::kind::{AnyKind, BuildCx, Invalid, Notes, Registry};
 use super::services::{NoServices, Services};
 use super::state::State;
@@ -20,6 +21,31 @@ pub struct Workshop {
     pub node: Arc<str>,
     /// Whether a guard that cannot be built is left out, as Kong does, instead of refusing everybody.
     pub fail_open: bool,
+    /// What runs on every rule, whoever wrote it, unless an object of the same kind is attached there.
+    pub builtin: Option<Builtin>,
+}
+
+/// A plugin that no object configures.
+#[derive(Clone)]
+pub struct Builtin {
+    pub kind: &'static dyn AnyKind,
+    pub plugin: Arc<dyn Plugin>,
+    /// Who asks for it, for dumps: `--kong-metrics`.
+    pub asked_for_by: Arc<str>,
+}
+
+impl Builtin {
+    pub fn add_to(&self, builder: &mut Builder, scope: &Arc<str>) {
+        let instance = Instance {
+            plugin: Arc::clone(&self.plugin),
+            phases: self.kind.phases(),
+            protocols: Protocols::ALL,
+            scope: Arc::clone(scope),
+            object: Arc::clone(&self.asked_for_by),
+            configuration: 0,
+        };
+        builder.add(self.kind.name(), self.kind.priority(), Place::Base(Base::Global), instance);
+    }
 }
 
 /// A plugin, and what there is to say about its configuration all the same.
@@ -29,7 +55,7 @@ impl Workshop {
     /// One whose plugins reach nobody: to check configurations.
     pub fn offline(registry: Registry) -> Self {
         let services = Arc::new(NoServices);
-        Workshop { registry, state: State::default(), services, node: "".into(), fail_open: false }
+        Workshop { registry, state: State::default(), services, node: "".into(), fail_open: false, builtin: None }
     }
 
     /// `object` is who configures it, for example `KongPlugin/default/limit`.

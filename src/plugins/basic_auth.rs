@@ -88,7 +88,7 @@ impl Kind for BasicAuth {
     const PRIORITY: i32 = 1100;
     const PHASES: Phases = Phases::ACCESS;
     const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::NO_CONSUMER;
+    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
     type Config = Config;
     type Plugin = Self;
 

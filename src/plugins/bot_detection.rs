@@ -11,7 +11,7 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, Scopes};
+use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, Scopes, said_of_expression};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -33,7 +33,7 @@ impl Kind for BotDetection {
     const PRIORITY: i32 = 2500;
     const PHASES: Phases = Phases::ACCESS;
     const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::NO_CONSUMER;
+    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
     type Config = Config;
     type Plugin = BotDetection;
 
@@ -43,7 +43,7 @@ impl Kind for BotDetection {
             for (at, pattern) in patterns.iter().enumerate() {
                 if let Err(error) = set([pattern.as_str()]) {
                     let remedy = "write a regular expression without look-around and backreferences";
-                    invalid.push(Invalid::new(format!("{field}[{at}]"), error.to_string(), remedy));
+                    invalid.push(Invalid::new(format!("{field}[{at}]"), said_of_expression(&error), remedy));
                 }
             }
         }

@@ -5,9 +5,11 @@
 //! config: {header_name: Kong-Request-ID, generator: uuid, echo_downstream: true}
 //! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,13 +80,15 @@ impl Plugin for CorrelationId {
                     Generator::UuidCounter => counted(),
                     Generator::Tracker => tracked(cx),
                 };
+                if !self.echo {
+                    cx.head.headers.insert(&self.header, id);
+                    return Outcome::Next;
+                }
                 cx.head.headers.insert(&self.header, id.clone());
                 id
             }
         };
-        if self.echo {
-            cx.keep(id);
-        }
+        cx.keep(id);
         Outcome::Next
     }
 
@@ -102,43 +106,86 @@ impl Plugin for CorrelationId {
     }
 }
 
+/// What ids of one worker have in common.
+struct Worker {
+    id: Hyphenated,
+    process: u32,
+    /// How many ids it has given.
+    given: Cell<u64>,
+    /// Where the next ids are written: an allocation for each would cost more than the id.
+    block: RefCell<BytesMut>,
+}
+
 thread_local! {
-    /// Of this worker: its UUID, and how many ids it has given.
-    static WORKER: (String, Cell<u64>) = (hyphenated(fastrand::u128(..)), Cell::new(0));
+    static WORKER: Worker = Worker {
+        id: Hyphenated::random(),
+        process: std::process::id(),
+        given: Cell::new(0),
+        block: RefCell::default(),
+    };
+}
+
+impl Worker {
+    fn next(&self) -> u64 {
+        self.given.set(self.given.get() + 1);
+        self.given.get()
+    }
+
+    fn write(&self, write: impl FnOnce(&mut BytesMut)) -> HeaderValue {
+        let mut block = self.block.borrow_mut();
+        if block.capacity() < LONGEST {
+            *block = BytesMut::with_capacity(BLOCK * LONGEST);
+        }
+        write(&mut block);
+        HeaderValue::from_maybe_shared(block.split().freeze()).expect("digits, letters and `#-.:` are a header value")
+    }
 }
 
 fn uuid() -> HeaderValue {
-    header_value(hyphenated(fastrand::u128(..)))
+    WORKER.with(|worker| worker.write(|block| block.extend_from_slice(&Hyphenated::random().0)))
 }
 
 fn counted() -> HeaderValue {
-    WORKER.with(|(worker, count)| {
-        count.set(count.get() + 1);
-        header_value([worker, "#", itoa::Buffer::new().format(count.get())].concat())
+    WORKER.with(|worker| {
+        worker.write(|block| {
+            block.extend_from_slice(&worker.id.0);
+            block.extend_from_slice(b"#");
+            block.extend_from_slice(itoa::Buffer::new().format(worker.next()).as_bytes());
+        })
     })
 }
 
 fn tracked(cx: &RequestCx<'_>) -> HeaderValue {
-    let number = WORKER.with(|(_, count)| {
-        count.set(count.get() + 1);
-        count.get()
-    });
-    let (address, port, process) = (cx.client.peer, cx.client.listen_port, std::process::id());
-    let time = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let connection = cx.client.port;
-    header_value(format!("{address}-{port}-{process}-{connection}-{number}-{:.3}", time.as_secs_f64()))
+    let (address, port, connection) = (cx.client.peer, cx.client.listen_port, cx.client.port);
+    let time = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    WORKER.with(|worker| {
+        let (number, process) = (worker.next(), worker.process);
+        worker.write(|block| {
+            write!(block, "{address}-{port}-{process}-{connection}-{number}-{time:.3}").expect("a block grows");
+        })
+    })
 }
 
-/// A random UUID, version 4.
-fn hyphenated(random: u128) -> String {
-    let bits = random & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
-    let digits = format!("{bits:032x}");
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+/// A UUID as text.
+struct Hyphenated([u8; 36]);
+
+impl Hyphenated {
+    /// Version 4.
+    fn random() -> Self {
+        let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
+        let mut text = [b'-'; 36];
+        let places = (0..36).filter(|at| ![8, 13, 18, 23].contains(at));
+        for (number, place) in places.enumerate() {
+            text[place] = b"0123456789abcdef"[(bits >> (124 - 4 * number)) as usize & 0xf];
+        }
+        Hyphenated(text)
+    }
 }
 
-fn header_value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("digits, letters and `#-.:` are a header value")
-}
+/// An address of IPv6 and five numbers, at most; longer ones are written all the same.
+const LONGEST: usize = 128;
+/// Ids of one allocation. Each keeps all of it, so not more.
+const BLOCK: usize = 32;
 
 #[cfg(test)]
 mod tests {

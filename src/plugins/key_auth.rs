@@ -33,7 +33,8 @@ pub(crate) struct Config {
     /// Where keys are looked for, in order: names of headers, of parameters of the query and of fields of the body. Letters,
     /// digits, `-` and `_`. A header is also found if it has `-` where the name has `_`.
     key_names: Vec<String>,
-    /// Whether the endpoint does not get to see keys: those fields are removed wherever keys are looked for.
+    /// Whether the endpoint does not get to see keys: those fields are removed from headers and query, also where no keys are
+    /// looked for, and from a body that is searched.
     hide_credentials: bool,
     /// Id or username of the consumer in whose name requests without a valid key go on. Without it they are refused.
     anonymous: Option<String>,
@@ -95,7 +96,7 @@ impl Kind for KeyAuth {
     const PRIORITY: i32 = 1250;
     const PHASES: Phases = Phases::ACCESS;
     const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::NO_CONSUMER;
+    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
     type Config = Config;
     type Plugin = Self;
 
@@ -209,7 +210,8 @@ impl KeyAuth {
         Fields::read(&cx.head.headers, body)
     }
 
-    /// Removes every key from wherever one could stand, also one that was not looked at.
+    /// Removes every key from wherever one could stand, also one that was not looked at. A body is there only if it is
+    /// searched.
     fn hide(&self, cx: &mut RequestCx<'_>) {
         let is_key = |name: &[u8]| self.names.iter().any(|known| known.name.as_bytes() == name);
         for name in &self.names {

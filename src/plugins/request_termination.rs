@@ -28,8 +28,8 @@ pub(crate) struct Config {
     body: Option<String>,
     /// The type of `body`; `application/json; charset=utf-8` if it is not given.
     content_type: Option<String>,
-    /// Answers with what is known about the request, as JSON: for finding out what arrives here. Excludes `body` and
-    /// `content_type`.
+    /// Answers with what is known about the request, as JSON: for finding out what arrives here. The body of the request is
+    /// told if the plugin has no `trigger` and is of a route, a service or everything. Excludes `body` and `content_type`.
     echo: bool,
     /// Only requests with a header or a query argument of this name are answered; others go on.
     trigger: Option<String>,

@@ -152,7 +152,7 @@ async fn an_anonymous_consumer_must_exist() {
 }
 
 // kong-compat §4.0
-// kong-compat §7
+// kong-compat §7.18
 #[tokio::test]
 async fn refusals_are_negotiated_except_those_of_tokens() {
     for (name, scheme) in [("key-auth", "Key"), ("basic-auth", "Basic realm=\"service\""), ("jwt", "Bearer")] {
@@ -192,10 +192,16 @@ async fn preflight_requests_pass_where_they_may() {
 // kong-compat §4.0
 #[test]
 fn order_and_scopes_are_kongs() {
-    for (name, priority) in [("jwt", 1450), ("key-auth", 1250), ("basic-auth", 1100), ("acl", 950)] {
+    let everybody = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
+    for (name, priority, scopes) in [
+        ("jwt", 1450, everybody),
+        ("key-auth", 1250, everybody),
+        ("basic-auth", 1100, everybody),
+        ("acl", 950, Scopes { consumer: false, ..Scopes::ALL }),
+    ] {
         let kind = REGISTRY.find(name).unwrap();
         assert_eq!(kind.priority(), priority, "{name}");
-        assert_eq!(kind.scopes(), Scopes { consumer: false, ..Scopes::ALL }, "{name}");
+        assert_eq!(kind.scopes(), scopes, "{name}");
         assert_eq!(kind.protocols(), HTTP_FAMILY, "{name}");
         assert!(kind.is_guard(), "{name}");
     }

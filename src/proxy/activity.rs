@@ -56,6 +56,8 @@ pub(crate) struct Activity {
     pub(crate) broken: Cell<bool>,
     /// The body of the request is longer than it may be, and was cut off.
     pub(crate) oversized: Cell<bool>,
+    /// When the request went to an endpoint, if its rule is one of Kong's or has plugins.
+    pub(crate) sent: Cell<Option<Instant>>,
     /// A body was left unread, so the client may still be writing when we close.
     pub(crate) unread: Cell<bool>,
     /// Waiting took too long; whoever waits is to give up.
@@ -64,8 +66,8 @@ pub(crate) struct Activity {
     pub(crate) patient: Cell<bool>,
     /// What the rule says about silence.
     pub(crate) told: Cell<Told>,
-    /// Of the answer that goes to the client, if the rule limits it.
-    pub(crate) silence: RefCell<Option<Box<Silence>>>,
+    /// Of the endpoint within its answer, once there was one and the rule limits it.
+    pub(crate) silence: RefCell<Option<Silence>>,
     /// The request waits for a connection, which has a time of its own.
     pub(crate) connecting: Cell<bool>,
     /// When the answer has to be over, if its rule says so.
@@ -96,6 +98,7 @@ impl Activity {
             upload: Cell::new(Upload::Over),
             broken: Cell::new(false),
             oversized: Cell::new(false),
+            sent: Cell::new(None),
             unread: Cell::new(false),
             overdue: Cell::new(false),
             patient: Cell::new(false),
@@ -182,6 +185,7 @@ impl Activity {
         self.upload.set(Upload::Over);
         self.broken.set(false);
         self.oversized.set(false);
+        self.sent.set(None);
         self.unread.set(false);
         self.overdue.set(false);
         self.patient.set(false);

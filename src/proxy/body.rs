@@ -18,6 +18,7 @@ use super::exchange::Exchange;
 use super::fault::{Fault, TRUNCATED};
 use super::lent::Lent;
 use super::mirror::{self, Copies};
+use super::silence::Silence;
 use super::upgrade::Upgrade;
 use crate::upstream::Connection;
 
@@ -379,8 +380,11 @@ impl ResponseBody {
 }
 
 fn is_silent(exchange: Option<&Exchange>, cx: &mut Context<'_>) -> bool {
-    let Some(exchange) = exchange else { return false };
-    exchange.peer.activity.silence.borrow_mut().as_mut().is_some_and(|silence| silence.poll(cx).is_ready())
+    let Some(activity) = exchange.map(|exchange| &exchange.peer.activity) else { return false };
+    let Some(limit) = activity.told.get().read() else { return false };
+    // Most answers come in one piece, and need no timer.
+    let mut silence = activity.silence.borrow_mut();
+    silence.get_or_insert_with(|| Silence::lasting(limit)).poll(limit, cx).is_ready()
 }
 
 /// The endpoint's body ended before its end. The connection of the client ends with it, so that nobody takes what came for

@@ -36,7 +36,7 @@ pub(crate) struct Exchange {
     /// Of requests that met plugins.
     pub(crate) through: Option<Box<Through>>,
     /// Of requests that are treated as Kong would.
-    pub(crate) kong: Option<Box<Kong>>,
+    pub(crate) kong: Option<Kong>,
     /// Boxed, since few requests have one.
     pub(crate) cut_off: Option<Box<CutOff>>,
     /// Only kept if there is a log.
@@ -112,7 +112,8 @@ impl Exchange {
         let series = self.series.get_or_insert_with(|| worker.unrouted());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
         if let Some(through) = &self.through {
-            through.log(status, duration, activity.bytes_in.get(), self.bytes_out);
+            let bytes = (activity.bytes_in.get(), self.bytes_out);
+            through.log(&worker.ledger, status, duration, activity.sent.get(), bytes);
         }
         if let Some(line) = self.line.take() {
             worker.log.write(&Record {
@@ -130,6 +131,7 @@ impl Exchange {
                 duration,
                 labels: Some(Arc::clone(&series.labels)),
                 address: self.address,
+                consumer: self.through.as_ref().and_then(|through| through.consumer()),
                 id: Some(self.id.clone()),
                 fault: self.fault,
                 agent: line.agent,
@@ -165,6 +167,7 @@ pub(crate) fn unreadable(
         duration,
         labels: None,
         address: None,
+        consumer: None,
         id,
         fault: Some(fault),
         agent: glimpse.headers.remove(USER_AGENT),

@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Refused,
     /// The same under a route of Kong's.
     PeerRefused,
+    /// An endpoint cannot be spoken to in TLS, or is not who it should be.
+    Handshake,
     ConnectTimeout,
     AnswerTimeout,
     /// `timeouts.request` of the rule.
@@ -126,6 +128,7 @@ impl Fault {
             Fault::PeerRefused => (Upstream, StatusCode::BAD_GATEWAY, "refused", INVALID_ANSWER, true),
             Fault::Crowded => (Us, StatusCode::SERVICE_UNAVAILABLE, "no_room", "Too many requests at a time", true),
             Fault::Refused => (Upstream, StatusCode::SERVICE_UNAVAILABLE, "refused", UNAVAILABLE, true),
+            Fault::Handshake => (Upstream, StatusCode::BAD_GATEWAY, "tls_handshake", INVALID_ANSWER, false),
             Fault::ConnectTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMING_OUT, true),
             Fault::AnswerTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "answer_timeout", TIMING_OUT, false),
             Fault::RequestTimeout => (Upstream, StatusCode::GATEWAY_TIMEOUT, "request_timeout", TIMING_OUT, false),
@@ -268,6 +271,7 @@ mod tests {
             Fault::PeerRefused,
             Fault::Crowded,
             Fault::Refused,
+            Fault::Handshake,
             Fault::ConnectTimeout,
             Fault::AnswerTimeout,
             Fault::RequestTimeout,
@@ -284,6 +288,7 @@ mod tests {
             Fault::Rule(Failure::NoService) | Fault::NoPeer | Fault::PeerRefused => {}
             Fault::HttpsOnly | Fault::Http2Only | Fault::NotGrpc | Fault::GrpcsOnly => {}
             Fault::Rewrite | Fault::NoEndpoints | Fault::Crowded | Fault::Refused | Fault::ConnectTimeout => {}
+            Fault::Handshake => {}
             Fault::AnswerTimeout | Fault::RequestTimeout | Fault::BackendTimeout => {}
             Fault::BadAnswer | Fault::NoAnswer => {}
         })

@@ -29,7 +29,8 @@ use super::framing;
 use super::headers::strip_hop_by_hop;
 use super::spares::Spares;
 use super::upgrade::Upgrade;
-use crate::upstream::{ConnectFailure, Connection, Protocol, Upstream};
+use crate::upstream::tls::Name;
+use crate::upstream::{Aim, ConnectFailure, Connection, Protocol, Upstream, UpstreamKey};
 
 pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
@@ -38,7 +39,7 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
 ) -> Result<Response<Source>, Fault> {
     let peer = Rc::clone(&exchange.peer);
-    prepare(upstream, &mut request, &mut upgrade)?;
+    let aim = prepare(upstream, &mut request, &mut upgrade)?;
     let empty = request.body().is_end_stream();
     let replay = Replay { whole: empty, idempotent: is_idempotent(request.method()), stale: true };
     let mut failure = Fault::NoEndpoints;
@@ -47,10 +48,10 @@ pub(crate) async fn forward(
     // Empty, and so without memory, unless something fails.
     let mut tried = Vec::new();
     while tried.len() < ENDPOINTS
-        && let Some(address) = peer.worker.pools.next(upstream, &tried)
+        && let Some(address) = peer.worker.pools.next(aim.upstream, &tried)
     {
         exchange.address = Some(address);
-        let lost = match attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, None).await {
+        let lost = match attempt(&peer, &aim, address, &mut request, &mut upgrade, replay, None).await {
             Ok(answer) => {
                 if let Some(copy) = request {
                     peer.worker.spares.give_back(copy.into_parts().0.headers);
@@ -69,12 +70,13 @@ pub(crate) async fn forward(
     Err(failure)
 }
 
-/// Puts the request into the protocol of the endpoint.
-pub(crate) fn prepare(
-    upstream: &Upstream,
+/// Puts the request into the protocol of the endpoint, and says under which name it goes there.
+pub(crate) fn prepare<'u>(
+    upstream: &'u Arc<Upstream>,
     request: &mut Request<RequestBody>,
     upgrade: &mut Option<Box<Upgrade>>,
-) -> Result<(), Fault> {
+) -> Result<Aim<'u>, Fault> {
+    let aim = Aim { upstream, name: request.headers().get(HOST).filter(|_| upstream.key.tls.is_some()).map(Name::of) };
     match upstream.key.protocol {
         Protocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
@@ -85,15 +87,15 @@ pub(crate) fn prepare(
             if let Some(upgrade) = upgrade {
                 upgrade.ask(request.headers_mut());
             }
-            Ok(())
         }
         Protocol::Http2 => {
             if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
                 return Err(Fault::Protocol);
             }
-            put_into_http2(request)
+            put_into_http2(request, scheme(&upstream.key))?;
         }
     }
+    Ok(aim)
 }
 
 /// What may be sent again.
@@ -110,7 +112,7 @@ pub(crate) struct Replay {
 /// One try at one endpoint: over a connection that was kept, or else a new one, which has to be there by `end`.
 pub(crate) async fn attempt(
     peer: &Rc<Peer>,
-    upstream: &Arc<Upstream>,
+    aim: &Aim<'_>,
     address: SocketAddr,
     request: &mut Option<Request<RequestBody>>,
     upgrade: &mut Option<Box<Upgrade>>,
@@ -118,7 +120,7 @@ pub(crate) async fn attempt(
     end: Option<Instant>,
 ) -> Result<Response<Source>, Lost> {
     let pools = &peer.worker.pools;
-    let copying = match upstream.key.protocol {
+    let copying = match aim.upstream.key.protocol {
         // It can say that it has not looked at a request, whatever the method.
         Protocol::Http2 if !replay.whole => Copying::Lend,
         Protocol::Http2 => Copying::Whole,
@@ -128,7 +130,7 @@ pub(crate) async fn attempt(
     let mut refusable = replay.stale;
     let replayable = replay.whole && replay.idempotent && replay.stale;
     let age = if replayable { Duration::MAX } else { FRESH };
-    while let Some(connection) = pools.idle(upstream, address, age) {
+    while let Some(connection) = pools.idle(aim, address, age) {
         match send(peer, connection, request, upgrade, copying).await {
             Err(Lost::Unsent) => {}
             Err(Lost::Unprocessed) if refusable && request.is_some() => {
@@ -143,7 +145,7 @@ pub(crate) async fn attempt(
             }
             outcome => {
                 if outcome.is_ok() {
-                    upstream.succeeded(address);
+                    aim.upstream.succeeded(address);
                 }
                 return outcome;
             }
@@ -154,7 +156,7 @@ pub(crate) async fn attempt(
         // Boxed: connecting is rare, and what it needs meanwhile would be set aside for every connection of a client.
         let connect = Box::pin(async {
             let limit = peer.activity.told.get().connect();
-            let connecting = pools.connect(upstream, address, limit);
+            let connecting = pools.connect(aim, address, limit);
             let end = [end, limit.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
             let Some(end) = end else { return connecting.await };
             let began = Instant::now();
@@ -174,8 +176,9 @@ pub(crate) async fn attempt(
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+                tracing::debug!(%error, upstream = %aim.upstream.key, "Cannot connect");
                 return Err(match error {
+                    ConnectFailure::Handshake(..) => Lost::Unconnected(Fault::Handshake),
                     ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
                     ConnectFailure::TimedOut(..) => Lost::Unconnected(Fault::ConnectTimeout),
                     ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
@@ -293,6 +296,7 @@ async fn send(
             let error = error.into_error();
             tracing::debug!(%error, address = %connection.address, "No answer");
             let lost = match Lost::by(&error) {
+                Lost::Unanswered if connection.was_refused() => Lost::Fault(Fault::Handshake),
                 // Who has begun to answer has looked at it.
                 Lost::Unanswered if connection.has_begun_to_answer() => Lost::Fault(Fault::NoAnswer),
                 lost => lost,
@@ -342,14 +346,18 @@ pub(crate) async fn patiently<T>(activity: &Activity, future: impl Future<Output
 }
 
 /// HTTP/2 has the host and the scheme in the target.
-pub(crate) fn put_into_http2<B>(request: &mut Request<B>) -> Result<(), Fault> {
+pub(crate) fn put_into_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST).ok_or(Fault::Rewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Fault::Rewrite)?);
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(scheme);
     *request.uri_mut() = Uri::from_parts(target).map_err(|_| Fault::Rewrite)?;
     *request.version_mut() = Version::HTTP_2;
     Ok(())
+}
+
+pub(crate) fn scheme(key: &UpstreamKey) -> Scheme {
+    if key.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
 fn copy(request: &Request<RequestBody>, body: RequestBody, spares: &Spares) -> Request<RequestBody> {

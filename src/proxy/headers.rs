@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memchr;
 
 use super::request_id::X_REQUEST_ID;
-use crate::snapshot::redirect::Scheme;
+use crate::plugin::{Scheme, lookalikes};
 
 /// Removes what speaks about one connection only (RFC 9110, section 7.6.1), and whatever `Connection` names.
 ///
@@ -17,35 +16,18 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip(headers, |_| {});
 }
 
-/// The same of a request, and also what a backend could take for our words about the client: CGI and its heirs (WSGI, Rack,
-/// PHP) know `X_Forwarded_For` and `X-Forwarded-For` by one name, so that we would replace the one and pass on the other.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
-    static OURS: [HeaderName; 5] =
-        [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+/// The same of a request, and also what a backend could take for what we write ourselves.
+pub(crate) fn strip_request(headers: &mut HeaderMap, ours: &[HeaderName]) {
     let mut seen = false;
-    strip(headers, |name| seen |= is_lookalike(name, &OURS));
+    strip(headers, |name| seen |= lookalikes::is_one(name, ours));
     if seen {
-        remove_lookalikes(headers, &OURS);
+        lookalikes::remove(headers, ours);
     }
 }
 
-/// Removes what a backend could take for one of these fields.
-pub(crate) fn remove_lookalikes(headers: &mut HeaderMap, ours: &[HeaderName]) {
-    while let Some(name) = headers.keys().find(|name| is_lookalike(name, ours)).cloned() {
-        headers.remove(name);
-    }
-}
-
-/// Whether a name is one of those that we write ourselves, but for underscores where they have hyphens.
-fn is_lookalike(name: &HeaderName, ours: &[HeaderName]) -> bool {
-    let name = name.as_str().as_bytes();
-    let is_alike = |ours: &HeaderName| {
-        let ours = ours.as_str().as_bytes();
-        ours.len() == name.len()
-            && name.iter().zip(ours).all(|(given, our)| given == our || (*given, *our) == (b'_', b'-'))
-    };
-    // Most names are ruled out by their first byte, and nearly all others by having no underscore.
-    name.first() == Some(&b'x') && memchr(b'_', name).is_some() && ours.iter().any(is_alike)
+/// Whether a request or its answer is one of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn strip(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
@@ -166,6 +148,10 @@ impl Client {
     }
 }
 
+/// What requests have from us, whatever their rule.
+pub(crate) static OURS: [HeaderName; 5] =
+    [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -230,7 +216,7 @@ mod tests {
         ];
         for (before, after) in cases {
             let mut headers = headers(before);
-            strip_request(&mut headers);
+            strip_request(&mut headers, &OURS);
             assert_eq!(text(&headers), after, "{before}");
         }
     }

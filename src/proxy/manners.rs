@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::fault::Account;
+use super::headers::is_grpc;
 
 /// What of a request decides the form of an error, kept aside because the headers go upstream.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +22,7 @@ impl Manners {
     }
 
     pub(crate) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        Manners {
-            accept: headers.get(ACCEPT).cloned(),
-            grpc: content_type.starts_with(b"application/grpc"),
-            head: method == Some(&Method::HEAD),
-        }
+        Manners { accept: headers.get(ACCEPT).cloned(), grpc: is_grpc(headers), head: method == Some(&Method::HEAD) }
     }
 
     /// The answer to a fault. `id` is the request's, for whoever reports it.

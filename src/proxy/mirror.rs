@@ -13,17 +13,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
+use http::header::HOST;
 use http_body::Body;
 use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::forward::{FRESH, put_into_http2};
+use super::forward::{FRESH, put_into_http2, scheme};
 use super::limits::Limits;
 use super::stats::{Mirrored, Mirroring};
 use crate::snapshot::rule::Mirror;
-use crate::upstream::{Dial, Keep, Pools, Protocol, Traffic, Upstream};
+use crate::upstream::tls::Name;
+use crate::upstream::{Aim, Dial, Keep, Pools, Protocol, Traffic, Upstream};
 
 /// The copies of one worker.
 pub(crate) struct Mirrors {
@@ -74,14 +76,18 @@ impl Mirrors {
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
-            let speaks_http2 = mirror.upstream.key.protocol == Protocol::Http2;
-            if !finish(&mut head) || speaks_http2 && put_into_http2(&mut head).is_err() {
+            let key = &mirror.upstream.key;
+            let finished = finish(&mut head);
+            let name = head.headers().get(HOST).filter(|_| key.tls.is_some()).map(Name::of);
+            let speaks_http2 = key.protocol == Protocol::Http2;
+            if !finished || speaks_http2 && put_into_http2(&mut head, scheme(key)).is_err() {
                 self.counts.add(Mirrored::Failed);
                 continue;
             }
             self.present.set(self.present.get() + 1);
             let copy = Copy {
                 upstream: Arc::clone(&mirror.upstream),
+                name,
                 head: Some(head),
                 mirrors: Rc::clone(self),
                 outcome: Mirrored::CutShort,
@@ -98,6 +104,7 @@ impl Mirrors {
 /// One copy, in the books when it is dropped.
 pub(crate) struct Copy {
     upstream: Arc<Upstream>,
+    name: Option<Rc<Name>>,
     head: Option<Request<()>>,
     mirrors: Rc<Mirrors>,
     outcome: Mirrored,
@@ -111,7 +118,8 @@ impl Copy {
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
             let request = head.map(|()| Full::new(body));
-            let answered = timeout(copy.mirrors.patience, deliver(&copy.mirrors.pools, &copy.upstream, request)).await;
+            let aim = Aim { upstream: &copy.upstream, name: copy.name.take() };
+            let answered = timeout(copy.mirrors.patience, deliver(&copy.mirrors.pools, &aim, request)).await;
             copy.outcome = if answered == Ok(true) { Mirrored::Answered } else { Mirrored::Failed };
         });
     }
@@ -125,16 +133,16 @@ impl Drop for Copy {
 }
 
 /// Whether there was an answer, to its end or far enough.
-async fn deliver(pools: &Pools<Full<Bytes>>, upstream: &Arc<Upstream>, request: Request<Full<Bytes>>) -> bool {
-    let Some(address) = pools.next(upstream, &[]) else { return false };
+async fn deliver(pools: &Pools<Full<Bytes>>, aim: &Aim<'_>, request: Request<Full<Bytes>>) -> bool {
+    let Some(address) = pools.next(aim.upstream, &[]) else { return false };
     let mut request = Some(request);
     loop {
         // Sent once, like everything that is not known to bear repeating.
-        let idle = pools.idle(upstream, address, FRESH);
+        let idle = pools.idle(aim, address, FRESH);
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match pools.connect(upstream, address, None).await {
+            None => match pools.connect(aim, address, None).await {
                 Ok(connection) => connection,
                 Err(_) => return false,
             },

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -15,19 +15,17 @@ use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::forward::patiently;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, lists};
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, is_grpc, lists};
 use super::manners::Manners;
+use super::stats::Ledger;
 use super::target::{Host, Path};
 use crate::plugin::chain::{Ask, Passage, Spoken};
 use crate::plugin::{Chain, Client, Directory, Ended, Framing, Reply, ReplyBody, Scheme, Source as Origin};
-use crate::snapshot::redirect;
 
 /// Kept with the request until its answer is complete.
 pub(crate) struct Through {
     chain: Arc<Chain>,
     passage: Passage,
-    /// When the request went to an endpoint.
-    pub(crate) sent: Option<Instant>,
     /// When the head of the answer was there.
     answered: Option<Instant>,
     origin: Origin,
@@ -60,7 +58,7 @@ pub(crate) async fn ask(
     let (mut head, rest) = taken.into_parts();
     // In the books from the start: also who leaves while plugins think is told to them.
     let chain = Arc::clone(chain);
-    let through = Through { chain, passage: Passage::default(), sent: None, answered: None, origin: Origin::Ours };
+    let through = Through { chain, passage: Passage::default(), answered: None, origin: Origin::Ours };
     let through = exchange.through.insert(Box::new(through));
     let Through { chain, passage, .. } = &mut **through;
     let access = chain.access(
@@ -136,10 +134,7 @@ fn told(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> IpAddr {
 }
 
 pub(crate) fn scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
-    let own = match peer.client.scheme {
-        redirect::Scheme::Http => Scheme::Http,
-        redirect::Scheme::Https => Scheme::Https,
-    };
+    let own = peer.client.scheme;
     if !peer.client.trusted {
         return own;
     }
@@ -150,46 +145,52 @@ pub(crate) fn scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    content_type.starts_with(b"application/grpc")
-}
-
 /// A plugin's answer on the wire.
 pub(crate) fn written(reply: Reply, manners: &Manners, id: &HeaderValue) -> Response<Source> {
-    let Reply { status, headers, body, reason: _ } = reply;
+    let Reply { status, mut headers, body, reason: _ } = reply;
     let mut answer = match body {
         ReplyBody::Negotiated(message) => manners.say(status, &message, id),
         ReplyBody::Plain(message) => manners.state(status, &message),
         ReplyBody::Raw(bytes) => manners.whole(status, bytes),
         ReplyBody::Empty => manners.whole(status, Bytes::new()),
     };
-    let own = answer.headers_mut();
-    for name in headers.keys().filter(|name| **name != CONTENT_LENGTH) {
-        own.remove(name);
-    }
-    own.extend(
-        headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH).map(|(name, value)| (name.clone(), value.clone())),
-    );
+    headers.remove(CONTENT_LENGTH);
+    // In place of ours of the same names, and all values of each.
+    answer.headers_mut().extend(headers);
     answer.map(Source::Ours)
 }
 
 impl Through {
-    /// Lets the plugins see the head of the answer.
-    pub(crate) fn answer(&mut self, answer: &mut Response<Source>, id: &HeaderValue) {
+    /// Lets the plugins see the head of the answer, which is there now.
+    pub(crate) fn answer(&mut self, answer: &mut Response<Source>, id: &HeaderValue, now: Instant) {
         self.origin = match answer.body() {
             Source::Ours(_) => Origin::Ours,
             Source::Upstream { .. } | Source::Switched(..) => Origin::Service,
         };
-        self.answered = Some(Instant::now());
+        self.answered = Some(now);
         let status = answer.status();
         self.chain.answer(&mut self.passage, status, answer.headers_mut(), self.origin, id);
     }
 
-    /// Tells the plugins how it ended.
-    pub(crate) fn log(&self, status: http::StatusCode, total: std::time::Duration, bytes_in: u64, bytes_out: u64) {
-        let upstream = self.sent.filter(|_| self.origin == Origin::Service);
+    /// Who asked, by the name that people know.
+    pub(crate) fn consumer(&self) -> Option<Arc<str>> {
+        let consumer = self.passage.identity.consumer.as_ref()?;
+        let name = consumer.username.as_ref().or(consumer.custom_id.as_ref());
+        Some(Arc::clone(name.unwrap_or(&consumer.id)))
+    }
+
+    /// Tells the plugins how it ended, and the books how long they took. `sent` is when the request went to an endpoint.
+    pub(crate) fn log(
+        &self,
+        ledger: &Ledger,
+        status: StatusCode,
+        total: Duration,
+        sent: Option<Instant>,
+        (bytes_in, bytes_out): (u64, u64),
+    ) {
+        let upstream = sent.filter(|_| self.origin == Origin::Service);
         let upstream = upstream.zip(self.answered).map(|(sent, answered)| answered - sent);
+        ledger.plugins(self.passage.times.all());
         self.chain.log(&self.passage, &Ended { status, source: self.origin, total, upstream, bytes_in, bytes_out });
     }
 }

@@ -1,5 +1,6 @@
 //! A request's life on one screen: from its head to the answer that goes back.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::forward;
 use super::framing;
-use super::headers::{join_cookies, strip_request};
+use super::headers::{self, join_cookies, strip_request};
 use super::kong;
 use super::manners::{METHODS, Manners};
 use super::passage;
@@ -46,20 +47,18 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     let mut request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
 
     let mut decision = decide(&view, &mut request, &mut exchange);
-    if let Ok(Decision::Ask { listener, rule, chain, framing, upgrade }) = decision {
+    if let Ok(Decision::Ask { listener, rule, chain, asked, framing, upgrade }) = decision {
         // Boxed: requests of other rules do not set aside what plugins need.
-        let asking = ask(&view, (listener, rule, chain), (framing, upgrade), &mut request, &mut exchange, &manners);
+        let rule = (listener, rule, chain);
+        let asking = ask(&view, rule, asked, (framing, upgrade), &mut request, &mut exchange, &manners);
         decision = Box::pin(asking).await;
     }
     let outcome = match decision {
         Ok(Decision::Answer(answer)) => Ok(answer),
         Ok(Decision::Ask { .. }) => unreachable!("plugins are asked once"),
         Ok(Decision::Forward { rule, backend, upstream, tries, upgrade }) => {
-            if let Some(through) = &mut exchange.through {
-                through.sent = Some(Instant::now());
-            }
-            if let Some(kong) = &mut exchange.kong {
-                kong.sent = Some(Instant::now());
+            if exchange.through.is_some() || exchange.kong.is_some() {
+                peer.activity.sent.set(Some(Instant::now()));
             }
             let answer = match tries {
                 None => forward::forward(upstream, request, upgrade, &mut exchange).await,
@@ -88,16 +87,17 @@ pub(crate) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     if let Some(grant) = exchange.grant.take() {
         grant.apply(answer.headers_mut());
     }
+    let now = Instant::now();
     if let Some(through) = &mut exchange.through {
-        through.answer(&mut answer, &exchange.id);
+        through.answer(&mut answer, &exchange.id, now);
     }
-    kong::mark(&mut answer, &exchange);
+    kong::mark(&mut answer, &exchange, now);
     exchange.status = Some(answer.status());
     // HTTP/2 has no such field; its connections are told to end as a whole.
     if close && version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    peer.activity.enter(Phase::Answering, Instant::now());
+    peer.activity.enter(Phase::Answering, now);
     peer.activity.cut_off.set(exchange.cut_off.as_ref().map(|cut_off| cut_off.sleep.deadline()));
     if matches!(answer.body(), Source::Switched(..)) {
         return Ok(switch(answer, exchange));
@@ -127,6 +127,7 @@ enum Decision<'v> {
         listener: &'v Arc<Listener>,
         rule: &'v Arc<Rule>,
         chain: &'v Arc<Chain>,
+        asked: Asked,
         framing: Framing,
         upgrade: Option<Box<Upgrade>>,
     },
@@ -138,6 +139,15 @@ enum Decision<'v> {
         tries: Option<&'v Tries>,
         upgrade: Option<Box<Upgrade>>,
     },
+}
+
+/// What the client has asked for, which is what plugins decide about.
+struct Asked {
+    host: Host,
+    /// If the request has another one for the endpoint by now.
+    target: Option<Uri>,
+    /// Nothing had to be made of its path before it was matched.
+    is_plain: bool,
 }
 
 fn decide<'v>(
@@ -189,35 +199,47 @@ fn decide<'v>(
     let Some(manner) = &rule.kong else {
         introduce(&peer, request, (rule, &host, listener), &exchange.id);
         kong::name_us(request, exchange);
-        return go_on(view, (listener, rule), (&host, &path), (framing, upgrade), request, exchange);
+        if let Some(chain) = &rule.plugins {
+            exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
+            let asked = Asked { is_plain: !path.changed(), host, target: None };
+            return Ok(Decision::Ask { listener, rule, chain, asked, framing, upgrade });
+        }
+        return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
     };
     kong::note(exchange);
-    exchange.series = Some(view.series(&peer.worker, listener, Some(rule), None));
-    if let Some(mut answer) = kong::admit(manner, request, &host, &peer)? {
+    // Until it is known which backend it goes to: whoever gets no further is counted, too.
+    let booked = || Some(view.series(&peer.worker, listener, Some(rule), None));
+    if let Some(refused) = kong::admit(manner, request, &host, &peer).transpose() {
+        exchange.series = booked();
+        let mut answer = refused?;
         finish(&mut answer, &exchange.id, &[]);
         return Ok(Decision::Answer(answer));
     }
     introduce(&peer, request, (rule, &host, listener), &exchange.id);
-    kong::pass_on(rule, manner, matched.path, (&host, &path), request, exchange)?;
-    let uri = request.uri().clone();
-    let path = Path::of(request.method(), &uri).ok().flatten().ok_or(Fault::Rewrite)?;
-    go_on(view, (listener, rule), (&host, &path), (framing, kong::upgrading(upgrade)), request, exchange)
-}
-
-/// Past the plugins of the rule, if it has any, to what the rule does.
-fn go_on<'v>(
-    view: &'v View,
-    (listener, rule): (&'v Arc<Listener>, &'v Arc<Rule>),
-    target: (&Host, &Path<'_>),
-    (framing, upgrade): (Framing, Option<Box<Upgrade>>),
-    request: &mut Request<RequestBody>,
-    exchange: &mut Exchange,
-) -> Result<Decision<'v>, Fault> {
-    if let Some(chain) = &rule.plugins {
-        exchange.series = Some(view.series(&exchange.peer.worker, listener, Some(rule), None));
-        return Ok(Decision::Ask { listener, rule, chain, framing, upgrade });
-    }
-    act(view, (listener, rule), target, upgrade, request, exchange)
+    let upgrade = kong::upgrading(upgrade);
+    let Ok(before) = kong::pass_on(rule, manner, matched.path, &path, request, exchange) else {
+        exchange.series = booked();
+        return Err(Fault::Rewrite);
+    };
+    let is_plain = !path.changed();
+    let rewritten = (before.is_some() || !is_plain).then(|| request.uri().clone());
+    // Where it is as the client wrote it, what was read of that is what the endpoint gets.
+    let path = match &rewritten {
+        None => path,
+        Some(uri) => match Path::of(request.method(), uri) {
+            Ok(Some(path)) => path,
+            Ok(None) | Err(_) => {
+                exchange.series = booked();
+                return Err(Fault::Rewrite);
+            }
+        },
+    };
+    let Some(chain) = &rule.plugins else {
+        return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
+    };
+    exchange.series = booked();
+    let asked = Asked { host, target: before, is_plain };
+    Ok(Decision::Ask { listener, rule, chain, asked, framing, upgrade })
 }
 
 /// What the client meant for this hop ends here, before we, plugins and filters write anything.
@@ -227,15 +249,15 @@ fn introduce(
     (rule, host, listener): (&Rule, &Host, &Listener),
     id: &HeaderValue,
 ) {
-    let uri = rule.kong.as_ref().map(|_| request.uri().clone());
+    let path = rule.kong.as_ref().map(|_| HeaderValue::from_str(request.uri().path()).ok());
     let headers = request.headers_mut();
-    strip_request(headers);
+    strip_request(headers, if path.is_some() { &kong::introduction::OURS } else { &headers::OURS });
     headers.remove(EXPECT);
     join_cookies(headers);
     let port = peer.client.port(listener.port);
-    match uri {
+    match path {
         None => peer.client.introduce(headers, &host.written, &port),
-        Some(uri) => kong::introduction::introduce(peer, headers, host, &uri, port),
+        Some(path) => kong::introduction::introduce(peer, headers, host, path, port),
     }
     headers.insert(X_REQUEST_ID, id.clone());
     if host.elsewhere {
@@ -247,23 +269,23 @@ fn introduce(
 async fn ask<'v>(
     view: &'v View,
     (listener, rule, chain): (&'v Arc<Listener>, &'v Arc<Rule>, &'v Arc<Chain>),
+    asked: Asked,
     (framing, upgrade): (Framing, Option<Box<Upgrade>>),
     request: &mut Request<RequestBody>,
     exchange: &mut Exchange,
     manners: &Manners,
 ) -> Result<Decision<'v>, Fault> {
-    // Read once more, rather than carried through every request: both were found good.
+    let Asked { host, target, is_plain } = asked;
     let before = request.uri().clone();
-    let (uri, host) = match exchange.kong.as_ref().and_then(|kong| kong.asked()) {
-        // What plugins decide about is what the client wrote, also where the endpoint sees another path.
-        Some(asked) => asked,
-        None => {
-            let host = Host::of(request.version(), &before, request.headers(), exchange.peer.group.address)?;
-            (before.clone(), host)
-        }
+    // What the client wrote, also where the endpoint sees another path.
+    let uri = target.as_ref().unwrap_or(&before);
+    let path = if is_plain {
+        Path { path: Cow::Borrowed(uri.path()), query: uri.query() }
+    } else {
+        // Read once more, rather than carried through every request.
+        let Some(path) = Path::of(request.method(), uri)? else { return Err(Fault::NoRoute) };
+        kong::read(listener, path)
     };
-    let Some(path) = Path::of(request.method(), &uri)? else { return Err(Fault::NoRoute) };
-    let path = kong::read(listener, path);
     let consumers = &view.snapshot.consumers;
     let reply = passage::ask(chain, consumers, request, (&host, &path), (listener.port, framing), exchange).await?;
     if let Some(reply) = reply {
@@ -272,7 +294,7 @@ async fn ask<'v>(
         finish(&mut answer, &exchange.id, &[]);
         return Ok(Decision::Answer(answer));
     }
-    if *request.uri() == uri && *request.uri() == before {
+    if target.is_none() && *request.uri() == before {
         return act(view, (listener, rule), (&host, &path), upgrade, request, exchange);
     }
     // A plugin has changed the target, for example taken a key out of it.

@@ -65,8 +65,8 @@ impl Proxy {
     /// Starts the workers. Nothing is listened on before the first `reconcile`.
     pub fn start(config: Config, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
         let count = config.workers.get();
-        let dropped = Arc::clone(config.access_log.dropped());
-        let stats = Arc::new(Stats::new(count, config.max_series, dropped));
+        let lost = Arc::clone(config.access_log.lost());
+        let stats = Arc::new(Stats::new(count, config.max_series, lost));
         let shared = Shared {
             snapshot: Arc::clone(&snapshot),
             connections: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body;
+use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::body::{RequestBody, Source};
@@ -16,7 +17,7 @@ use super::connection::Peer;
 use super::exchange::{CutOff, Exchange};
 use super::fault::Fault;
 use super::forward::{ENDPOINTS, Lost, Replay, attempt, is_idempotent, patiently, prepare};
-use super::silence::{Silence, Told};
+use super::silence::Told;
 use super::upgrade::Upgrade;
 use crate::snapshot::tries::{Retry, Tries};
 use crate::upstream::Upstream;
@@ -31,7 +32,6 @@ pub(crate) async fn forward(
     let activity = &exchange.peer.activity;
     activity.patient.set(tries.decides_patience());
     activity.told.set(Told::of(tries));
-    activity.silence.replace(activity.told.get().read().map(Silence::of));
     let all = all(upstream, request, upgrade, exchange, tries);
     let Some(limit) = tries.request.duration() else { return all.await };
     let end = Instant::now() + limit;
@@ -58,17 +58,17 @@ async fn all(
         idempotent: is_idempotent(request.method()),
         stale: retry.is_none_or(|retry| retry.attempts > 0),
     };
-    prepare(upstream, &mut request, &mut upgrade)?;
+    let aim = prepare(upstream, &mut request, &mut upgrade)?;
     let most = retry.map_or(ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
     let mut request = Some(request);
-    let mut tried = Vec::new();
+    let mut tried = Tried::new();
     let mut further = 0;
     loop {
-        let Some(address) = next(&peer, upstream, &mut tried, retry) else { return Err(Fault::NoEndpoints) };
+        let Some(address) = next(&peer, aim.upstream, &mut tried, retry) else { return Err(Fault::NoEndpoints) };
         exchange.address = Some(address);
         peer.activity.moved();
         let end = tries.backend_request.duration().map(|limit| Instant::now() + limit);
-        let trying = attempt(&peer, upstream, address, &mut request, &mut upgrade, replay, end);
+        let trying = attempt(&peer, &aim, address, &mut request, &mut upgrade, replay, end);
         let outcome = match end {
             None => trying.await,
             Some(end) => timeout_at(end, trying).await.unwrap_or(Err(Lost::Fault(Fault::BackendTimeout))),
@@ -79,6 +79,9 @@ async fn all(
                 let sent_again = replay.whole && replay.idempotent && !is_last;
                 if !(sent_again && retry.is_some_and(|retry| refuses(retry, &answer))) {
                     exchange.cut_off = end.map(|end| CutOff::at(end, Fault::BackendTimeout));
+                    if let Some(copy) = request {
+                        peer.worker.spares.give_back(copy.into_parts().0.headers);
+                    }
                     return Ok(answer);
                 }
                 discard(answer);
@@ -94,7 +97,7 @@ async fn all(
                     return Err(fault);
                 }
                 // The next one knows nothing of it.
-                (fault, was_not_processed && upstream.reachable().len() > tried.len())
+                (fault, was_not_processed && aim.upstream.reachable().len() > tried.len())
             }
         };
         if !at_once {
@@ -111,13 +114,11 @@ async fn all(
     }
 }
 
+/// Nearly always one.
+type Tried = SmallVec<[SocketAddr; 2]>;
+
 /// Another endpoint on each try. When all have been tried, they are tried again if the rule says so.
-fn next(
-    peer: &Peer,
-    upstream: &Arc<Upstream>,
-    tried: &mut Vec<SocketAddr>,
-    retry: Option<&Retry>,
-) -> Option<SocketAddr> {
+fn next(peer: &Peer, upstream: &Arc<Upstream>, tried: &mut Tried, retry: Option<&Retry>) -> Option<SocketAddr> {
     let pools = &peer.worker.pools;
     let address = pools.next(upstream, tried).or_else(|| {
         retry?;

@@ -13,13 +13,23 @@ use super::host::{HostMap, HostPattern};
 
 /// A certificate with its key, as a Secret holds it.
 pub struct Certificate {
-    /// `namespace/name` of the Secret.
+    /// `namespace/name` of the Secret, or `MADE_HERE`.
     pub secret: Arc<str>,
     pub key: Arc<CertifiedKey>,
     /// The DNS names it is issued for, in lower case.
     pub names: Box<[HostPattern]>,
     /// When the first of the chain ends to be valid, in seconds since 1970.
     pub expires: i64,
+}
+
+/// In place of the Secret of a certificate that the process made for itself.
+pub const MADE_HERE: &str = "made at the start";
+
+impl Certificate {
+    /// Whether no Secret holds it, so that every process has another one.
+    pub fn is_made_here(&self) -> bool {
+        &*self.secret == MADE_HERE
+    }
 }
 
 impl fmt::Debug for Certificate {

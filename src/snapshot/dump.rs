@@ -136,6 +136,9 @@ pub struct BackendDump {
     /// What it is spoken to in, if that is not HTTP/1.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<&'static str>,
+    /// `TLS verified with client certificate`, if it is not spoken to in plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
     pub weight: u32,
@@ -256,6 +259,7 @@ impl From<&Candidate> for MatchDump {
             method: candidate.method.as_ref().map(ToString::to_string),
             headers: headers.collect(),
             query: candidate.query.iter().map(parameter).collect(),
+            server_names: candidate.server_names.iter().map(ToString::to_string).collect(),
             ..MatchDump::reaching(&candidate.rule)
         }
     }
@@ -362,14 +366,27 @@ impl From<&Redirect> for RedirectDump {
 impl From<&Backend> for BackendDump {
     fn from(backend: &Backend) -> Self {
         let protocol = match &backend.target {
-            Target::Upstream(upstream) if upstream.key.protocol == Protocol::Http2 => Some("h2c"),
+            Target::Upstream(upstream) if upstream.key.protocol == Protocol::Http2 => {
+                Some(if upstream.key.tls.is_some() { "h2" } else { "h2c" })
+            }
             Target::Upstream(_) | Target::Fail(_) => None,
+        };
+        let tls = match &backend.target {
+            Target::Upstream(upstream) => upstream.key.tls.as_ref().map(ToString::to_string),
+            Target::Fail(_) => None,
         };
         let (upstream, fail) = match &backend.target {
             Target::Upstream(upstream) => (Some(upstream.key.to_string()), None),
             Target::Fail(failure) => (None, Some(failure.to_string())),
         };
-        BackendDump { upstream, protocol, fail, weight: backend.weight, filters: FiltersDump::from(&backend.filters) }
+        BackendDump {
+            upstream,
+            protocol,
+            tls,
+            fail,
+            weight: backend.weight,
+            filters: FiltersDump::from(&backend.filters),
+        }
     }
 }
 

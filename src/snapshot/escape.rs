@@ -29,7 +29,7 @@ pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
 /// `?` and `#` would begin something else, spaces and controls are not sent at all. Escapes that are there stay.
 pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
     let encoded = Cow::from(utf8_percent_encode(path, NOT_IN_PATHS));
-    if encoded.split('%').skip(1).all(|piece| escaped(piece).is_some()) {
+    if !has_broken_escape(&encoded) {
         return encoded;
     }
     let mut pieces = encoded.split('%');
@@ -39,6 +39,11 @@ pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
         repaired.push_str(piece);
     }
     Cow::Owned(repaired)
+}
+
+/// Whether a percent sign is followed by something else than two hexadecimal digits.
+pub(super) fn has_broken_escape(text: &str) -> bool {
+    text.split('%').skip(1).any(|piece| escaped(piece).is_none())
 }
 
 /// The byte of an escape, from what follows its percent sign.

@@ -14,6 +14,7 @@ pub mod certs;
 pub mod cors;
 pub mod dump;
 pub(crate) mod escape;
+pub mod fingerprint;
 pub mod host;
 pub mod kong;
 pub mod path_edit;

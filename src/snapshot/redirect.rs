@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use http::StatusCode;
 
 use super::path_edit::PathEdit;
+pub use crate::plugin::Scheme;
 
 /// What is not set stays as the request has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,35 +41,6 @@ impl Redirect {
             location.push_str(query);
         }
         location
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
-    }
-
-    /// The well-known port, which an URL leaves out.
-    pub fn port(self) -> u16 {
-        match self {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        }
-    }
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
     }
 }
 

@@ -1,6 +1,7 @@
 //! How long a request may take, and how often it is tried (`gateway-api.md` §3.6).
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// What a rule says about time and tries. A rule that says nothing has none of this.
@@ -9,11 +10,11 @@ pub struct Tries {
     pub request: Limit,
     pub backend_request: Limit,
     /// Connecting to one endpoint (`connect-timeout`).
-    pub connect: Limit,
+    pub connect: Patience,
     /// How long an endpoint may take no more of a request that there is more of (`write-timeout`).
-    pub write: Limit,
+    pub write: Patience,
     /// How long an endpoint may be silent before its answer and between the parts of it (`read-timeout`).
-    pub read: Limit,
+    pub read: Patience,
     pub retry: Option<Retry>,
 }
 
@@ -25,6 +26,35 @@ pub enum Limit {
     /// Zero: as long as it takes.
     Endless,
     After(Duration),
+}
+
+/// How long somebody may be silent. Without it our own patience counts. What is endless outlasts that, by weeks.
+///
+/// In milliseconds, since every connection has room for what its request is limited by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience(Option<NonZeroU32>);
+
+impl Patience {
+    pub fn duration(self) -> Option<Duration> {
+        self.0.map(|milliseconds| Duration::from_millis(milliseconds.get().into()))
+    }
+
+    pub fn is_set(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl From<Limit> for Patience {
+    fn from(limit: Limit) -> Self {
+        Patience(match limit {
+            Limit::Unset => None,
+            Limit::Endless => Some(NonZeroU32::MAX),
+            Limit::After(duration) => {
+                let milliseconds = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+                Some(NonZeroU32::new(milliseconds).unwrap_or(NonZeroU32::MIN))
+            }
+        })
+    }
 }
 
 /// When a request is tried again.
@@ -39,15 +69,6 @@ pub struct Retry {
 }
 
 impl Limit {
-    /// The same where it is silence that is limited: what is endless outlasts every patience of ours.
-    pub fn silence(self) -> Option<Duration> {
-        match self {
-            Limit::Unset => None,
-            Limit::Endless => Some(FOREVER),
-            Limit::After(duration) => Some(duration.min(FOREVER)),
-        }
-    }
-
     pub fn duration(self) -> Option<Duration> {
         match self {
             Limit::Unset | Limit::Endless => None,
@@ -60,7 +81,7 @@ impl Tries {
     /// What a service of Kong's has: times between two signs of life, and so many further tries, at once and elsewhere if
     /// there is another endpoint (`kong-compat.md` §3.8).
     pub fn of_service(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
-        let [connect, write, read] = [connect, write, read].map(Limit::After);
+        let [connect, write, read] = [connect, write, read].map(|limit| Limit::After(limit).into());
         let retry = Some(Retry { attempts: retries, codes: [].into(), backoff: Duration::ZERO });
         Tries { connect, write, read, retry, ..Tries::default() }
     }
@@ -95,8 +116,6 @@ impl Retry {
     }
 }
 
-/// Longer than anything lasts, and short enough to be added to an instant.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// The longest wait, as a multiple of the first.
 const MOST_BACKOFFS: u32 = 10;
 
@@ -104,15 +123,12 @@ const MOST_BACKOFFS: u32 = 10;
 impl Tries {
     pub(super) fn lines(&self) -> Vec<String> {
         let Tries { request, backend_request, connect, write, read, retry } = self;
-        let limits = [
-            ("request", request),
-            ("backendRequest", backend_request),
-            ("connect", connect),
-            ("write", write),
-            ("read", read),
-        ];
-        let limits = limits.into_iter().filter(|(_, limit)| **limit != Limit::Unset);
-        limits.map(|(name, limit)| format!("{name} {limit}")).chain(retry.iter().map(Retry::to_string)).collect()
+        let limits = [("request", request), ("backendRequest", backend_request)].into_iter();
+        let limits = limits.filter(|(_, limit)| **limit != Limit::Unset).map(|(name, limit)| format!("{name} {limit}"));
+        let silences = [("connect", connect), ("write", write), ("read", read)].into_iter();
+        let silences = silences.filter(|(_, patience)| patience.is_set());
+        let silences = silences.map(|(name, patience)| format!("{name} {patience}"));
+        limits.chain(silences).chain(retry.iter().map(Retry::to_string)).collect()
     }
 }
 
@@ -122,6 +138,15 @@ impl fmt::Display for Limit {
             Limit::Unset => Ok(()),
             Limit::Endless => formatter.write_str("endless"),
             Limit::After(duration) => write!(formatter, "{duration:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Patience {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(NonZeroU32::MAX) => Limit::Endless.fmt(formatter),
+            _ => self.duration().map_or(Limit::Unset, Limit::After).fmt(formatter),
         }
     }
 }

@@ -128,12 +128,12 @@ impl Desk {
     /// The API server's copy of an object; None if it is gone. True if it is another object than the one that the last
     /// verdict was about: then it is not told of this one, and the next is `want`ed even if it says the same.
     pub fn observe(&self, id: ObjectId, observed: Option<Observed>) -> bool {
-        has_status(id.kind) && self.change(|state, now| state.observe(id, observed, now))
+        is_told(id.kind) && self.change(|state, now| state.observe(id, observed, now))
     }
 
     /// What we think of an object; None if it is no longer ours to think about. Only once it is being served.
     pub fn want(&self, id: ObjectId, verdict: Option<Arc<Verdict>>) {
-        if has_status(id.kind) {
+        if is_told(id.kind) {
             self.change(|state, now| state.want(id, verdict, now));
         }
     }
@@ -261,6 +261,9 @@ impl State {
         let alone = self.alone;
         let wrong = verdict.as_deref().map(|verdict| notices::of_verdict(verdict, alone)).unwrap_or_default();
         self.board.put(&id, Finder::Verdict, wrong, now);
+        if !has_status(id.kind) {
+            return;
+        }
         let entry = self.entries.entry(id.clone()).or_default();
         let counts_only =
             entry.verdict.as_ref().zip(verdict.as_ref()).is_some_and(|(old, new)| differ_in_counts(old, new));
@@ -506,6 +509,11 @@ impl State {
 /// Kinds whose status has something of ours, or might have from another version.
 fn has_status(kind: Kind) -> bool {
     WITH_STATUS.contains(&kind)
+}
+
+/// Kinds whose objects are told events as well: that an annotation of a Service means nothing shows nowhere else.
+fn is_told(kind: Kind) -> bool {
+    has_status(kind) || kind == Kind::Service
 }
 
 fn rank(kind: Kind) -> usize {

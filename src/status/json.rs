@@ -117,6 +117,7 @@ mod tests {
     use crate::compile::verdict::Code;
 
     // kong-compat §1.7
+    // kong-compat §7.28
     // kong-compat §3.13
     #[test]
     fn policies_name_their_users_and_ingresses_where_they_are_reached() {

@@ -62,6 +62,10 @@ pub fn merge(kind: Kind, observed: &Value, ours: &Value, controllers: &[String],
             load_balancer(&mut status, ours);
         }
         Kind::Ingress => load_balancer(&mut status, ours),
+        Kind::KongLicense => {
+            let merged = licensees(list(observed, "controllers"), ours, controllers, now, &mut left_out);
+            replace(&mut status, "controllers", merged, &mut left_out, None);
+        }
         Kind::KongUpstreamPolicy => {
             let merged =
                 ancestors(list(observed, "ancestors"), list(ours, "ancestors"), controllers, now, &mut left_out);
@@ -217,6 +221,28 @@ fn ancestors(
         };
         let before = observed.iter().filter(is_ours).find(same).unwrap_or(&Value::Null);
         merged.push(entry(ancestor, before, &conditions, left_out));
+    }
+    merged
+}
+
+/// A license says under the name of each controller what that makes of it.
+fn licensees(
+    observed: &[Value],
+    ours: &Value,
+    controllers: &[String],
+    now: &str,
+    left_out: &mut Vec<String>,
+) -> Vec<Value> {
+    let is_ours = |entry: &Value| {
+        let name = text(entry, "controllerName");
+        name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
+    };
+    let before = observed.iter().find(|entry| is_ours(entry)).unwrap_or(&Value::Null);
+    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_ours(entry)).cloned().collect();
+    if !list(ours, "conditions").is_empty() {
+        let conditions = Conditions { bearer: Bearer::Kong, place: "status.controllers[].conditions", now };
+        let own = json!({"controllerName": GATEWAY_CONTROLLER, "conditions": ours["conditions"]});
+        merged.push(entry(&own, before, &conditions, left_out));
     }
     merged
 }

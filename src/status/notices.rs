@@ -40,8 +40,9 @@ pub(super) fn of_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
             notices.push((only_points(problem), notice(reason, &format!("{problem}."))));
         }
     }
-    // Each names an object that says more; only here it is said of the route.
-    for problem in verdict.broken_plugins.iter().filter(|problem| told.insert(*problem)) {
+    // Each names an object that says more; only here it is said of the route. And a misspelt annotation is seen nowhere else.
+    let silent = verdict.broken_plugins.iter().chain(&verdict.unheeded);
+    for problem in silent.filter(|problem| told.insert(*problem)) {
         notices.push((false, notice(NOT_TRANSLATED, &format!("{problem}."))));
     }
     for problem in verdict.missing_parents.iter().filter(|_| alone) {
@@ -173,6 +174,12 @@ mod tests {
         let note = "config.lifetime: there is no such field; remove it.".to_owned();
         assert_eq!(told(&plugin(Code::KongInvalid)), [(true, "KongConfigurationTranslationFailed", note)]);
         assert_eq!(told(&plugin(Code::KongPending)), []);
+        // A misspelt annotation has no condition at all.
+        let misspelt =
+            Problem::new("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");
+        let service = Verdict { notes: vec![misspelt.clone()], unheeded: vec![misspelt], ..Verdict::default() };
+        let note = "metadata.annotations[konghq.com/strip-path]: \"yes\" cannot be read; write true.".to_owned();
+        assert_eq!(told(&service), [(true, "KongConfigurationTranslationFailed", note)]);
         let route = Verdict {
             conditions: vec![Condition::new(Code::RouteBackendNotFound, vec![unknown])],
             notes: vec![broken.clone()],

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   manifests, API server ──Batch──▶ Store ──Changes──▶ compile
-//!                                      └ mentions.rs: what an object mentions ─▶ refs.rs: who mentions whom
+//!                                      └ mentions.rs: what an object mentions ─▶ refs.rs: who is mentioned by whom
 //! ```
 
 mod kept;
@@ -73,6 +73,29 @@ macro_rules! store {
                 meta.or_else(|| self.guard(id).map(|guard| &guard.meta))
             }
 
+            /// An object of a kind that is kept whole.
+            fn object(&self, id: &ObjectId) -> Option<AnyObject> {
+                let object = match id.kind {
+                    $(Kind::$kind => self.$table.get(&id.key).cloned().map(AnyObject::$kind),)*
+                    _ => None,
+                };
+                let guards = (id.kind == Kind::BackendTlsPolicy).then_some(&self.guards);
+                object.or_else(|| guards?.get(&id.key).cloned().map(AnyObject::Guard))
+            }
+
+            /// How many objects there are.
+            fn len(&self) -> usize {
+                self.unserved.len() + self.guards.len() $(+ self.$table.len())*
+            }
+
+            /// Made in one go, a map has no room between its entries; one that grew in order is half empty.
+            fn compact(&mut self) {
+                $(self.$table = std::mem::take(&mut self.$table).into_iter().collect();)*
+                let mut refs = std::mem::take(&mut self.refs);
+                refs.compact(|id| self.meta(id).map(|meta| &meta.key));
+                self.refs = refs;
+            }
+
             fn insert(&mut self, object: AnyObject) -> bool {
                 fn put<T: PartialEq>(table: &mut Table<T>, object: Arc<Object<T>>) -> bool {
                     let same = table.get(&object.meta.key).is_some_and(|known| known == &object);
@@ -109,37 +132,52 @@ macro_rules! store {
 kept!(store);
 
 impl Store {
-    /// Takes a batch over and says what really changed: an object that says the same as before did not. A plugin also
-    /// counts as changed when other consumers or groups use it than before, since then it runs elsewhere.
+    /// Takes a batch over and says what really changed: an object that says the same as before did not.
     pub fn apply(&mut self, batch: Batch) -> Changes {
         let mut changes = Changes::new();
         for id in batch.removes {
+            let before = self.mentions(&id);
             if self.remove(&id) {
-                let before = self.attached_by(&id);
-                self.refs.remove(&id);
-                changes.extend(before);
+                self.refs.remove(&id, &before);
                 changes.insert(id);
             }
         }
         for object in batch.upserts {
             let id = object.id();
-            let mentions = mentions::mentions(&object);
+            let (before, after) = (self.mentions(&id), mentions::mentions(&object));
             if self.insert(object) {
-                let before = self.attached_by(&id);
-                self.refs.insert(&id, mentions);
-                changes.extend(before.symmetric_difference(&self.attached_by(&id)).cloned());
+                self.refs.remove(&id, &before);
+                self.refs.insert(&id, after);
                 changes.insert(id);
             }
+        }
+        if changes.len() > self.len() / 2 {
+            self.compact();
         }
         changes
     }
 
-    /// The plugins that are there and that this consumer or group attaches to itself.
-    fn attached_by(&self, id: &ObjectId) -> BTreeSet<ObjectId> {
-        if !matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup) {
-            return BTreeSet::new();
-        }
-        self.refs.plugins(id).filter(|plugin| self.meta(plugin).is_some()).cloned().collect()
+    /// What an object mentions, each once: read from it again, since to remember it would cost more than the object. Nothing
+    /// if it is not there.
+    fn mentions(&self, id: &ObjectId) -> Vec<Mention> {
+        self.object(id).map(|object| mentions::mentions(&object)).unwrap_or_default()
+    }
+
+    fn mentioned_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+        self.mentions(id).into_iter().filter_map(|mention| match mention {
+            Mention::Object(target) => Some(target),
+            Mention::GrantsIn(_) | Mention::DefaultClass => None,
+        })
+    }
+
+    /// The Services that this object mentions.
+    pub fn services_of(&self, id: &ObjectId) -> impl Iterator<Item = ObjectKey> + use<> {
+        self.mentioned_by(id).filter(|target| target.kind == Kind::Service).map(|target| target.key)
+    }
+
+    /// The plugins that this object mentions, of either kind.
+    pub fn plugins_of(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+        self.mentioned_by(id).filter(|target| matches!(target.kind, Kind::KongPlugin | Kind::KongClusterPlugin))
     }
 
     /// Who mentions what.
@@ -190,30 +228,51 @@ mod tests {
         assert_eq!(store.everything().len(), 1);
     }
 
-    // kong-compat §1.4
     #[test]
-    fn a_plugin_that_other_consumers_use_has_changed() {
-        let plugin = json!({"metadata": {"name": "limit", "namespace": "a"}, "plugin": "rate-limiting"});
-        let plugin = AnyObject::parse(Kind::KongPlugin, plugin).unwrap();
-        let consumer = |plugins: &str, username: &str| {
-            let metadata = json!({"name": "ann", "namespace": "a", "annotations": {"konghq.com/plugins": plugins, "example.com/x": "y"}});
-            AnyObject::parse(Kind::KongConsumer, json!({"metadata": metadata, "username": username})).unwrap()
+    fn who_mentions_what_follows_the_objects() {
+        let consumer = |secret: &str| {
+            let object = json!({"metadata": {"namespace": "a", "name": "ann"}, "credentials": [secret]});
+            AnyObject::parse(Kind::KongConsumer, object).unwrap()
         };
-        let (id, ann) = (plugin.id(), consumer("", "ann").id());
+        let secret = AnyObject::parse(Kind::Secret, json!({"metadata": {"namespace": "a", "name": "new"}})).unwrap();
+        let id = |kind, name| ObjectId::new(kind, ObjectKey::new("a", name));
+        let dependents = |store: &Store, name| {
+            store.refs().dependents(&id(Kind::Secret, name)).map(ObjectId::to_string).collect::<Vec<_>>()
+        };
         let mut store = Store::default();
-        store.apply(Batch { upserts: vec![plugin], removes: vec![] });
-        for (plugins, username, expected) in [
-            ("missing", "ann", vec![&ann]),
-            ("missing,limit", "ann", vec![&id, &ann]),
-            ("limit", "ann", vec![&ann]),
-            ("limit", "Ann", vec![&ann]),
-            ("", "Ann", vec![&id, &ann]),
-            ("limit", "Ann", vec![&id, &ann]),
-        ] {
-            let changes = store.apply(Batch { upserts: vec![consumer(plugins, username)], removes: vec![] });
-            assert_eq!(changes.iter().collect::<Vec<_>>(), expected, "{plugins} {username}");
-        }
-        let gone = store.apply(Batch { upserts: vec![], removes: vec![ann.clone()] });
-        assert_eq!(gone, Changes::from([id, ann]));
+        store.apply(Batch { upserts: vec![consumer("old")], removes: vec![] });
+        assert_eq!(dependents(&store, "old"), ["KongConsumer a/ann"]);
+
+        store.apply(Batch { upserts: vec![consumer("new"), secret], removes: vec![] });
+        assert_eq!(dependents(&store, "old"), [""; 0]);
+        assert_eq!(dependents(&store, "new"), ["KongConsumer a/ann"]);
+        let mentioned = store.refs().mentioned(Kind::Secret).next().unwrap();
+        let there = store.meta(mentioned).unwrap();
+        assert!(Arc::ptr_eq(&mentioned.key.name, &there.key.name), "no second copy of a name is kept");
+
+        store.apply(Batch { upserts: vec![], removes: vec![id(Kind::KongConsumer, "ann")] });
+        assert_eq!(dependents(&store, "new"), [""; 0]);
+        assert_eq!(store.refs().mentioned(Kind::Secret).count(), 0);
+    }
+
+    #[test]
+    fn what_an_object_mentions_is_gone_with_it() {
+        let service =
+            json!({"metadata": {"namespace": "a", "name": "web", "annotations": {"konghq.com/plugins": "limit"}}});
+        let policy = json!({"metadata": {"namespace": "a", "name": "tls"},
+            "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}]}});
+        let guard = Guard::of(ObjectKey::new("a", "tls"), 1, &policy);
+        let service = AnyObject::parse(Kind::Service, service).unwrap();
+        let (of_service, of_guard) = (service.id(), ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("a", "tls")));
+        let mut store = Store::default();
+        store.apply(Batch { upserts: vec![service, AnyObject::Guard(Arc::new(guard))], removes: vec![] });
+        let plugins: Vec<_> = store.plugins_of(&of_service).map(|id| id.to_string()).collect();
+        assert_eq!(plugins, ["KongPlugin a/limit", "KongClusterPlugin limit"]);
+        assert_eq!(store.services_of(&of_guard).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);
+        assert_eq!(store.refs().dependents(&of_service).collect::<Vec<_>>(), [&of_guard]);
+
+        store.apply(Batch { upserts: vec![], removes: vec![of_service.clone(), of_guard.clone()] });
+        assert_eq!(store.plugins_of(&of_service).count() + store.services_of(&of_guard).count(), 0);
+        assert_eq!(store.refs().dependents(&of_service).count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Who mentions whom, so that a change reaches exactly the objects it matters to.
+//! Who is mentioned by whom, so that a change reaches exactly the objects it matters to.
 //!
 //! A mention is by name and does not ask whether the object exists: a Secret that appears later reaches the Gateway that
 //! has been waiting for it. Grants are mentioned by namespace, since any grant there may be the one.
@@ -15,7 +15,8 @@
 //!
 //! What mentions a Gateway is left to whoever plans it: only then is it known whether anything changed for its routes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -30,22 +31,49 @@ pub enum Mention {
     DefaultClass,
 }
 
-/// Mentions in both directions.
+/// Mentions, backwards. What an object itself mentions is read from it again when somebody asks.
 #[derive(Debug, Default)]
 pub struct Refs {
-    forward: HashMap<ObjectId, Vec<Mention>>,
-    reverse: BTreeMap<Mention, BTreeSet<ObjectId>>,
+    reverse: BTreeMap<Mention, Sources>,
+}
+
+/// Who mentions something: most things are mentioned by one, and a set of its own for each would be most of the memory.
+#[derive(Debug)]
+enum Sources {
+    One(ObjectId),
+    Several(BTreeSet<ObjectId>),
+}
+
+impl Sources {
+    fn iter(&self) -> impl Iterator<Item = &ObjectId> {
+        let (one, several) = match self {
+            Sources::One(one) => (Some(one), None),
+            Sources::Several(several) => (None, Some(several)),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    fn insert(&mut self, id: &ObjectId) {
+        match self {
+            Sources::One(one) if one == id => {}
+            Sources::One(one) => *self = Sources::Several(BTreeSet::from([one.clone(), id.clone()])),
+            Sources::Several(several) => drop(several.insert(id.clone())),
+        }
+    }
+
+    /// Says whether nobody is left.
+    fn remove(&mut self, id: &ObjectId) -> bool {
+        match self {
+            Sources::One(one) => one == id,
+            Sources::Several(several) => {
+                several.remove(id);
+                several.is_empty()
+            }
+        }
+    }
 }
 
 impl Refs {
-    /// The Services that this object mentions.
-    pub fn services<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectKey> + use<'a> {
-        self.forward.get(id).into_iter().flatten().filter_map(|mention| match mention {
-            Mention::Object(target) if target.kind == Kind::Service => Some(&target.key),
-            Mention::Object(_) | Mention::GrantsIn(_) | Mention::DefaultClass => None,
-        })
-    }
-
     /// The objects that mention this one: a grant is mentioned through its namespace, and an IngressClass also by those who
     /// name none.
     pub fn dependents<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
@@ -54,7 +82,7 @@ impl Refs {
             _ => Mention::Object(id.clone()),
         };
         let of_any_class = (id.kind == Kind::IngressClass).then(|| self.reverse.get(&Mention::DefaultClass)).flatten();
-        self.reverse.get(&mention).into_iter().chain(of_any_class).flatten()
+        self.reverse.get(&mention).into_iter().chain(of_any_class).flat_map(Sources::iter)
     }
 
     /// The objects whose meaning may change with these: who mentions them, and who mentions those that are only read by
@@ -75,16 +103,6 @@ impl Refs {
         touched
     }
 
-    /// The plugins that this object mentions, of either kind.
-    pub fn plugins<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
-        self.forward.get(id).into_iter().flatten().filter_map(|mention| match mention {
-            Mention::Object(target) if [Kind::KongPlugin, Kind::KongClusterPlugin].contains(&target.kind) => {
-                Some(target)
-            }
-            Mention::Object(_) | Mention::GrantsIn(_) | Mention::DefaultClass => None,
-        })
-    }
-
     /// The objects of a kind that anything mentions, whether they exist or not.
     pub fn mentioned(&self, kind: Kind) -> impl Iterator<Item = &ObjectId> {
         let first = Mention::Object(ObjectId::new(kind, ObjectKey::cluster("")));
@@ -95,24 +113,41 @@ impl Refs {
     }
 
     pub(super) fn insert(&mut self, id: &ObjectId, mentions: Vec<Mention>) {
-        self.remove(id);
-        for mention in &mentions {
-            self.reverse.entry(mention.clone()).or_default().insert(id.clone());
-        }
-        if !mentions.is_empty() {
-            self.forward.insert(id.clone(), mentions);
+        for mention in mentions {
+            match self.reverse.entry(mention) {
+                Entry::Vacant(nobody) => drop(nobody.insert(Sources::One(id.clone()))),
+                Entry::Occupied(mut sources) => sources.get_mut().insert(id),
+            }
         }
     }
 
-    pub(super) fn remove(&mut self, id: &ObjectId) {
-        for mention in self.forward.remove(id).unwrap_or_default() {
-            if let Some(sources) = self.reverse.get_mut(&mention) {
-                sources.remove(id);
-                if sources.is_empty() {
-                    self.reverse.remove(&mention);
-                }
+    /// `mentions` is what the object mentioned when it was inserted.
+    pub(super) fn remove(&mut self, id: &ObjectId, mentions: &[Mention]) {
+        for mention in mentions {
+            if self.reverse.get_mut(mention).is_some_and(|sources| sources.remove(id)) {
+                self.reverse.remove(mention);
             }
         }
+    }
+
+    /// Leaves no room between the entries. `key_of` gives the key that an object itself has, if it is there: its texts need
+    /// not be in memory twice.
+    pub(super) fn compact<'s>(&mut self, key_of: impl Fn(&ObjectId) -> Option<&'s ObjectKey>) {
+        let compacted = std::mem::take(&mut self.reverse).into_iter().map(|(mention, sources)| {
+            let mention = match mention {
+                Mention::Object(id) => {
+                    let key = key_of(&id).cloned().unwrap_or(id.key);
+                    Mention::Object(ObjectId::new(id.kind, key))
+                }
+                Mention::GrantsIn(_) | Mention::DefaultClass => mention,
+            };
+            let sources = match sources {
+                Sources::One(one) => Sources::One(one),
+                Sources::Several(several) => Sources::Several(several.into_iter().collect()),
+            };
+            (mention, sources)
+        });
+        self.reverse = compacted.collect();
     }
 }
 
@@ -166,11 +201,14 @@ mod tests {
         assert_eq!(mentioned(&refs, Kind::Namespace), ["Namespace a"]);
         assert_eq!(mentioned(&refs, Kind::Secret), [""; 0]);
 
-        let moved = route("near", "api", None);
+        let (before, moved) = (route("near", "web", None), route("near", "api", None));
+        refs.remove(&before.id(), &mentions(&before));
         refs.insert(&moved.id(), mentions(&moved));
         assert_eq!(dependents(&refs, Kind::Service, "a", "web"), [""; 0]);
         assert_eq!(dependents(&refs, Kind::Service, "a", "api"), ["near"]);
-        refs.remove(&moved.id());
+        refs.compact(|_| None);
+        assert_eq!(dependents(&refs, Kind::Gateway, "a", "gateway"), ["far", "near"]);
+        refs.remove(&moved.id(), &mentions(&moved));
         assert_eq!(dependents(&refs, Kind::Service, "a", "api"), [""; 0]);
     }
 

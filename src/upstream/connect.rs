@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Traffic;
-use super::socket::{Heard, Socket};
+use super::socket::{Heard, Socket, Stream};
+use super::tls::HandshakeFailure;
+use super::{Aim, Traffic};
 
 /// How connections to endpoints are made.
 #[derive(Clone, Debug)]
@@ -32,70 +33,90 @@ pub struct Dial {
 }
 
 /// Why there is no connection. The request was not sent, so another endpoint may be tried.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectFailure {
     #[error("connect to {0} timed out after {1:?}; is a NetworkPolicy in the way?")]
     TimedOut(SocketAddr, Duration),
     #[error("{0} refused the connection; does the container listen on this port?")]
     Refused(SocketAddr),
-    #[error("{0} does not speak HTTP/2 without TLS; is the appProtocol of the Service port right?")]
+    #[error(
+        "{0} does not speak HTTP/2; is the appProtocol of the Service port, or the protocol of the Service, right?"
+    )]
     Foreign(SocketAddr),
     #[error("no connection to {0} was begun, since there were too many for {1:?}; see --max-connections")]
     NoRoom(SocketAddr, Duration),
+    #[error("no TLS with {0}: {1}")]
+    Handshake(SocketAddr, HandshakeFailure),
     #[error("cannot connect to {0}: {1}")]
-    Failed(SocketAddr, io::Error),
+    Failed(SocketAddr, Arc<io::Error>),
 }
 
 impl ConnectFailure {
-    pub(super) fn new(address: SocketAddr, error: io::Error, patience: Duration) -> Self {
+    fn new(address: SocketAddr, error: io::Error, patience: Duration) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut => ConnectFailure::TimedOut(address, patience),
             io::ErrorKind::ConnectionRefused => ConnectFailure::Refused(address),
-            io::ErrorKind::InvalidData => ConnectFailure::Foreign(address),
-            io::ErrorKind::QuotaExceeded => ConnectFailure::NoRoom(address, patience),
-            _ => ConnectFailure::Failed(address, error),
+            _ => ConnectFailure::Failed(address, Arc::new(error)),
         }
     }
 
-    pub(super) fn kind(&self) -> io::ErrorKind {
+    /// Whether it says something about the endpoint, which is then passed over for a while.
+    pub(super) fn blames_endpoint(&self) -> bool {
         match self {
-            ConnectFailure::TimedOut(..) => io::ErrorKind::TimedOut,
-            ConnectFailure::Refused(_) => io::ErrorKind::ConnectionRefused,
-            ConnectFailure::Foreign(_) => io::ErrorKind::InvalidData,
-            ConnectFailure::NoRoom(..) => io::ErrorKind::QuotaExceeded,
-            ConnectFailure::Failed(_, error) => error.kind(),
+            ConnectFailure::NoRoom(..) => false,
+            ConnectFailure::Handshake(_, failure) => failure.blames_endpoint(),
+            ConnectFailure::TimedOut(..)
+            | ConnectFailure::Refused(_)
+            | ConnectFailure::Foreign(_)
+            | ConnectFailure::Failed(..) => true,
         }
     }
 }
 
 impl Dial {
-    /// A socket to the endpoint.
-    pub(super) async fn open(&self, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<Socket, ConnectFailure> {
+    /// A socket to the endpoint. Hands are shaken within the same time.
+    pub(super) async fn open(
+        &self,
+        aim: &Aim<'_>,
+        address: SocketAddr,
+        traffic: &Arc<Traffic>,
+    ) -> Result<Socket, ConnectFailure> {
         // Without a limit, streams that cost a client nothing would take the sockets that other clients need.
         let Ok(Ok(place)) = timeout(self.timeout, Arc::clone(&self.sockets).acquire_owned()).await else {
             traffic.no_room.add(1);
             return Err(ConnectFailure::NoRoom(address, self.timeout));
         };
-        let outcome = match timeout(self.timeout, TcpStream::connect(address)).await {
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        let outcome = match timeout(self.timeout, self.stream(aim, address)).await {
+            Err(_) => Err(ConnectFailure::TimedOut(address, self.timeout)),
             Ok(outcome) => outcome,
         };
-        let outcome = outcome.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        outcome.map(|stream| Socket::new(stream, place)).map_err(|error| {
-            let failure = ConnectFailure::new(address, error, self.timeout);
+        let name = aim.name.as_deref().cloned();
+        outcome.map(|stream| Socket::new(stream, place, name)).inspect_err(|failure| {
             let count = match failure {
                 ConnectFailure::TimedOut(..) => &traffic.timed_out,
                 ConnectFailure::Refused(_) => &traffic.refused,
+                ConnectFailure::Handshake(..) => &traffic.handshake,
                 ConnectFailure::Foreign(_) | ConnectFailure::NoRoom(..) | ConnectFailure::Failed(..) => &traffic.failed,
             };
             count.add(1);
-            failure
         })
+    }
+
+    async fn stream(&self, aim: &Aim<'_>, address: SocketAddr) -> Result<Stream, ConnectFailure> {
+        let connected = TcpStream::connect(address).await;
+        let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = stream.map_err(|error| ConnectFailure::new(address, error, self.timeout))?;
+        let Some(client) = &aim.upstream.client else { return Ok(Stream::Plain(stream)) };
+        let secured = client.shake_hands(stream, address, aim.name.as_deref()).await;
+        secured
+            .map(|stream| Stream::Tls(Box::new(stream)))
+            .map_err(|failure| ConnectFailure::Handshake(address, failure))
     }
 
     /// A connection of HTTP/1.
     pub(super) async fn connect<B>(
         &self,
+        aim: &Aim<'_>,
         address: SocketAddr,
         traffic: &Arc<Traffic>,
     ) -> Result<(SendRequest<B>, Heard), ConnectFailure>
@@ -103,7 +124,7 @@ impl Dial {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = self.open(address, traffic).await?;
+        let stream = self.open(aim, address, traffic).await?;
         let heard = stream.heard();
         let mut http = Builder::new();
         http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(BUFFER));
@@ -112,7 +133,7 @@ impl Dial {
         }
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
             traffic.failed.add(1);
-            ConnectFailure::Failed(address, io::Error::other(error))
+            ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
         })?;
         traffic.connected.add(1);
         let traffic = Arc::clone(traffic);

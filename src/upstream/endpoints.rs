@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::health::{Health, Instants, Load};
+use super::tls::{Client, Terms};
 
 /// What endpoints are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     #[default]
     Http1,
-    /// HTTP/2 without TLS, by prior knowledge.
+    /// HTTP/2, without TLS by prior knowledge.
     Http2,
 }
 
@@ -28,6 +29,8 @@ pub struct UpstreamKey {
     pub service: Arc<str>,
     pub port: u16,
     pub protocol: Protocol,
+    /// None if it is spoken to in plain text.
+    pub tls: Option<Terms>,
     /// Who stands in for the Service and may share its requests in another way.
     pub facade: Option<Arc<str>>,
     /// Requests go to the address of the Service, which shares them out, and not to its endpoints.
@@ -55,6 +58,25 @@ pub enum Address {
         port: u16,
     },
 }
+
+/// Whether no backend can have this address: it means a link, a group or whoever is asking. On links are the metadata services of
+/// clouds, which give credentials of the machine to everybody who asks from there.
+pub fn is_no_backend(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            address.is_link_local() || address.is_unspecified() || address.is_multicast() || address.is_broadcast()
+        }
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address == METADATA_BEYOND_LINKS
+        }
+    }
+}
+
+/// Where one of these services is found by those who have IPv6 alone.
+const METADATA_BEYOND_LINKS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +111,24 @@ pub struct Reachable {
     pub health: Arc<Health>,
 }
 
+/// Endpoints of an upstream, by how they fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub well: usize,
+    /// Could not be connected to, and nobody has got through since.
+    pub passed_over: usize,
+}
+
+/// How an endpoint fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub target: Address,
+    /// None for a name that has no address.
+    pub address: Option<SocketAddr>,
+    /// Requests are sent there. If not, it could not be connected to, and has not been since.
+    pub is_well: bool,
+}
+
 /// One upstream, shared by all routes and workers that use it.
 ///
 /// Configuration says which endpoints there are (`set_endpoints`), DNS says where the named ones are (`set_resolved`).
@@ -105,13 +145,19 @@ pub struct Upstream {
     /// Whether requests in progress count.
     least: AtomicBool,
     instants: Instants,
-    /// What DNS said, by host. Its lock makes the two setters take turns; readers never take it.
+    /// For endpoints that are spoken to in TLS, with the sessions that they remember.
+    pub(super) client: Option<Client>,
+    /// When it was last told that one of them cannot be.
+    told: AtomicU64,
+    /// What DNS said, by host. Its lock makes the two setters take turns; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
 
 impl Upstream {
     pub fn new(key: UpstreamKey) -> Self {
         Upstream {
+            client: key.tls.as_ref().map(Terms::client),
+            told: AtomicU64::new(0),
             key,
             configured: ArcSwap::default(),
             reachable: ArcSwap::default(),
@@ -130,6 +176,30 @@ impl Upstream {
     /// Where a request can be sent to now, sorted by address.
     pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<Reachable>>> {
         self.reachable.load()
+    }
+
+    /// Every endpoint as configured, at each of its addresses, for whoever looks at it from outside.
+    pub fn standings(&self) -> Vec<Standing> {
+        let resolved = self.resolved.lock();
+        let standing = |target: &Address, address: SocketAddr| {
+            let is_well = self.health(address).is_none_or(|health| health.is_well());
+            Standing { target: target.clone(), address: Some(address), is_well }
+        };
+        let mut standings = Vec::new();
+        for target in &self.configured.load().addresses {
+            match target {
+                Address::Ip(address) => standings.push(standing(target, *address)),
+                Address::Name { host, port } => {
+                    let addresses = resolved.get(host).map(Vec::as_slice).unwrap_or_default();
+                    standings
+                        .extend(addresses.iter().map(|address| standing(target, SocketAddr::new(*address, *port))));
+                    if addresses.is_empty() {
+                        standings.push(Standing { target: target.clone(), address: None, is_well: false });
+                    }
+                }
+            }
+        }
+        standings
     }
 
     /// Which endpoint is next, by whose turn it is and how they fare, but none of `avoid`. An endpoint that could not be
@@ -178,6 +248,21 @@ impl Upstream {
             health.succeeded();
             self.look_for_ailments();
         }
+    }
+
+    /// How the endpoints fare.
+    pub fn tally(&self) -> Tally {
+        let reachable = self.reachable.load();
+        let well = reachable.iter().filter(|endpoint| endpoint.health.is_well()).count();
+        Tally { well, passed_over: reachable.len() - well }
+    }
+
+    /// Whether it is time to tell again what is wrong with its endpoints, which every request finds out about.
+    pub(super) fn is_to_be_told(&self) -> bool {
+        // Never 0, which is never.
+        let (now, last) = (self.instants.now() + 1, self.told.load(Relaxed));
+        let is_time = last == 0 || now.saturating_sub(last) >= SILENCE;
+        is_time && self.told.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
     /// Counts a request in progress, if that decides which endpoint is next.
@@ -229,6 +314,12 @@ impl Upstream {
         self.publish(&resolved);
     }
 
+    /// Takes over what DNS said about the hosts of another one, which this one is to take the place of.
+    pub(super) fn inherit(&self, other: &Upstream) {
+        let known = other.resolved.lock().clone();
+        *self.resolved.lock() = known;
+    }
+
     fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
@@ -240,6 +331,7 @@ impl Upstream {
                 }
             }
         }
+        addresses.retain(|address| !is_no_backend(address.ip()));
         // Two names may lead to one address: it is one endpoint then, not one with a double share.
         addresses.sort();
         addresses.dedup();
@@ -254,6 +346,9 @@ impl Upstream {
         self.look_for_ailments();
     }
 }
+
+/// Milliseconds.
+const SILENCE: u64 = 60_000;
 
 fn hosts(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
     endpoints.addresses.iter().filter_map(|address| match address {
@@ -286,6 +381,31 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_led_to_what_is_no_backend() {
+        let upstream = Upstream::new(UpstreamKey::default());
+        let written = [
+            "169.254.169.254:80",
+            "[fe80::1]:80",
+            "[fd00:ec2::254]:80",
+            "[::ffff:169.254.169.254]:80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "224.0.0.1:80",
+            "[ff02::1]:80",
+            "255.255.255.255:80",
+            "192.0.2.1:80",
+            "127.0.0.1:80",
+        ];
+        let named = Address::Name { host: "metadata.example".into(), port: 80 };
+        let addresses = written.map(|text| Address::Ip(text.parse().unwrap())).into_iter().chain([named]).collect();
+        upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+        upstream
+            .set_resolved("metadata.example", vec!["169.254.169.254".parse().unwrap(), "192.0.2.7".parse().unwrap()]);
+        let led: Vec<_> = upstream.reachable().iter().map(|endpoint| endpoint.address.to_string()).collect();
+        assert_eq!(led, ["127.0.0.1:80", "192.0.2.1:80", "192.0.2.7:80"]);
+    }
+
+    #[test]
     fn a_name_is_no_endpoint_until_it_is_resolved() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "db.example:81"]));
@@ -309,6 +429,35 @@ mod tests {
         upstream.set_endpoints(endpoints(&["10.0.0.1:80"]));
         upstream.set_endpoints(endpoints(&["a.example:80"]));
         assert_eq!(reachable(&upstream), [""; 0], "a name that was gone is asked about anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_endpoint_stands_as_it_fares() {
+        let upstream = upstream();
+        upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "a.example:81", "b.example:82"]));
+        upstream.set_resolved("a.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()]);
+        let standings = || -> Vec<String> {
+            let text = |standing: Standing| {
+                let address = standing.address.map(|address| address.to_string()).unwrap_or_default();
+                format!("{} {address} {}", standing.target, standing.is_well)
+            };
+            upstream.standings().into_iter().map(text).collect()
+        };
+        let lost = "10.0.0.4:81".parse().unwrap();
+        upstream.failed(lost);
+        assert_eq!(
+            standings(),
+            [
+                "10.0.0.1:80 10.0.0.1:80 true",
+                "10.0.0.2:80 10.0.0.2:80 true",
+                "a.example:81 10.0.0.3:81 true",
+                "a.example:81 10.0.0.4:81 false",
+                "b.example:82  false",
+            ]
+        );
+        upstream.succeeded(lost);
+        upstream.set_resolved("b.example", vec!["10.0.0.5".parse().unwrap()]);
+        assert!(standings().iter().all(|standing| standing.ends_with(" true")), "{:?}", standings());
     }
 
     #[test]

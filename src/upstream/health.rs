@@ -26,7 +26,7 @@ pub struct Health {
 }
 
 impl Health {
-    pub(super) fn is_well(&self) -> bool {
+    pub fn is_well(&self) -> bool {
         self.until.load(Relaxed) == 0
     }
 

@@ -18,7 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::{ConnectFailure, Dial, Traffic};
+use super::tls::HandshakeFailure;
+use super::{Aim, ConnectFailure, Dial, Traffic};
 
 /// The connections to one endpoint.
 pub(super) struct Lines<B> {
@@ -27,7 +28,7 @@ pub(super) struct Lines<B> {
     dialing: Mutex<()>,
     /// How many attempts have failed, and how the last did: whoever waited for it shares its fate.
     failures: Cell<u64>,
-    failure: Cell<io::ErrorKind>,
+    failure: RefCell<Option<ConnectFailure>>,
 }
 
 struct Line<B> {
@@ -54,7 +55,7 @@ impl<B> Default for Lines<B> {
             lines: RefCell::default(),
             dialing: Mutex::default(),
             failures: Cell::new(0),
-            failure: Cell::new(io::ErrorKind::Other),
+            failure: RefCell::default(),
         }
     }
 }
@@ -90,6 +91,7 @@ where
     pub(super) async fn connect(
         &self,
         dial: &Dial,
+        aim: &Aim<'_>,
         address: SocketAddr,
         traffic: &Arc<Traffic>,
     ) -> Result<Lease<B>, ConnectFailure> {
@@ -98,10 +100,12 @@ where
         if let Some(lease) = self.lease() {
             return Ok(lease);
         }
-        if self.failures.get() != failures {
-            return Err(ConnectFailure::new(address, self.failure.get().into(), dial.timeout));
+        if self.failures.get() != failures
+            && let Some(failure) = &*self.failure.borrow()
+        {
+            return Err(failure.clone());
         }
-        match open(dial, address, traffic).await {
+        match open(dial, aim, address, traffic).await {
             Ok(line) => {
                 let line = Rc::new(line);
                 self.lines.borrow_mut().push(Rc::clone(&line));
@@ -109,19 +113,25 @@ where
             }
             Err(error) => {
                 self.failures.set(failures + 1);
-                self.failure.set(error.kind());
+                self.failure.replace(Some(error.clone()));
                 Err(error)
             }
         }
     }
 }
 
-async fn open<B>(dial: &Dial, address: SocketAddr, traffic: &Arc<Traffic>) -> Result<Line<B>, ConnectFailure>
+async fn open<B>(
+    dial: &Dial,
+    aim: &Aim<'_>,
+    address: SocketAddr,
+    traffic: &Arc<Traffic>,
+) -> Result<Line<B>, ConnectFailure>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = dial.open(address, traffic).await?;
+    let stream = dial.open(aim, address, traffic).await?;
+    let heard = stream.heard();
     let tasks = Tasks::default();
     let mut http = Builder::new(tasks.clone());
     http.timer(TokioTimer::new())
@@ -135,7 +145,7 @@ where
         .keep_alive_timeout(dial.ping_timeout);
     let (sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
         traffic.failed.add(1);
-        ConnectFailure::Failed(address, io::Error::other(error))
+        ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
     })?;
     traffic.connected.add(1);
     let load = Rc::new(Load { requests: Cell::new(0), limit: Cell::new(0), since: Cell::new(Instant::now()) });
@@ -165,6 +175,7 @@ where
     });
     match timeout(dial.timeout, settings).await {
         Ok(Ok(())) => Ok(line),
+        Ok(Err(_)) if heard.was_refused() => Err(ConnectFailure::Handshake(address, HandshakeFailure::Afterwards)),
         Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
         Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
     }

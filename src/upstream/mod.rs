@@ -4,10 +4,11 @@
 //!   snapshot ──Arc<Upstream>──▶ endpoints, configured and resolved (ArcSwap: churn swaps these, not the snapshot)
 //!                                  │ a worker asks for the next address; how each fares is shared (Health)
 //!                                  ▼
-//!   Pools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect
+//!   Pools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect, in TLS if the upstream has terms for it
 //! ```
 
 pub mod dns;
+pub mod tls;
 
 mod connect;
 mod endpoints;
@@ -19,8 +20,10 @@ mod socket;
 mod traffic;
 
 pub use connect::{BUFFER, ConnectFailure, Dial, HYPER_FIELDS};
-pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Upstream, UpstreamKey};
+pub use endpoints::{
+    Address, Balance, Endpoints, Protocol, Reachable, Standing, Tally, Upstream, UpstreamKey, is_no_backend,
+};
 pub use health::Load;
-pub use pool::{Connection, Keep, Pools};
+pub use pool::{Aim, Connection, Keep, Pools};
 pub use registry::Registry;
 pub use traffic::{Count, Traffic};

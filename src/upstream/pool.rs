@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::http2::{Lease, Lines};
 use super::socket::Heard;
+use super::tls::{HandshakeFailure, Name};
 use super::{ConnectFailure, Dial, Load, Protocol, Traffic, Upstream};
 
 /// All pools of one worker. `B` is the body of requests.
@@ -36,6 +37,14 @@ pub struct Keep {
     pub idle: Duration,
 }
 
+/// An upstream as a request asks for it.
+#[derive(Clone, Debug)]
+pub struct Aim<'u> {
+    pub upstream: &'u Arc<Upstream>,
+    /// In TLS, the name that the endpoint is asked for: a connection made under one is not used under another.
+    pub name: Option<Rc<Name>>,
+}
+
 struct Pool<B> {
     /// Weak, since every worker has such a pool: they must not keep it in use for each other.
     upstream: Weak<Upstream>,
@@ -43,9 +52,11 @@ struct Pool<B> {
     cursor: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
-    /// In place of idle ones, if the endpoints speak HTTP/2.
-    lines: RefCell<HashMap<SocketAddr, Rc<Lines<B>>, foldhash::fast::FixedState>>,
+    /// In place of idle ones, if the endpoints speak HTTP/2. Without TLS there is one entry, without a name.
+    lines: RefCell<HashMap<SocketAddr, Vec<Named<B>>, foldhash::fast::FixedState>>,
 }
+
+type Named<B> = (Option<Rc<Name>>, Rc<Lines<B>>);
 
 struct Idle<B> {
     sender: SendRequest<B>,
@@ -87,11 +98,12 @@ where
     }
 
     /// An idle connection to the endpoint, the newest, if it is younger than `age`.
-    pub fn idle(&self, upstream: &Arc<Upstream>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
+    pub fn idle(&self, aim: &Aim<'_>, address: SocketAddr, age: Duration) -> Option<Connection<B>> {
+        let Aim { upstream, name } = aim;
         let pool = self.pool(upstream);
         if upstream.key.protocol == Protocol::Http2 {
             // Its age says little: an endpoint that closes such a connection says what it has not seen.
-            let lease = pool.lines.borrow().get(&address)?.lease()?;
+            let lease = pool.lines.borrow().get(&address)?.iter().find(|(own, _)| own == name)?.1.lease()?;
             self.traffic.reused.add(1);
             let sender = Sender::Http2(lease);
             return Some(Connection { sender, address, _load: upstream.load(address), pool });
@@ -101,8 +113,12 @@ where
         while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
             idle.pop();
         }
-        // What lies deeper is older still, and the sweep takes it away.
-        let newest = idle.pop_if(|idle| idle.since.elapsed() < age.min(self.keep.idle))?;
+        // The last one, unless clients ask for several names. What lies deeper is older still, and the sweep takes it away.
+        let newest = idle.iter().rposition(|idle| idle.heard.name() == name.as_deref() && idle.sender.is_ready())?;
+        if idle[newest].since.elapsed() >= age.min(self.keep.idle) {
+            return None;
+        }
+        let newest = idle.remove(newest);
         drop(endpoints);
         self.traffic.reused.add(1);
         let sender = Sender::Http1(newest.sender, newest.heard);
@@ -111,10 +127,11 @@ where
 
     pub async fn connect(
         &self,
-        upstream: &Arc<Upstream>,
+        aim: &Aim<'_>,
         address: SocketAddr,
         patience: Option<Duration>,
     ) -> Result<Connection<B>, ConnectFailure> {
+        let upstream = aim.upstream;
         let longer = patience.filter(|patience| *patience > self.dial.timeout);
         let longer = longer.map(|timeout| Dial { timeout, ..self.dial.clone() });
         let dial = longer.as_ref().unwrap_or(&self.dial);
@@ -126,18 +143,23 @@ where
         }
         let connected = match upstream.key.protocol {
             Protocol::Http1 => {
-                dial.connect(address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
+                dial.connect(aim, address, &self.traffic).await.map(|(sender, heard)| Sender::Http1(sender, heard))
             }
             Protocol::Http2 => {
-                let lines = Rc::clone(pool.lines.borrow_mut().entry(address).or_default());
-                lines.connect(dial, address, &self.traffic).await.map(Sender::Http2)
+                let lines = pool.lines(address, aim.name.as_ref());
+                lines.connect(dial, aim, address, &self.traffic).await.map(Sender::Http2)
             }
         };
         match &connected {
             Ok(_) => upstream.succeeded(address),
-            // Which says nothing about the endpoint.
-            Err(ConnectFailure::NoRoom(..)) => {}
-            Err(_) => upstream.failed(address),
+            Err(failure) => {
+                if failure.blames_endpoint() {
+                    upstream.failed(address);
+                }
+                if let ConnectFailure::Handshake(..) = failure {
+                    tell(upstream, failure);
+                }
+            }
         }
         Ok(Connection { sender: connected?, address, _load: load, pool })
     }
@@ -163,10 +185,10 @@ where
                 idle.retain(|idle| current && !idle.sender.is_closed() && idle.since.elapsed() < self.keep.idle);
                 !idle.is_empty()
             });
-            pool.lines.borrow_mut().retain(|address, lines| {
+            pool.lines.borrow_mut().retain(|address, named| {
                 let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                lines.sweep(current, self.keep.idle);
-                !lines.is_empty()
+                sweep(named, current, self.keep.idle);
+                !named.is_empty()
             });
             true
         });
@@ -219,6 +241,16 @@ impl<B: Body + 'static> Connection<B> {
         matches!(&self.sender, Sender::Http1(_, heard) if heard.has_begun())
     }
 
+    /// Whether the endpoint ended it with an alert of TLS instead of an answer: of TLS 1.3 it says only now that it does not want
+    /// us. Only told of connections that are not shared.
+    pub fn was_refused(&self) -> bool {
+        let refused = matches!(&self.sender, Sender::Http1(_, heard) if heard.was_refused());
+        if let (true, Some(upstream)) = (refused, self.pool.upstream.upgrade()) {
+            tell(&upstream, &ConnectFailure::Handshake(self.address, HandshakeFailure::Afterwards));
+        }
+        refused
+    }
+
     /// Whether other requests share it.
     pub fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
@@ -251,8 +283,46 @@ impl<B> Pool<B> {
     fn store(&self, address: SocketAddr, sender: SendRequest<B>, heard: Heard) {
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
+        if heard.name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
+            // Names that nobody asks for again must not keep out those that everybody asks for.
+            idle.remove(0);
+        }
         if idle.len() < self.per_endpoint {
             idle.push(Idle { sender, heard, since: Instant::now() });
         }
     }
+
+    /// Where requests under this name share connections.
+    fn lines(&self, address: SocketAddr, name: Option<&Rc<Name>>) -> Rc<Lines<B>> {
+        let mut endpoints = self.lines.borrow_mut();
+        let named = endpoints.entry(address).or_default();
+        if let Some((_, lines)) = named.iter().find(|(own, _)| own.as_ref() == name) {
+            return Rc::clone(lines);
+        }
+        if named.len() >= NAMES {
+            // A client can make up as many as it likes. What has no request just now can be opened again.
+            sweep(named, true, Duration::ZERO);
+        }
+        let lines = Rc::default();
+        named.push((name.cloned(), Rc::clone(&lines)));
+        lines
+    }
 }
+
+/// Closes what was idle for too long, or all if the endpoint is gone.
+fn sweep<B>(named: &mut Vec<Named<B>>, current: bool, idle: Duration) {
+    named.retain(|(_, lines)| {
+        lines.sweep(current, idle);
+        !lines.is_empty()
+    });
+}
+
+/// Now and then, since every request may find out about it.
+fn tell(upstream: &Upstream, failure: &ConnectFailure) {
+    if upstream.is_to_be_told() {
+        tracing::warn!(upstream = %upstream.key, error = %failure, "Cannot speak TLS to an endpoint");
+    }
+}
+
+/// Names per endpoint under which connections of HTTP/2 are kept while nobody uses them.
+const NAMES: usize = 64;

@@ -5,19 +5,45 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Upstream, UpstreamKey};
+use super::tls::Anchors;
+use super::{Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
+    system: Arc<Anchors>,
 }
 
 impl Registry {
+    /// `system` is whom this machine trusts.
+    pub fn new(system: Anchors) -> Self {
+        Registry { system: Arc::new(system), ..Registry::default() }
+    }
+
+    /// Whom this machine trusts.
+    pub fn system(&self) -> &Arc<Anchors> {
+        &self.system
+    }
+
     /// The upstream of this identity, made if there is none yet.
     pub fn upstream(&self, key: &UpstreamKey) -> Arc<Upstream> {
         let mut upstreams = self.upstreams.lock();
-        upstreams.entry(key.clone()).or_insert_with(|| Arc::new(Upstream::new(key.clone()))).clone()
+        if let Some(known) = upstreams.get(key) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(Upstream::new(key.clone()));
+        // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
+        let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };
+        let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
+        let others = upstreams.range(first..).take_while(|(other, _)| {
+            other.port == key.port && other.service == key.service && other.namespace == key.namespace
+        });
+        if let Some((_, other)) = others.into_iter().find(|(other, _)| is_same(other)) {
+            made.inherit(other);
+        }
+        upstreams.insert(key.clone(), Arc::clone(&made));
+        made
     }
 
     /// Every upstream now, in the order of their keys.
@@ -33,6 +59,8 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tls::{Terms, Trust};
+    use super::super::{Address, Endpoints};
     use super::*;
 
     #[test]
@@ -45,5 +73,34 @@ mod tests {
         registry.retain(&BTreeSet::from([key(81)]));
         assert_eq!(registry.all().len(), 1);
         assert!(!Arc::ptr_eq(&first, &registry.upstream(&key(80))));
+    }
+
+    #[test]
+    fn other_terms_make_another_upstream_that_need_not_ask_dns_again() {
+        let key = |service: &str, tls: Option<Terms>| UpstreamKey {
+            namespace: "ns".into(),
+            service: service.into(),
+            port: 443,
+            tls,
+            ..UpstreamKey::default()
+        };
+        let trusting = |anchors| Terms::new(Protocol::Http1, Some(Trust { anchors, depth: None }), None).unwrap();
+        let named = || Endpoints {
+            addresses: vec![Address::Name { host: "a.example".into(), port: 443 }],
+            ..Endpoints::default()
+        };
+        let registry = Registry::default();
+        let first = registry.upstream(&key("web", Some(trusting(Arc::default()))));
+        first.set_endpoints(named());
+        first.set_resolved("a.example", vec!["192.0.2.1".parse().unwrap()]);
+        for (service, reachable) in [("web", 1), ("other", 0)] {
+            for terms in [None, Some(Terms::new(Protocol::Http1, None, None).unwrap())] {
+                let another = registry.upstream(&key(service, terms));
+                assert!(!Arc::ptr_eq(&first, &another));
+                another.set_endpoints(named());
+                assert_eq!(another.reachable().len(), reachable, "{service}");
+            }
+        }
+        assert!(Arc::ptr_eq(&first, &registry.upstream(&key("web", Some(trusting(Arc::default()))))));
     }
 }

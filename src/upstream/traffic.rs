@@ -8,6 +8,8 @@ pub struct Traffic {
     pub refused: Count,
     pub timed_out: Count,
     pub failed: Count,
+    /// Connections over which no TLS could be had.
+    pub handshake: Count,
     /// Connections that were not begun, since there were too many.
     pub no_room: Count,
     /// Requests sent on a connection that had served one before.

@@ -14,12 +14,13 @@ use portico::api::kind::GATEWAY_GROUP;
 use portico::api::names::GATEWAY_CONTROLLER;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Addresses, Front, Memory, Pool, Provider};
-use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
-use portico::compile::{Classes, Compiler, Entrance, IngressSettings, Inputs, Publish, addressed};
+use portico::compile::verdict::{Code, Condition, Problem, Verdict, Verdicts};
+use portico::compile::{self, Classes, Compiler, Entrance, IngressSettings, Inputs, Publish, addressed};
 use portico::k8s::Installed;
 use portico::plugin::Workshop;
 use portico::schema::{self, Channel};
 use portico::snapshot::Snapshot;
+use portico::snapshot::fingerprint::Fingerprint;
 use portico::snapshot::kong::{self, Flavor};
 use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Backend, Failure, Scheme, Target};
@@ -36,6 +37,8 @@ pub(crate) struct Case {
     provider: Provider,
     memory: Memory,
     installed: Option<Installed>,
+    /// Plugins without a server that they need.
+    troubled: Vec<String>,
     unknown: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
@@ -119,6 +122,7 @@ impl Case {
             provider: if services { Provider::Services(ServiceType::LoadBalancer) } else { Provider::Pool(pool) },
             memory: memory(remembered),
             installed: installed(&header("Installed")),
+            troubled: header("Troubled"),
             unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
             ingress: ingress(&header("Router"), &header("Published")),
@@ -135,13 +139,33 @@ impl Case {
 
     /// All objects at once.
     pub(crate) fn outcome(&self) -> String {
+        self.at_once().describe(&self.requests)
+    }
+
+    fn at_once(&self) -> World {
         let mut world = self.world();
         world.apply(Batch { upserts: self.objects(), removes: vec![] });
-        world.describe(&self.requests)
+        world
+    }
+
+    /// Of what two replicas serve that saw the same objects in other orders.
+    pub(crate) fn fingerprints(&self) -> [Fingerprint; 2] {
+        [self.at_once().snapshot.fingerprint(), self.bit_by_bit().snapshot.fingerprint()]
+    }
+
+    /// The same with one object changed.
+    pub(crate) fn edited(mut self, name: &str, edit: impl FnOnce(&mut Value)) -> Case {
+        let mut documents = self.documents.iter_mut();
+        edit(documents.find(|document| document["metadata"]["name"] == name).unwrap());
+        self
     }
 
     /// One object after the other, the last one first.
     pub(crate) fn outcome_bit_by_bit(&self) -> String {
+        self.bit_by_bit().describe(&self.requests)
+    }
+
+    fn bit_by_bit(&self) -> World {
         let mut world = self.world();
         // Addresses go to who comes first, so that order is kept for Gateways.
         let (gateways, others): (Vec<_>, Vec<_>) =
@@ -150,7 +174,7 @@ impl Case {
         for object in others.into_iter().rev() {
             world.apply(Batch { upserts: vec![object], removes: vec![] });
         }
-        world.describe(&self.requests)
+        world
     }
 
     /// Every condition this case shows.
@@ -170,7 +194,15 @@ impl Case {
     fn world(&self) -> World {
         let (installed, unknown) = (self.installed.clone(), self.unknown.clone());
         let (classes, ingress) = (self.classes.clone(), self.ingress.clone());
-        World { installed, unknown, classes, ingress, ..World::new(self.provider.clone(), self.memory.clone()) }
+        let troubled = self.troubled.clone();
+        World {
+            installed,
+            troubled,
+            unknown,
+            classes,
+            ingress,
+            ..World::new(self.provider.clone(), self.memory.clone())
+        }
     }
 
     pub(crate) fn refused_by_the_schema(&self) -> Vec<String> {
@@ -208,9 +240,11 @@ pub(crate) struct World {
     memory: Memory,
     controllers: Vec<String>,
     installed: Option<Installed>,
+    /// Plugins without a server that they need.
+    troubled: Vec<String>,
     unknown: BTreeSet<Kind>,
     classes: Classes,
-    ingress: IngressSettings,
+    pub(crate) ingress: IngressSettings,
 }
 
 impl World {
@@ -227,6 +261,7 @@ impl World {
             memory,
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],
             installed: None,
+            troubled: Vec::new(),
             unknown: BTreeSet::new(),
             classes: Classes::default(),
             ingress: ingress(&[], &[]),
@@ -242,7 +277,7 @@ impl World {
     /// The same objects and addresses, compiled by somebody who remembers nothing.
     pub(crate) fn compiled_anew(&self) -> World {
         let mut fresh = World::new(self.provider.clone(), self.memory.clone());
-        fresh.installed = self.installed.clone();
+        (fresh.installed, fresh.troubled) = (self.installed.clone(), self.troubled.clone());
         fresh.unknown = self.unknown.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
         fresh.addresses = self.addresses.clone();
@@ -274,13 +309,20 @@ impl World {
         compiled.routers_built
     }
 
-    /// Those of the compiler, joined with what is installed as far as the case says so.
+    /// Those of the compiler, joined with what is installed and with what plugins lack as far as the case says so.
     fn verdicts(&self) -> Verdicts {
         let mut verdicts = self.compiler.verdicts().clone();
         for (id, verdict) in &mut verdicts {
             let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
             if let Some(joined) = installed.and_then(|installed| status::with_installed(verdict, installed)) {
                 *verdict = Arc::new(joined);
+            }
+            let trouble = |plugin: &ObjectId| {
+                let is_troubled = self.troubled.contains(&plugin.to_string());
+                is_troubled.then(|| Problem::new("config.server", "it does not answer", "start it"))
+            };
+            if let Some(troubled) = compile::with_troubles(&self.store, id, verdict, &trouble) {
+                *verdict = Arc::new(troubled);
             }
         }
         verdicts
@@ -491,26 +533,30 @@ fn kind_of(document: &Value) -> Kind {
     Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
 }
 
-/// Replaces `CERTIFICATE NAME` and `KEY NAME` in Secrets by real ones, made for this run: what is written down must not
-/// depend on them, and no key belongs into a repository.
+/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by real ones, made for this run: what
+/// is written down must not depend on them, and no key belongs into a repository.
 pub(crate) fn certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
-    static PAIRS: OnceLock<[(String, String); 2]> = OnceLock::new();
+    static PAIRS: OnceLock<[(String, String, String); 2]> = OnceLock::new();
     let pairs = PAIRS.get_or_init(|| {
         ["one", "two"].map(|name| {
             let made = rcgen::generate_simple_self_signed(vec![format!("{name}.example")]).unwrap();
-            (made.cert.pem(), made.signing_key.serialize_pem())
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let authority = params.self_signed(&made.signing_key).unwrap();
+            (made.cert.pem(), made.signing_key.serialize_pem(), authority.pem())
         })
     });
     let mut document = document.clone();
-    for value in
-        document.get_mut("stringData").and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
-    {
+    let field = if document["kind"] == "ConfigMap" { "data" } else { "stringData" };
+    for value in document.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut()) {
         let made = match value.as_str() {
             Some("CERTIFICATE one") => &pairs[0].0,
             Some("KEY one") => &pairs[0].1,
             Some("CERTIFICATE two") => &pairs[1].0,
             Some("KEY two") => &pairs[1].1,
+            Some("AUTHORITY one") => &pairs[0].2,
+            Some("AUTHORITY two") => &pairs[1].2,
             _ => continue,
         };
         *value = json!(made);

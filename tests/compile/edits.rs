@@ -7,13 +7,15 @@ use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{Memory, Pool, Provider};
 use portico::snapshot::Routes;
 use portico::snapshot::router::HostRouter;
+use portico::snapshot::rule::{Action, Rule, Target};
 use portico::store::{AnyObject, Batch};
+use portico::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::case::{World, certificates};
 
-const SEQUENCES: u64 = 40;
-const EDITS: usize = 60;
+pub(super) const SEQUENCES: u64 = 40;
+pub(super) const EDITS: usize = 60;
 
 #[test]
 fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
@@ -156,7 +158,7 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec}))
 }
 
-fn ingress_class(random: &mut fastrand::Rng) -> AnyObject {
+pub(super) fn ingress_class(random: &mut fastrand::Rng) -> AnyObject {
     let controller = if random.u8(..4) == 0 { "example.com/other" } else { "portico.dev/ingress-controller" };
     let mut spec = json!({"controller": controller});
     if random.bool() {
@@ -189,6 +191,13 @@ fn annotated_service(random: &mut fastrand::Rng) -> AnyObject {
         ("ingress.kubernetes.io/service-upstream", ["true", "false"]),
     ][random.usize(..5)];
     annotations[key] = json!(pick(random, &values));
+    if random.bool() {
+        annotations["konghq.com/client-cert"] = json!(pick(random, &["k", "l"]));
+    }
+    if random.bool() {
+        annotations["konghq.com/tls-verify"] = json!("true");
+        annotations["konghq.com/ca-certificates-secrets"] = json!(pick(random, &["k", "l", "k,l"]));
+    }
     let metadata =
         json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["s", "t"]), "annotations": annotations});
     let spec = json!({"ports": [{"name": "web", "port": random.i32(80..82)}]});
@@ -209,6 +218,92 @@ fn upstream_policy(random: &mut fastrand::Rng) -> AnyObject {
     let metadata = json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["p", "q"])});
     let algorithm = pick(random, &["round-robin", "least-connections", "latency"]);
     parse(Kind::KongUpstreamPolicy, json!({"metadata": metadata, "spec": {"algorithm": algorithm}}))
+}
+
+/// The upstreams of everything that is forwarded, by name.
+fn upstreams(world: &World) -> BTreeMap<String, Arc<Upstream>> {
+    let mut found = BTreeMap::new();
+    let mut note = |rule: &Rule| {
+        let Action::Forward(split) = &rule.action else { return };
+        for backend in split.backends() {
+            if let Target::Upstream(upstream) = &backend.target {
+                found.insert(format!("{} {}", rule.id.route, upstream.key), Arc::clone(upstream));
+            }
+        }
+    };
+    for (_, listener) in world.snapshot.binds.values().flat_map(|bind| bind.listeners.iter()) {
+        match &listener.routes {
+            Routes::Gateway(hosts) => {
+                hosts.iter().flat_map(|(_, router)| router.entries()).for_each(|entry| note(&entry.rule));
+            }
+            Routes::Kong(router) => router.entries().iter().for_each(|entry| note(&entry.route.rule)),
+        }
+    }
+    found
+}
+
+// kong-compat §2.3
+#[test]
+fn a_renewed_authority_is_trusted_at_once_and_resets_nobody_else() {
+    let secret = |name: &str, authority: &str, tag: &str| {
+        let metadata = json!({
+            "namespace": "a", "name": name, "labels": {"konghq.com/ca-cert": "true"}, "annotations": {"tag": tag},
+        });
+        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": {"cert": authority}})))
+    };
+    let service = |name: &str, annotations: Value| {
+        let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
+        parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"port": 443}]}}))
+    };
+    let verified = |authority: &str| {
+        json!({
+            "konghq.com/protocol": "https", "konghq.com/tls-verify": "true",
+            "konghq.com/ca-certificates-secrets": authority,
+        })
+    };
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}});
+    let gateway = json!({
+        "metadata": {"namespace": "a", "name": "g"},
+        "spec": {"gatewayClassName": "portico", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    });
+    let backends: Vec<_> = ["s", "t", "u"].iter().map(|name| json!({"name": name, "port": 443})).collect();
+    let spec = json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]});
+    let ingress = json!({
+        "metadata": {"namespace": "a", "name": "i", "annotations": {"kubernetes.io/ingress.class": "portico"}},
+        "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 443}}}},
+    });
+    let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
+    let beginning = vec![
+        parse(Kind::GatewayClass, class),
+        parse(Kind::Gateway, gateway),
+        parse(
+            Kind::IngressClass,
+            json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}}),
+        ),
+        parse(Kind::HttpRoute, json!({"metadata": {"namespace": "a", "name": "r"}, "spec": spec})),
+        parse(Kind::Ingress, ingress),
+        service("s", verified("k")),
+        service("t", verified("l")),
+        service("u", json!({})),
+        secret("k", "AUTHORITY one", ""),
+        secret("l", "AUTHORITY one", ""),
+    ];
+    world.apply(Batch { upserts: beginning, removes: vec![] });
+    let before = upstreams(&world);
+    assert_eq!(before.len(), 4, "{:?}", before.keys());
+    for (authority, tag, is_new) in [("AUTHORITY one", "x", false), ("AUTHORITY two", "x", true)] {
+        world.apply(Batch { upserts: vec![secret("k", authority, tag)], removes: vec![] });
+        let after = upstreams(&world);
+        for (name, upstream) in &after {
+            let differs = is_new && name.ends_with(" a/s:443");
+            assert_eq!(!Arc::ptr_eq(upstream, &before[name]), differs, "{name} with {authority}");
+            assert_eq!(upstream.key != before[name].key, differs, "{name} with {authority}");
+        }
+        let fresh = upstreams(&world.compiled_anew());
+        assert!(after.iter().all(|(name, upstream)| upstream.key == fresh[name].key), "{authority}");
+    }
+    world.apply(Batch { upserts: vec![], removes: vec![secret("k", "AUTHORITY two", "x").id()] });
+    assert!(upstreams(&world).keys().all(|name| !name.ends_with(" a/s:443")), "without authority nothing is sent");
 }
 
 /// Renewing a certificate is everyday business, and there may be thousands of routes behind it.
@@ -260,13 +355,39 @@ fn a_renewed_certificate_costs_no_router_and_takes_no_other_along() {
     assert!(shown(&world, "k.example").is_none() && shown(&world, "l.example").is_some());
 }
 
-fn describe(batch: &Batch) -> String {
+#[test]
+fn a_default_certificate_that_says_the_same_publishes_nothing() {
+    let secret = |pair: &str, label: &str| {
+        let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
+        let metadata = json!({"namespace": "a", "name": "k", "labels": {"edition": label}});
+        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": data})))
+    };
+    let mut world = World::new(Provider::Pool(Pool::loopback(Vec::new())), Memory::default());
+    world.ingress.default_secret = Some(ObjectKey::new("a", "k"));
+    let ingress = json!({
+        "metadata": {"namespace": "a", "name": "i"},
+        "spec": {
+            "ingressClassName": "portico",
+            "defaultBackend": {"service": {"name": "s", "port": {"number": 80}}},
+        },
+    });
+    let upserts = vec![parse(Kind::Ingress, ingress), secret("one", "first")];
+    world.apply(Batch { upserts, removes: vec![] });
+    let snapshot = world.snapshot.clone();
+    assert!(!snapshot.binds.is_empty());
+    world.apply(Batch { upserts: vec![secret("one", "second")], removes: vec![] });
+    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "the same certificate again is no change");
+    world.apply(Batch { upserts: vec![secret("two", "second")], removes: vec![] });
+    assert!(!Arc::ptr_eq(&snapshot, &world.snapshot));
+}
+
+pub(super) fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));
     upserts.chain(removes).collect::<Vec<_>>().join(", ")
 }
 
-fn parse(kind: Kind, object: Value) -> AnyObject {
+pub(super) fn parse(kind: Kind, object: Value) -> AnyObject {
     AnyObject::parse(kind, object).unwrap()
 }
 
@@ -288,6 +409,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
         let object = match random.u8(..16) {
             0 => class(random),
             1 | 2 => gateway(random),
+            3 if random.bool() => upstream_policy(random),
             3 => service(random),
             4 | 5 => slice(random),
             6 => grant(random),
@@ -312,7 +434,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
     batch
 }
 
-fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
+pub(super) fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
     choices[random.usize(..choices.len())]
 }
 
@@ -389,19 +511,32 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
             }
             let mut rule = json!({
                 "matches": [{"path": {"type": "PathPrefix", "value": pick(random, &["/", "/a", "/a/b", "/c"])}}],
-                "backendRefs": [backend],
+                "backendRefs": [backend.clone()],
             });
+            if random.u8(..3) == 0 {
+                let other = json!({"name": pick(random, &["s", "t", "u"]), "port": 80});
+                rule["backendRefs"] = json!([backend, other]);
+            }
             if random.u8(..6) == 0 {
                 rule["retry"] = json!({"attempts": 1});
             }
             rule
         })
         .collect();
-    let metadata = json!({
+    let mut metadata = json!({
         "namespace": pick(random, NAMESPACES),
         "name": pick(random, &["r1", "r2", "r3", "r4"]),
         "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
     });
+    let annotations = [
+        ("konghq.com/host-aliases", pick(random, HOSTS)),
+        ("konghq.com/snis", pick(random, &["x.example", "a b"])),
+        ("ingress.kubernetes.io/force-ssl-redirect", "true"),
+        ("konghq.com/stripp-path", "true"),
+    ];
+    if let Some((key, value)) = annotations.get(random.usize(..12)) {
+        metadata["annotations"] = json!({*key: value});
+    }
     parse(
         Kind::HttpRoute,
         json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}),
@@ -415,6 +550,9 @@ fn service(random: &mut fastrand::Rng) -> AnyObject {
     });
     if random.u8(..4) == 0 {
         object["spec"] = json!({"type": "ExternalName", "externalName": "out.example", "ports": [{"port": 80}]});
+    }
+    if random.bool() {
+        object["metadata"]["annotations"] = json!({"konghq.com/upstream-policy": pick(random, &["p", "q"])});
     }
     parse(Kind::Service, object)
 }
@@ -441,8 +579,13 @@ fn grant(random: &mut fastrand::Rng) -> AnyObject {
 
 fn secret(random: &mut fastrand::Rng) -> AnyObject {
     let (certificate, key) = (pick(random, &["one", "two"]), pick(random, &["one", "one", "two"]));
-    let data = json!({"tls.crt": format!("CERTIFICATE {certificate}"), "tls.key": format!("KEY {key}")});
-    let metadata = json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["k", "l"])});
+    let authority = pick(random, &["AUTHORITY one", "AUTHORITY two", "CERTIFICATE one"]);
+    let data =
+        json!({"tls.crt": format!("CERTIFICATE {certificate}"), "tls.key": format!("KEY {key}"), "cert": authority});
+    let mut metadata = json!({"namespace": pick(random, &["a", "b"]), "name": pick(random, &["k", "l"])});
+    if random.u8(..4) > 0 {
+        metadata["labels"] = json!({"konghq.com/ca-cert": "true"});
+    }
     let object = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": data});
     parse(Kind::Secret, certificates(&object))
 }

@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::{PATIENCE, eventually};
 
 /// A complete response.
 #[derive(Debug)]
@@ -99,6 +99,8 @@ pub fn get(address: &str, path: &str) -> Answer {
 /// A client that asks for one thing without end, and remembers every answer that is not 200.
 pub struct Visitor {
     stop: Arc<AtomicBool>,
+    /// Requests so far.
+    asked: Arc<AtomicUsize>,
     thread: JoinHandle<(usize, Vec<String>)>,
 }
 
@@ -106,7 +108,8 @@ impl Visitor {
     /// `keep` is for one connection that is kept as long as the server lets us, else there is one for each request.
     pub fn start(address: String, path: &'static str, keep: bool) -> Visitor {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let asked_so_far = Arc::new(AtomicUsize::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&asked_so_far));
         let thread = thread::spawn(move || {
             let (mut count, mut failures) = (0, Vec::new());
             let mut kept: Option<Connection> = None;
@@ -118,6 +121,7 @@ impl Visitor {
                     Ok(answer)
                 });
                 count += 1;
+                counted.store(count, Ordering::Relaxed);
                 match asked {
                     Ok(answer) if answer.status == 200 => {}
                     Ok(answer) => failures.push(format!("request {count}: {}{}", answer.head, answer.body)),
@@ -126,7 +130,13 @@ impl Visitor {
             }
             (count, failures)
         });
-        Visitor { stop, thread }
+        Visitor { stop, asked: asked_so_far, thread }
+    }
+
+    /// Waits until so many more requests were answered, however long the machine takes for them.
+    pub fn wait_more(&self, count: usize) {
+        let wanted = self.asked.load(Ordering::Relaxed) + count;
+        eventually("more requests", || (self.asked.load(Ordering::Relaxed) >= wanted).then_some(()));
     }
 
     /// How many requests there were. Fails if one of them did.

@@ -31,7 +31,11 @@ impl Expected {
     }
 
     const fn not_for_consumers(self) -> Self {
-        Expected { scopes: Scopes::NO_CONSUMER, ..self }
+        Expected { scopes: Scopes { consumer: false, ..Scopes::ALL }, ..self }
+    }
+
+    const fn for_everybody(self) -> Self {
+        Expected { scopes: Scopes { consumer: false, consumer_group: false, ..Scopes::ALL }, ..self }
     }
 
     const fn speaking(self, protocols: &'static [&'static str]) -> Self {
@@ -41,11 +45,11 @@ impl Expected {
 
 const TABLE: &[Expected] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_ANSWER),
-    expected("bot-detection", 2500, Phases::ACCESS).guarding().not_for_consumers(),
-    expected("cors", 2000, Phases::ACCESS_AND_ANSWER).not_for_consumers(),
-    expected("jwt", 1450, Phases::ACCESS).guarding().not_for_consumers(),
-    expected("key-auth", 1250, Phases::ACCESS).guarding().not_for_consumers(),
-    expected("basic-auth", 1100, Phases::ACCESS).guarding().not_for_consumers(),
+    expected("bot-detection", 2500, Phases::ACCESS).guarding().for_everybody(),
+    expected("cors", 2000, Phases::ACCESS_AND_ANSWER).for_everybody(),
+    expected("jwt", 1450, Phases::ACCESS).guarding().for_everybody(),
+    expected("key-auth", 1250, Phases::ACCESS).guarding().for_everybody(),
+    expected("basic-auth", 1100, Phases::ACCESS).guarding().for_everybody(),
     expected("ip-restriction", 990, Phases::ACCESS).guarding().speaking(WITH_STREAMS),
     expected("request-size-limiting", 951, Phases::ACCESS).guarding(),
     expected("acl", 950, Phases::ACCESS).guarding().not_for_consumers(),
@@ -204,13 +208,45 @@ fn what_is_refused_is_not_told_to_everybody() {
             for secret in [json!(8_675_309), json!("8675309, expected ")] {
                 let config = with(&least(kind), &field.path, secret);
                 let Err(invalid) = build(kind, &config) else { continue };
-                let of_type = invalid.iter().filter(|invalid| invalid.message.starts_with("invalid type"));
+                let of_type = invalid.iter().filter(|invalid| invalid.message.ends_with("does not fit here"));
                 for invalid in of_type {
                     let said = format!("{invalid:?}");
                     assert!(!said.contains("8675309"), "{}: {}: {said}", kind.name(), field.path);
                 }
             }
         }
+    }
+}
+
+#[test]
+fn what_is_of_another_type_is_told_in_the_words_of_yaml() {
+    let limits = REGISTRY.find("rate-limiting").unwrap();
+    for (config, expected) in [
+        (
+            json!({"minute": "five"}),
+            "config.minute: a text does not fit here; use a whole number of at least 0, without quotes",
+        ),
+        (
+            json!({"minute": -5}),
+            "config.minute: this whole number does not fit here; use a whole number of at least 0, without quotes",
+        ),
+        (
+            json!({"minute": [5]}),
+            "config.minute: a list does not fit here; use a whole number of at least 0, without quotes",
+        ),
+        (
+            json!({"minute": 5, "fault_tolerant": "yes"}),
+            "config.fault_tolerant: a text does not fit here; use true or false, without quotes",
+        ),
+        (json!({"minute": 5, "redis": "localhost"}), "config.redis: a text does not fit here; use an object"),
+        (
+            json!({"minute": 5, "header_name": 7}),
+            "config.header_name: this whole number does not fit here; use a text, in quotes if it looks like a number",
+        ),
+    ] {
+        let Err(invalid) = build(limits, &config) else { panic!("{config} is taken") };
+        let told: Vec<_> = invalid.iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect();
+        assert_eq!(told, [expected], "{config}");
     }
 }
 

@@ -212,7 +212,8 @@ async fn every_fault_is_told_alike_over_every_wire() {
 }
 
 /// Faults that need more than one request to show, and where they do.
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "unreadable.rs"),
     ("header_too_large", "unreadable.rs"),

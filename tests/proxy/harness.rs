@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portico::plugin::Chain;
-use portico::proxy::access_log::{AccessLog, Destination, Format};
+use portico::proxy::access_log::{AccessLog, Destination, Field, Format};
 use portico::proxy::{BindState, Config, KongHeaders, Limits, Product, Proxy, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::Manner;
@@ -83,7 +83,7 @@ impl Gate {
 
     pub(crate) fn start(options: Options, address: SocketAddr, reserved: Socket, snapshot: Snapshot) -> Gate {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let log = Arc::new(AccessLog::start(options.log, Format::Json).unwrap());
+        let log = Arc::new(AccessLog::start(options.log, Format::Json, &Field::usual()).unwrap());
         let config = Config {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,
@@ -194,6 +194,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
             method: None,
             headers: vec![],
             query: vec![],
+            server_names: Arc::default(),
             age: Age { created: None, route: name, rule: 0, index: 0 },
             rule: Arc::new(Rule {
                 id,

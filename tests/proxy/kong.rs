@@ -7,7 +7,7 @@ use portico::plugin::Outcome;
 use portico::plugin::chain::Protocols;
 use portico::proxy::{KongHeaders, Product};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::kong::{self, Flavor, HttpsRedirect, Manner, Path, Router, Source, ToHost};
+use portico::snapshot::kong::{self, Flavor, HttpsRedirect, Manner, Path, Router, Source, ToHost, UriTemplate};
 use portico::snapshot::router::Age;
 use portico::snapshot::rule::{Action, Failure, Filters, Rewrite, Rule, RuleId};
 use portico::snapshot::{Bind, Listener, Routes, Snapshot};
@@ -183,6 +183,46 @@ async fn paths_and_hosts_on_their_way_to_the_endpoint() {
         assert_eq!(request.split(' ').nth(1), Some(expected), "{target}");
         assert_eq!(header(&request, "host"), Some(expected_host), "{target}");
     }
+}
+
+// kong-compat §2.2
+#[tokio::test]
+async fn a_template_takes_the_place_of_the_path() {
+    let endpoint = Endpoint::ok().await;
+    let rewrites = |template: &str| Manner {
+        strip_path: true,
+        // It takes the place of the service's path as well.
+        path: "/base".into(),
+        rewrite: Some(UriTemplate::parse(template).unwrap()),
+        ..Manner::default()
+    };
+    let regex = |pattern| Path::regex(pattern).unwrap();
+    let gate = gate(
+        Options::default(),
+        vec![
+            ingress(regex("/users/([^/]+)/(.*)"), rewrites("/v2/$2/of/$1"), web(&endpoint)),
+            ingress(Path::prefix("/fixed"), rewrites("/there?from=here"), web(&endpoint)),
+            ingress(regex("/bad/(.*)"), rewrites("$1"), web(&endpoint)),
+        ],
+    )
+    .await;
+    let ask = async |target: &str| gate.ask(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+    for (target, expected) in [
+        ("/users/ann/cart/1?a=%20b", "/v2/cart/1/of/ann?a=%20b"),
+        ("/users/ann/?", "/v2//of/ann?"),
+        ("/users/%61nn/x%2Fy", "/v2/x%2Fy/of/ann"),
+        ("/fixed/more", "/there?from=here"),
+        ("/fixed?to=there", "/there?from=here&to=there"),
+    ] {
+        assert_eq!(ask(target).await.status, 200, "{target}");
+        let sent = endpoint.log.requests().pop().unwrap();
+        assert_eq!(sent.split(' ').nth(1), Some(expected), "{target}");
+    }
+    let before = endpoint.log.requests().len();
+    let answer = ask("/bad/x").await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("An unexpected error occurred"), "{}", answer.text());
+    assert_eq!(endpoint.log.requests().len(), before, "nothing is sent");
 }
 
 /// What a plugin writes is what counts; what it is told is what the client wrote.

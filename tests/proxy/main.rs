@@ -38,4 +38,5 @@ mod timeouts;
 mod tls;
 mod unreadable;
 mod upgrade;
+mod upstream_tls;
 mod wire;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use portico::plugin::chain::{Base, Builder, Instance, Place, Protocols};
 use portico::plugin::testing::names;
 use portico::plugin::{AnswerCx, Chain, Ended, LogCx, Outcome, Phases, Plugin, Reply, ReplyBody, RequestCx, Source};
@@ -65,6 +65,7 @@ pub(crate) fn chain(scripts: Vec<Script>) -> Option<Arc<Chain>> {
             protocols: Protocols::ALL,
             scope: name.into(),
             object: name.into(),
+            configuration: 0,
         };
         builder.add(name, priority, Place::Base(Base::Route), instance);
     }
@@ -88,7 +89,7 @@ async fn plugins_write_what_endpoint_and_client_read() {
     let script = Script {
         access: Some(Box::new(|cx| {
             cx.head.headers.insert("x-consumer", HeaderValue::from_static("anna"));
-            cx.answer_headers.insert("x-limit", HeaderValue::from_static("ours"));
+            cx.answer_headers.insert(HeaderName::from_static("x-limit"), HeaderValue::from_static("ours"));
             cx.keep(7_u32);
             Outcome::Next
         })),
@@ -314,7 +315,7 @@ async fn plugins_know_the_client_as_trusted_peers_tell_it() {
     let tells = || {
         Script::access(|cx| {
             let client = format!("{} {} {} {}", cx.client.address, cx.client.scheme.as_str(), cx.client.host, cx.scope);
-            cx.answer_headers.insert("x-client", HeaderValue::from_str(&client).unwrap());
+            cx.answer_headers.insert(HeaderName::from_static("x-client"), HeaderValue::from_str(&client).unwrap());
             Outcome::Next
         })
     };

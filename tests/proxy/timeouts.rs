@@ -316,14 +316,14 @@ async fn the_time_of_the_rule_ends_for_whom_it_never_waits_for() {
 async fn an_endpoint_that_falls_silent() {
     let (head, half) = ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", "abc");
     // (what the endpoint sends at once, the rest, which comes in time, limits of the rule, whether the answer comes whole)
-    let read = |limit| Tries { read: Limit::After(limit), ..Tries::default() };
+    let read = |limit| Tries { read: Limit::After(limit).into(), ..Tries::default() };
     let cases = [
         (String::new(), false, read(SHORT), Some(504)),
         (head.to_owned() + half, false, read(SHORT), None),
         // Each sign of life begins it anew.
         (head.to_owned() + half, true, read(SHORT * 50), Some(200)),
         // Writing is no reading.
-        (String::new(), true, Tries { write: Limit::After(SHORT), ..Tries::default() }, Some(200)),
+        (String::new(), true, Tries { write: Limit::After(SHORT).into(), ..Tries::default() }, Some(200)),
     ];
     for (at_once, goes_on, tries, expected) in cases {
         let sent = at_once.clone();
@@ -343,7 +343,7 @@ async fn an_endpoint_that_falls_silent() {
         .await;
         // The silence is cut by the rule, which is also more patient than we are.
         let limits = Limits { answer_timeout: if goes_on { SHORT } else { SHORT * 600 }, ..Limits::default() };
-        let limits = if tries.read == Limit::Unset { Limits::default() } else { limits };
+        let limits = if tries.read.is_set() { limits } else { Limits::default() };
         let gate = gate_of_rule(limits, &endpoint, tries.clone()).await;
         let mut client = gate.client().await;
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -367,7 +367,7 @@ async fn a_client_that_pauses_does_not_cost_the_endpoint_its_time() {
         stream.rest().await;
     })
     .await;
-    let tries = Tries { read: Limit::After(SHORT * 20), ..Tries::default() };
+    let tries = Tries { read: Limit::After(SHORT * 20).into(), ..Tries::default() };
     let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
     let mut client = gate.client().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -422,7 +422,7 @@ async fn an_endpoint_that_takes_no_more() {
         std::future::pending::<()>().await;
     })
     .await;
-    let tries = Tries { write: Limit::After(SHORT), read: Limit::After(SHORT * 600), ..Tries::default() };
+    let tries = Tries { write: Limit::After(SHORT).into(), read: Limit::After(SHORT * 600).into(), ..Tries::default() };
     let gate = gate_of_rule(Limits::default(), &endpoint, tries).await;
     let mut client = gate.client().await;
     client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
@@ -447,7 +447,7 @@ async fn a_rule_may_keep_a_tunnel_longer_than_we_do() {
     .await;
     let limits = Limits { tunnel_idle: SHORT, ..Limits::default() };
     for (read, stays) in [(Limit::After(SHORT * 600), true), (Limit::Endless, true), (Limit::Unset, false)] {
-        let gate = gate_of_rule(limits.clone(), &endpoint, Tries { read, ..Tries::default() }).await;
+        let gate = gate_of_rule(limits.clone(), &endpoint, Tries { read: read.into(), ..Tries::default() }).await;
         let mut client = gate.client().await;
         client.send(handshake).await;
         assert_eq!(client.answer(false).await.status, 101);

@@ -20,12 +20,15 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Pages of the guide that no table of contents links: that of their folder, or that of the guide.
+/// Pages of the guide that no table of contents links: that of their folder, or that of the book.
 fn unlisted_pages(files: &[File]) -> Vec<Finding> {
-    const CONTENTS: &str = "docs/README.md";
+    const CONTENTS: &str = "docs/SUMMARY.md";
+    // It leads into the book, and the book lists what there is.
+    const INTRODUCTION: &str = "docs/README.md";
+    let has = |path: &str| files.iter().any(|file| file.path == path);
     let pages = || files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
     let listed: BTreeSet<(&str, String)> = pages()
-        .filter(|file| file.path.ends_with("/README.md"))
+        .filter(|file| file.path == CONTENTS || file.path.ends_with("/README.md"))
         .flat_map(|contents| links(&contents.text).map(move |link| (contents.path.as_str(), link)))
         .filter_map(|(contents, link)| Some((contents, join(contents, link)?)))
         .collect();
@@ -33,7 +36,7 @@ fn unlisted_pages(files: &[File]) -> Vec<Finding> {
         .filter(|file| file.path != CONTENTS)
         .filter_map(|file| {
             let own = file.path.rsplit_once('/').map(|(folder, _)| format!("{folder}/README.md"));
-            let own = own.filter(|own| *own != file.path && files.iter().any(|file| file.path == *own));
+            let own = own.filter(|own| ![INTRODUCTION, &file.path].contains(&&**own) && has(own));
             let contents = own.unwrap_or_else(|| CONTENTS.to_owned());
             let is_listed = listed.contains(&(contents.as_str(), file.path.clone()));
             let message = format!("is not listed in {contents}, where readers look for it");
@@ -194,7 +197,8 @@ mod tests {
     fn with(path: &str, text: &str) -> Vec<File> {
         let mut files = vec![
             File::new("Makefile", MAKEFILE),
-            File::new("docs/README.md", "[a](a.md)\n"),
+            File::new("docs/README.md", "# Guide\n"),
+            File::new("docs/SUMMARY.md", "[a](a.md) [guide](README.md)\n"),
             File::new("docs/a.md", "# One `two`, 3!\n"),
             File::new("src/a.rs", "//! A."),
         ];
@@ -232,7 +236,7 @@ mod tests {
         expect(
             "folder",
             findings(&with("docs/b/README.md", "# B")),
-            &[("docs/b/README.md:1", "listed in docs/README.md")],
+            &[("docs/b/README.md:1", "listed in docs/SUMMARY.md")],
         );
     }
 

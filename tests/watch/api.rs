@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+
+/// More than any request of ours, in bytes.
+const MOST: usize = 1 << 20;
 
 /// What a scenario holds; requests hold the other end.
 #[derive(Clone)]
@@ -40,6 +43,8 @@ struct State {
     /// By plural: what the next requests for it get instead of an answer.
     faults: BTreeMap<String, VecDeque<Fault>>,
     token: Option<String>,
+    /// Whoever writes is answered as if he read.
+    is_read_only: bool,
     /// Connections are dropped as they come.
     down: bool,
     /// So many were.
@@ -53,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) accept: String,
+    pub(crate) method: Method,
+    pub(crate) body: String,
 }
 
 /// How a request goes wrong.
@@ -82,7 +89,8 @@ impl Api {
     pub(crate) async fn start() -> Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let api = Api { address, state: Arc::default(), moved: watch::Sender::new(0), asked: watch::Sender::new(0) };
+        let state = Arc::new(Mutex::new(State { is_read_only: true, ..State::default() }));
+        let api = Api { address, state, moved: watch::Sender::new(0), asked: watch::Sender::new(0) };
         for (plural, namespaced) in [("services", true), ("secrets", true), ("configmaps", true), ("namespaces", false)]
         {
             api.serve("v1", plural, namespaced);
@@ -102,10 +110,14 @@ impl Api {
                     tokio::spawn(async move {
                         let mut moved = api.moved.subscribe();
                         let state = api.state.clone();
-                        let service = service_fn(move |request| {
+                        let service = service_fn(move |request: Request<Incoming>| {
                             let api = api.clone();
                             async move {
-                                match api.answer(request) {
+                                let (head, body) = request.into_parts();
+                                #[expect(clippy::disallowed_methods, reason = "it is limited")]
+                                let body = Limited::new(body, MOST).collect().await;
+                                let Ok(body) = body else { std::future::pending().await };
+                                match api.carry_out(Request::from_parts(head, body.to_bytes())) {
                                     Some(answer) => Ok::<_, Infallible>(answer),
                                     None => std::future::pending().await,
                                 }
@@ -227,14 +239,38 @@ impl Api {
         self.moved.send_modify(|moved| *moved += 1);
     }
 
-    /// None for no answer at all.
-    fn answer(&self, request: Request<Incoming>) -> Option<Answer> {
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let seen = Seen {
-            path: request.uri().path().to_owned(),
-            query: request.uri().query().unwrap_or_default().to_owned(),
-            accept: text(header::ACCEPT).to_owned(),
+    /// Writes of kinds that are served, as far as anybody needs them; everything else is read.
+    fn carry_out(&self, request: Request<Bytes>) -> Option<Answer> {
+        if request.method() == Method::GET || self.state.lock().is_read_only {
+            return self.answer(request);
+        }
+        self.state.lock().requests.push(seen(&request));
+        let sent: Value = serde_json::from_slice(request.body()).ok()?;
+        let parts: Vec<&str> = request.uri().path().split('/').collect();
+        let (namespace, rest) = match parts.iter().position(|part| *part == "namespaces") {
+            Some(at) => (parts[at + 1], &parts[at + 2..]),
+            None => ("", &parts[4..]),
         };
+        let plural = *rest.first()?;
+        let name = rest.get(1).copied().or_else(|| sent["metadata"]["name"].as_str()).unwrap_or("unnamed");
+        let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+        let known = self.state.lock().objects.get(&key).cloned();
+        let mut object = known.unwrap_or_else(|| json!({"metadata": {"namespace": namespace, "name": name}}));
+        merge(&mut object, &sent);
+        self.put(plural, object);
+        Some(body(StatusCode::OK, &self.state.lock().objects[&key]))
+    }
+
+    /// Takes whatever is written, from now on.
+    #[allow(dead_code, reason = "not every test has somebody who writes")]
+    pub(crate) fn let_write(&self) {
+        self.change(|state| state.is_read_only = false);
+    }
+
+    /// None for no answer at all.
+    fn answer(&self, request: Request<Bytes>) -> Option<Answer> {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let seen = seen(&request);
         let mut state = self.state.lock();
         state.requests.push(seen.clone());
         self.asked.send_modify(|asked| *asked += 1);
@@ -271,6 +307,14 @@ impl Api {
                     Some(object) => body(StatusCode::OK, object),
                     None => status(404, "no such object"),
                 }
+            }
+            // Kept without an event, since nobody watches what we write.
+            None if seen.method == Method::POST => {
+                let mut created: Value = serde_json::from_str(&seen.body).unwrap();
+                created["metadata"]["resourceVersion"] = json!("1");
+                let answer = body(StatusCode::CREATED, &created);
+                state.objects.insert(key(plural, &created), created);
+                answer
             }
             None if seen.query.contains("watch=true") => {
                 let plural = plural.to_owned();
@@ -346,6 +390,23 @@ impl Api {
     }
 }
 
+/// What null is merged with goes (RFC 7396).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in fields {
+        match value {
+            Value::Null => drop(target.as_object_mut().unwrap().remove(name)),
+            value => merge(&mut target[name], value),
+        }
+    }
+}
+
 fn list(state: &State, plural: &str, namespace: Option<&str>, seen: &Seen) -> Answer {
     // Pages of one, so that whoever reads only the first is found out.
     let start: usize = parameter(&seen.query, "continue").parse().unwrap_or_default();
@@ -407,4 +468,16 @@ fn body(status: StatusCode, value: &Value) -> Answer {
     let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
     let response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
     response.body(body.boxed()).unwrap()
+}
+
+/// What a request says, for tests that ask what was sent.
+fn seen(request: &Request<Bytes>) -> Seen {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    Seen {
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        accept: accept.unwrap_or_default().to_owned(),
+        method: request.method().clone(),
+        body: String::from_utf8_lossy(request.body()).into_owned(),
+    }
 }

@@ -112,11 +112,37 @@ impl Site {
     }
 
     /// `name content` of each.
+    pub(crate) fn config_maps(&self) -> Vec<String> {
+        let maps = self.store.config_maps.values();
+        maps.map(|map| format!("{} {}", map.meta.key.name, map.data["cert"])).collect()
+    }
+
+    /// `name content` of each.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let secrets = self.store.secrets.values();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         secrets.map(|secret| format!("{} {}", secret.meta.key.name, text(secret.value("tls.crt").unwrap()))).collect()
     }
+}
+
+/// A Service in TLS, with the authority that is to be trusted for it.
+pub(crate) fn service(name: &str, authority: &str) -> Value {
+    let annotations = json!({
+        "konghq.com/protocol": "https", "konghq.com/tls-verify": "true",
+        "konghq.com/ca-certificates-configmaps": authority,
+    });
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": name, "annotations": annotations},
+        "spec": {"ports": [{"port": 443}]},
+    })
+}
+
+pub(crate) fn config_map(name: &str, certificate: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "default", "name": name},
+        "data": {"cert": certificate},
+    })
 }
 
 pub(crate) fn route(name: &str, hostname: &str) -> Value {

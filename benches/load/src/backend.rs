@@ -33,22 +33,30 @@ pub(crate) fn answer_bytes(path: &str) -> usize {
 }
 
 const SMALL: usize = 64;
+/// What is answered with the head of the request as it came.
+pub(crate) const HEAD: &str = "/head";
 
 impl Backend {
     pub async fn start(listen: SocketAddr, name: &str) -> Result<Backend> {
+        Backend::adding(listen, name, "").await
+    }
+
+    /// One whose answers have further lines in their heads, each with its end.
+    pub(crate) async fn adding(listen: SocketAddr, name: &str, fields: &str) -> Result<Backend> {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let (stage, stages) = watch::channel(Stage::Serving(0));
         let name: Arc<str> = name.into();
+        let fields: Arc<str> = fields.into();
         tokio::spawn(async move {
             let mut changed = stages.clone();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { continue };
-                        let (name, stages) = (Arc::clone(&name), stages.clone());
+                        let (name, fields, stages) = (Arc::clone(&name), Arc::clone(&fields), stages.clone());
                         // A connection that breaks is the load's to notice: it is behind the same proxy.
-                        tokio::spawn(async move { serve(stream, &name, stages).await.ok() });
+                        tokio::spawn(async move { serve(stream, &name, &fields, stages).await.ok() });
                     }
                     // The backend was dropped, or retires.
                     _ = changed.wait_for(|stage| !matches!(stage, Stage::Serving(_))) => return,
@@ -80,7 +88,7 @@ impl Backend {
     }
 }
 
-async fn serve(mut stream: TcpStream, name: &str, mut stages: watch::Receiver<Stage>) -> Result<()> {
+async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watch::Receiver<Stage>) -> Result<()> {
     stream.set_nodelay(true)?;
     // What was said before this connection came does not concern it, but for the end.
     if *stages.borrow_and_update() == Stage::Leaving {
@@ -124,24 +132,24 @@ async fn serve(mut stream: TcpStream, name: &str, mut stages: watch::Receiver<St
         } else if let Some(length) = field(&head, "content-length") {
             body(&mut stream, &mut buffer, length.parse()?, &mut follow).await?;
         }
-        write(&mut answer, name, &head, &follow);
+        write(&mut answer, (name, fields), &head, &follow);
         stream.write_all(&answer).await?;
         served = true;
     }
 }
 
-fn write(answer: &mut Vec<u8>, name: &str, head: &str, follow: &Follow) {
+fn write(answer: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, follow: &Follow) {
     use std::io::Write as _;
     answer.clear();
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let body = pattern::body(answer_bytes(path));
+    let body = if path == HEAD { head.as_bytes() } else { pattern::body(answer_bytes(path)) };
     let number = field(head, "x-number").unwrap_or_default();
     let rule = field(head, "x-rule").unwrap_or_default();
     let received = if follow.differs { "broken".to_owned() } else { follow.length.to_string() };
     write!(
         answer,
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-backend: {name}\r\nx-number: {number}\r\nx-rule: {rule}\r\n\
-         x-received: {received}\r\n\r\n",
+         x-received: {received}\r\n{fields}\r\n",
         body.len()
     )
     .expect("memory takes everything");

@@ -124,12 +124,12 @@ impl Connection {
     }
 }
 
-fn write(request: &mut Vec<u8>, shape: &Shape, number: u64, last: bool) {
+pub(crate) fn write(request: &mut Vec<u8>, shape: &Shape, number: u64, last: bool) {
     use std::io::Write as _;
     request.clear();
-    let Shape { method, host, path, .. } = shape;
+    let Shape { method, host, path, fields, .. } = shape;
     let into_memory = "memory takes everything";
-    write!(request, "{method} {path} HTTP/1.1\r\nhost: {host}\r\nx-number: {number}\r\n").expect(into_memory);
+    write!(request, "{method} {path} HTTP/1.1\r\nhost: {host}\r\nx-number: {number}\r\n{fields}").expect(into_memory);
     if last {
         request.extend_from_slice(b"connection: close\r\n");
     }

@@ -40,6 +40,7 @@ impl Connection {
 
     pub(crate) async fn exchange(&mut self, shape: &Shape, number: u64) -> Result<Answer> {
         let Shape { method, host, path, body, chunked, .. } = shape;
+        ensure!(shape.fields.is_empty(), "further fields are for HTTP/1.1");
         let uri: Uri = format!("{}://{host}{path}", self.scheme).parse()?;
         let mut request = Request::new(Parts::new(body.unwrap_or_default(), *chunked));
         *request.method_mut() = method.parse()?;

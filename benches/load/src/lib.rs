@@ -18,6 +18,7 @@ mod http2;
 mod pace;
 mod pattern;
 mod plan;
+pub mod plugins;
 mod process;
 mod report;
 mod run;

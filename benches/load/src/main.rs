@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
 use portico_load::compare::{self, compare, count_instructions};
 use portico_load::floods;
+use portico_load::plugins;
 use portico_load::{Plan, Protocol, Shape, Tls, run};
 
 #[derive(Parser)]
@@ -37,6 +38,8 @@ enum What {
     Floods(floods::Options),
     /// Count instructions per request, with valgrind.
     Instructions(compare::Counting),
+    /// Measure what plugins cost beside the same route without them.
+    Plugins(plugins::Options),
 }
 
 #[derive(clap::Args)]
@@ -85,6 +88,7 @@ async fn main() -> Result<ExitCode> {
         What::Compare(options) => compare(&options).await?,
         What::Floods(options) => floods::floods(&options).await?,
         What::Instructions(options) => count_instructions(&options).await?,
+        What::Plugins(options) => plugins::plugins(&options).await?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -75,6 +75,8 @@ pub struct Shape {
     pub chunked: bool,
     /// Bytes of the answer's body.
     pub answer: usize,
+    /// Further lines of the head, each with its end. Of HTTP/1.1 only.
+    pub fields: Arc<str>,
 }
 
 impl Shape {
@@ -86,6 +88,7 @@ impl Shape {
             body: None,
             chunked: false,
             answer: crate::backend::answer_bytes(path),
+            fields: "".into(),
         }
     }
 

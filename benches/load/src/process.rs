@@ -1,5 +1,7 @@
 //! What a process has used, from `/proc`.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
@@ -19,13 +21,24 @@ impl Process {
     /// User and system time so far, of the threads there are. A thread that has ended takes its time with it; those that do
     /// the work stay.
     pub(crate) fn cpu(self) -> Result<Duration> {
+        Ok(Duration::from_nanos(self.threads()?.values().sum()))
+    }
+
+    /// What each thread has used so far, in nanoseconds, by its name in `/proc`.
+    pub(crate) fn threads(self) -> Result<HashMap<OsString, u64>> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.0)).context("the process is gone")?;
-        // In nanoseconds. What `stat` says is in hundredths of a second, too coarse for a few thousand requests.
-        let time = |thread: fs::DirEntry| -> Option<u64> {
+        // What `stat` says is in hundredths of a second, too coarse for a few thousand requests.
+        let time = |thread: fs::DirEntry| -> Option<(OsString, u64)> {
             let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse().ok()
+            Some((thread.file_name(), text.split_whitespace().next()?.parse().ok()?))
         };
-        Ok(Duration::from_nanos(threads.flatten().filter_map(time).sum()))
+        Ok(threads.flatten().filter_map(time).collect())
+    }
+
+    /// User and system time since then, of the threads that are still there.
+    pub(crate) fn cpu_since(self, before: &HashMap<OsString, u64>) -> Result<Duration> {
+        let since = |(thread, now): (&OsString, &u64)| now - before.get(thread).copied().unwrap_or_default().min(*now);
+        Ok(Duration::from_nanos(self.threads()?.iter().map(since).sum()))
     }
 
     /// Resident memory in MiB.

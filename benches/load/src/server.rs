@@ -44,27 +44,28 @@ impl Drop for Server {
     }
 }
 
-/// `flags` are further ones.
-pub(crate) fn portico(
-    binary: &Path,
-    core: usize,
-    folder: &Path,
-    backend: SocketAddr,
-    key: &KeyPair,
-    flags: &[&str],
-) -> Result<Server> {
-    start_portico(pinned(core, binary), folder, backend, key, flags)
+/// What Portico is started with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) binary: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) backend: SocketAddr,
+    pub(crate) key: &'a KeyPair,
+    /// Beyond those that every measurement has.
+    pub(crate) flags: &'a [&'a str],
+    /// Beyond the route to the backend, in YAML.
+    pub(crate) objects: &'a str,
+    /// Where Ingresses are served, if there are any.
+    pub(crate) ingress: Option<SocketAddr>,
+}
+
+pub(crate) fn portico(core: usize, setup: &Setup<'_>) -> Result<Server> {
+    start_portico(pinned(core, setup.binary), setup)
 }
 
 /// The same as what valgrind runs; it writes what it counted to `counts` at the end.
-pub(crate) fn counted_portico(
-    binary: &Path,
-    counts: &Path,
-    folder: &Path,
-    backend: SocketAddr,
-    key: &KeyPair,
-) -> Result<Server> {
-    start_portico(counted(counts, binary), folder, backend, key, &[])
+pub(crate) fn counted_portico(counts: &Path, setup: &Setup<'_>) -> Result<Server> {
+    start_portico(counted(counts, setup.binary), setup)
 }
 
 fn counted(counts: &Path, binary: &Path) -> Command {
@@ -73,20 +74,18 @@ fn counted(counts: &Path, binary: &Path) -> Command {
     command
 }
 
-fn start_portico(
-    mut command: Command,
-    folder: &Path,
-    backend: SocketAddr,
-    key: &KeyPair,
-    flags: &[&str],
-) -> Result<Server> {
+fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     let (address, secure) = (free()?, free()?);
-    let folder = folder.join("portico");
+    let folder = setup.folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
-    fs::write(manifests.join("all.yaml"), manifest(address, secure, backend, key)?)?;
+    let objects = manifest(address, secure, setup.backend, setup.key)? + "---\n" + setup.objects;
+    fs::write(manifests.join("all.yaml"), objects)?;
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
-    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log")).args(flags);
+    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log")).args(setup.flags);
+    if let Some(address) = setup.ingress {
+        command.args(["--ingress-http-listen", &address.to_string()]);
+    }
     start("portico", (address, secure), command, folder.join("output"))
 }
 
@@ -135,7 +134,7 @@ fn start(
     Ok(Server { name, address, secure, child, output })
 }
 
-fn free() -> Result<SocketAddr> {
+pub(crate) fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

@@ -69,3 +69,9 @@ pub fn conformance_suite() -> Result<PathBuf> {
     let [folder] = Cache::open()?.ready([Product::Conformance])?;
     Ok(folder.join("conformance.test"))
 }
+
+/// The package manager that the chart is for.
+pub fn helm() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.ready([Product::Helm])?;
+    Ok(folder.join("helm"))
+}

@@ -19,6 +19,7 @@ pub(super) enum Product {
     /// The server that Pods of the conformance suite run.
     EchoBasic,
     Conformance,
+    Helm,
 }
 
 /// How a product is made.
@@ -48,7 +49,8 @@ pub(super) enum Step {
 struct VersionVariables {
     /// Whose version.
     module: &'static str,
-    /// The package of gitVersion, gitMajor and gitMinor.
+    /// The package of gitVersion, gitMajor and gitMinor; in Helm's it is only `version`. The linker passes over those that a
+    /// package does not have.
     package: &'static str,
 }
 
@@ -103,6 +105,14 @@ const CONFORMANCE: Recipe = Recipe {
     gigabytes: 4,
 };
 
+const HELM: Recipe = Recipe {
+    module: "helm",
+    steps: &[Step::Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", about: "a minute and a half" }],
+    // Charts may ask for a release of Helm.
+    version: Some(VersionVariables { module: "helm.sh/helm/v4", package: "helm.sh/helm/v4/internal/version" }),
+    gigabytes: 4,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -111,6 +121,7 @@ impl Product {
             Product::Crds => &CRDS,
             Product::EchoBasic => &ECHO_BASIC,
             Product::Conformance => &CONFORMANCE,
+            Product::Helm => &HELM,
         }
     }
 
@@ -147,7 +158,9 @@ impl Recipe {
             let version = version.with_context(|| format!("{} does not require {module}", path.display()))?;
             let mut numbers = version.trim_start_matches('v').split('.');
             let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-            for (variable, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
+            for (variable, value) in
+                [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("version", version)]
+            {
                 flags.push_str(&format!(" -X {package}.{variable}={value}"));
             }
         }
@@ -171,6 +184,7 @@ impl fmt::Display for Product {
             Product::Crds => "crds",
             Product::EchoBasic => "echo-basic",
             Product::Conformance => "conformance",
+            Product::Helm => "helm",
         })
     }
 }
@@ -189,7 +203,14 @@ mod tests {
 
     #[test]
     fn every_product_has_a_module_and_a_key_of_its_own() {
-        let products = [Product::Etcd, Product::Kubernetes, Product::Crds, Product::EchoBasic, Product::Conformance];
+        let products = [
+            Product::Etcd,
+            Product::Kubernetes,
+            Product::Crds,
+            Product::EchoBasic,
+            Product::Conformance,
+            Product::Helm,
+        ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");
         keys.sort();
@@ -201,5 +222,7 @@ mod tests {
         }
         let flags = Product::Kubernetes.recipe().linker_flags().unwrap();
         assert!(flags.contains(".gitVersion=v1.") && flags.contains(".gitMajor=1 "), "{flags}");
+        let flags = Product::Helm.recipe().linker_flags().unwrap();
+        assert!(flags.contains("/version.version=v4."), "{flags}");
     }
 }

@@ -129,14 +129,14 @@ async fn is_programmed(cluster: &Cluster, object: &str, expected: &str) -> Resul
     Ok(())
 }
 
-fn plugin(name: &str, plugin: &str, config: Value) -> Value {
+pub(crate) fn plugin(name: &str, plugin: &str, config: Value) -> Value {
     json!({
         "apiVersion": "configuration.konghq.com/v1", "kind": "KongPlugin", "metadata": { "name": name },
         "plugin": plugin, "config": config,
     })
 }
 
-fn consumer(name: &str, credentials: &[&str]) -> Value {
+pub(crate) fn consumer(name: &str, credentials: &[&str]) -> Value {
     json!({
         "apiVersion": "configuration.konghq.com/v1", "kind": "KongConsumer",
         "metadata": { "name": name, "annotations": { "kubernetes.io/ingress.class": "portico" } },
@@ -144,7 +144,7 @@ fn consumer(name: &str, credentials: &[&str]) -> Value {
     })
 }
 
-fn secret(name: &str, credential: &str, field: &str, value: &str) -> Value {
+pub(crate) fn secret(name: &str, credential: &str, field: &str, value: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": { "name": name, "labels": { "konghq.com/credential": credential } },

@@ -1,15 +1,16 @@
 //! What only one consumer can have, and who has it.
+//!
+//! The directory knows who has what. Only where several want the same, all of them are written down here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::api::ObjectKey;
+use crate::plugin::Consumer;
 use crate::plugin::consumers::{Digest, Directory};
 
 /// A name, or a credential that must lead to one consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Claim {
     Username(Arc<str>),
     CustomId(Arc<str>),
@@ -22,12 +23,17 @@ pub(super) enum Claim {
 }
 
 /// Seconds since 1970, then the key: who comes first has it.
-type Claimant = (Option<i64>, ObjectKey);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claimant {
+    pub(super) created: Option<i64>,
+    pub(super) key: ObjectKey,
+}
 
+/// What several claim.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
-    /// Sorted. Nearly always one.
-    claimants: HashMap<Claim, SmallVec<[Claimant; 1]>>,
+pub(super) struct Disputes {
+    /// Two or more of each.
+    claimants: HashMap<Claim, BTreeSet<Claimant>>,
 }
 
 impl Claim {
@@ -42,6 +48,18 @@ impl Claim {
         }
     }
 
+    /// Who has it.
+    pub(super) fn holder<'d>(&self, directory: &'d Directory) -> Option<&'d Arc<Consumer>> {
+        match self {
+            Claim::Username(name) => directory.usernames.get(name),
+            Claim::CustomId(id) => directory.custom_ids.get(id),
+            Claim::Key(digest) => directory.keys.get(digest).map(|made| &made.consumer),
+            Claim::Login(name) => directory.passwords.get(name).map(|made| &made.consumer),
+            Claim::Token(key) => directory.tokens.get(key).map(|made| &made.consumer),
+        }
+    }
+
+    /// Nobody has it any more.
     pub(super) fn leave(&self, directory: &mut Directory) {
         match self {
             Claim::Username(name) => directory.usernames.remove(name),
@@ -53,32 +71,27 @@ impl Claim {
     }
 }
 
-impl Claims {
-    /// Who has it.
-    pub(super) fn holder(&self, claim: &Claim) -> Option<&ObjectKey> {
-        self.claimants.get(claim)?.first().map(|(_, key)| key)
+impl Disputes {
+    /// All who claim it, who has it first. Nobody if there is no dispute.
+    pub(super) fn claimants<'a>(&'a self, claim: &Claim) -> impl Iterator<Item = &'a Claimant> + use<'a> {
+        self.claimants.get(claim).into_iter().flatten()
     }
 
-    /// Gives everybody who claims it, if there is a dispute.
-    pub(super) fn insert(&mut self, claim: Claim, claimant: Claimant) -> BTreeSet<ObjectKey> {
-        let claimants = self.claimants.entry(claim).or_default();
-        if let Err(at) = claimants.binary_search(&claimant) {
-            claimants.insert(at, claimant);
-        }
-        match &claimants[..] {
-            [_] => BTreeSet::new(),
-            several => several.iter().map(|(_, key)| key.clone()).collect(),
-        }
+    pub(super) fn is_disputed(&self, claim: &Claim) -> bool {
+        self.claimants.contains_key(claim)
     }
 
-    /// Gives those who go on claiming it.
-    pub(super) fn remove(&mut self, claim: &Claim, key: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let Some(claimants) = self.claimants.get_mut(claim) else { return BTreeSet::new() };
-        claimants.retain(|(_, claimant)| claimant != key);
-        if claimants.is_empty() {
-            self.claimants.remove(claim);
-            return BTreeSet::new();
+    pub(super) fn insert(&mut self, claim: &Claim, claimant: Claimant) {
+        self.claimants.entry(claim.clone()).or_default().insert(claimant);
+    }
+
+    /// Ends the dispute if one is left, and gives that one.
+    pub(super) fn remove(&mut self, claim: &Claim, claimant: &Claimant) -> Option<Claimant> {
+        let claimants = self.claimants.get_mut(claim)?;
+        claimants.remove(claimant);
+        if claimants.len() > 1 {
+            return None;
         }
-        claimants.iter().map(|(_, key)| key.clone()).collect()
+        self.claimants.remove(claim)?.pop_first()
     }
 }

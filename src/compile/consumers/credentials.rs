@@ -11,24 +11,24 @@ use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Object, ObjectKey};
 use crate::plugin::Consumer;
-use crate::plugin::consumers::{BasicCredential, Directory, JwtCredential, KeyCredential, digest_of};
+use crate::plugin::consumers::{BasicCredential, Digest, Directory, JwtCredential, KeyCredential, digest_of};
 use crate::plugin::signature::{Algorithm, Key, PublicKey, Secret as TokenSecret};
 use crate::store::Store;
 
 /// A credential of a consumer, ready for the directory.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Credential {
-    pub(super) claim: Claim,
-    /// Of the consumer, which names it.
-    pub(super) field: String,
+    /// Where the consumer names it.
+    pub(super) index: u32,
     made: Made,
 }
 
-#[derive(Debug)]
+/// Each with what it is found by.
+#[derive(Debug, PartialEq, Eq)]
 enum Made {
-    Key(Arc<KeyCredential>),
-    Basic(Arc<BasicCredential>),
-    Jwt(Arc<JwtCredential>),
+    Key(Digest, Arc<KeyCredential>),
+    Basic(Arc<str>, Arc<BasicCredential>),
+    Jwt(Arc<str>, Arc<JwtCredential>),
 }
 
 /// What a Secret holds.
@@ -47,31 +47,37 @@ pub(super) enum Raw {
 }
 
 impl Credential {
-    pub(super) fn new(id: Arc<str>, field: String, raw: Raw, consumer: &Arc<Consumer>) -> Self {
+    pub(super) fn new(id: Arc<str>, index: u32, raw: Raw, consumer: &Arc<Consumer>) -> Self {
         let consumer = Arc::clone(consumer);
-        let (claim, made) = match raw {
+        let made = match raw {
             Raw::Key { key, expires } => {
-                (Claim::Key(digest_of(&key)), Made::Key(Arc::new(KeyCredential::new(id, expires, consumer))))
+                Made::Key(digest_of(&key), Arc::new(KeyCredential::new(id, expires, consumer)))
             }
             Raw::Basic { username, password } => {
                 let made = BasicCredential::new(id, &username, &password, consumer);
-                (Claim::Login(username), Made::Basic(Arc::new(made)))
+                Made::Basic(username, Arc::new(made))
             }
             Raw::Jwt { claim, key } => {
                 let made = JwtCredential::new(id, &claim, key, consumer);
-                (Claim::Token(claim), Made::Jwt(Arc::new(made)))
+                Made::Jwt(claim, Arc::new(made))
             }
         };
-        Credential { claim, field, made }
+        Credential { index, made }
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        match &self.made {
+            Made::Key(digest, _) => Claim::Key(*digest),
+            Made::Basic(name, _) => Claim::Login(Arc::clone(name)),
+            Made::Jwt(key, _) => Claim::Token(Arc::clone(key)),
+        }
     }
 
     pub(super) fn enter(&self, directory: &mut Directory) {
-        match (&self.claim, &self.made) {
-            (Claim::Key(digest), Made::Key(made)) => directory.keys.insert(*digest, Arc::clone(made)),
-            (Claim::Login(name), Made::Basic(made)) => directory.passwords.insert(Arc::clone(name), Arc::clone(made)),
-            (Claim::Token(key), Made::Jwt(made)) => directory.tokens.insert(Arc::clone(key), Arc::clone(made)),
-            // `new` makes each with its own.
-            _ => {}
+        match &self.made {
+            Made::Key(digest, made) => directory.keys.insert(*digest, Arc::clone(made)),
+            Made::Basic(name, made) => directory.passwords.insert(Arc::clone(name), Arc::clone(made)),
+            Made::Jwt(key, made) => directory.tokens.insert(Arc::clone(key), Arc::clone(made)),
         }
     }
 }
@@ -178,5 +184,42 @@ impl<'a> Holder<'a> {
             Key::Public(PublicKey::from_pem(algorithm, pem).map_err(|error| wrong("rsa_public_key", &error))?)
         };
         Ok(Raw::Jwt { claim, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::{AnyObject, Batch};
+
+    // kong-compat §3.7
+    // kong-compat §7.29
+    #[test]
+    fn values_are_taken_with_the_newline_at_their_end() {
+        let secret = |name: &str, kind: &str, data: serde_json::Value| {
+            json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {"namespace": "a", "name": name, "labels": {CREDENTIAL_LABEL: kind}},
+                "stringData": data,
+            })
+        };
+        let secrets = [
+            secret("key", "key-auth", json!({"key": "k\n"})),
+            secret("login", "basic-auth", json!({"username": "ann\n", "password": "p\n"})),
+            secret("group", "acl", json!({"group": "staff\n"})),
+        ];
+        let mut store = Store::default();
+        let upserts = secrets.into_iter().map(|secret| AnyObject::parse(crate::api::Kind::Secret, secret).unwrap());
+        store.apply(Batch { upserts: upserts.collect(), removes: Vec::new() });
+        let read = |name| {
+            read(&store, &ObjectKey::new("a", name), "credentials[0]").unwrap_or_else(|problem| panic!("{problem}"))
+        };
+        assert!(matches!(read("key"), Read::Credential(Raw::Key { key, .. }) if key == b"k\n"));
+        let login = read("login");
+        assert!(matches!(login, Read::Credential(Raw::Basic { username, password })
+            if &*username == "ann\n" && password == b"p\n"));
+        assert!(matches!(read("group"), Read::Acl(group) if &*group == "staff\n"));
     }
 }

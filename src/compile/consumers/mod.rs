@@ -6,8 +6,7 @@
 mod claims;
 mod credentials;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -20,26 +19,42 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::plugin::Consumer;
 use crate::plugin::consumers::Directory;
 use crate::store::{Changes, Store};
-use claims::{Claim, Claims};
+use claims::{Claim, Claimant, Disputes};
 use credentials::Credential;
 
 /// Everybody who may be asking, and what they claim.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
-    known: BTreeMap<ObjectKey, Known>,
-    claims: Claims,
+    /// By id.
+    known: HashMap<Arc<str>, Known>,
+    disputes: Disputes,
     directory: Arc<Directory>,
 }
 
-/// A consumer as the objects describe it.
+/// A consumer as the objects describe it. There may be very many, so nothing is in it twice.
 #[derive(Debug)]
 struct Known {
+    claimant: Claimant,
     generation: i64,
     consumer: Arc<Consumer>,
-    credentials: Vec<Credential>,
+    credentials: Box<[Credential]>,
+    /// Most have none.
+    remarks: Option<Box<Remarks>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Remarks {
     /// What is wrong with it apart from claims of others.
     problems: Vec<Problem>,
     notes: Vec<Problem>,
+}
+
+/// What has to be judged again.
+#[derive(Default)]
+struct Again {
+    objects: BTreeSet<ObjectId>,
+    /// Everybody who claims one of these.
+    disputed: BTreeSet<Claim>,
 }
 
 impl Consumers {
@@ -50,73 +65,134 @@ impl Consumers {
 
     /// Reads again what was touched. Gives the consumers and groups that have to be judged again.
     pub(super) fn update(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes) -> BTreeSet<ObjectId> {
-        let mut again = BTreeSet::new();
-        let mut disputed = BTreeSet::new();
-        let mut directory = None;
+        let mut again = Again::default();
         for id in touched {
             match id.kind {
                 Kind::KongConsumer => {}
                 Kind::KongConsumerGroup => {
-                    again.insert(id.clone());
+                    again.objects.insert(id.clone());
                     continue;
                 }
                 _ => continue,
             }
-            again.insert(id.clone());
-            let object = store.kong_consumers.get(&id.key).filter(|object| is_ours(store, inputs, object));
-            if let Some(before) = self.known.remove(&id.key) {
-                let directory = directory.get_or_insert_with(|| Directory::clone(&self.directory));
-                before.leave(&id.key, &self.claims, directory);
-                for claim in before.claims() {
-                    disputed.extend(self.claims.remove(&claim, &id.key));
+            again.objects.insert(id.clone());
+            let object = store.kong_consumers.get(&id.key).filter(|_| is_ours(store, inputs, id));
+            let after = object.map(|object| known(store, inputs, object));
+            let name = after.as_ref().map_or_else(|| self::id(&id.key), |after| Arc::clone(&after.consumer.id));
+            match (self.known.get_mut(&name), after) {
+                // What requests and caches hold on to stays the very same.
+                (Some(before), Some(after)) if before.is_alike(&after) => {
+                    (before.generation, before.remarks) = (after.generation, after.remarks);
+                }
+                (_, after) => {
+                    if let Some(before) = self.known.remove(&name) {
+                        self.leave(&before, &mut again);
+                    }
+                    if let Some(after) = after {
+                        self.enter(name, after, &mut again);
+                    }
                 }
             }
-            if let Some(object) = object {
-                let known = known(store, inputs, object);
-                for claim in known.claims() {
-                    disputed.extend(self.claims.insert(claim, (object.meta.created, id.key.clone())));
-                }
-                self.known.insert(id.key.clone(), known);
-                disputed.insert(id.key.clone());
+        }
+        for claim in again.disputed {
+            let claimants = self.disputes.claimants(&claim).map(|claimant| &claimant.key);
+            again.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
+        }
+        again.objects
+    }
+
+    /// Puts somebody into the directory with what is his alone, or his before others.
+    fn enter(&mut self, id: Arc<str>, known: Known, again: &mut Again) {
+        // A snapshot shares the directory, so this copies it the first time; what is in it is shared again.
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.consumers.insert(Arc::clone(&id), Arc::clone(&known.consumer));
+        let mut disputed = Vec::new();
+        for claim in known.claims() {
+            if !self.disputes.is_disputed(&claim) {
+                let holder = claim.holder(directory).and_then(|holder| self.known.get(&holder.id));
+                let Some(holder) = holder else {
+                    known.take(&claim, directory);
+                    continue;
+                };
+                self.disputes.insert(&claim, holder.claimant.clone());
+            }
+            self.disputes.insert(&claim, known.claimant.clone());
+            disputed.push(claim);
+        }
+        self.known.insert(id, known);
+        for claim in disputed {
+            self.settle(&claim);
+            again.disputed.insert(claim);
+        }
+    }
+
+    /// Takes somebody out of the directory, who is no longer known, and lets the next have what was his.
+    fn leave(&mut self, before: &Known, again: &mut Again) {
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.consumers.remove(&before.consumer.id);
+        for claim in before.claims() {
+            if !self.disputes.is_disputed(&claim) {
+                claim.leave(Arc::make_mut(&mut self.directory));
+                continue;
+            }
+            if let Some(last) = self.disputes.remove(&claim, &before.claimant) {
+                self.give(&claim, &last);
+                again.objects.insert(ObjectId::new(Kind::KongConsumer, last.key));
+            } else {
+                self.settle(&claim);
+                again.disputed.insert(claim);
             }
         }
-        // Who has what is known only now that all claims are there.
-        for key in disputed {
-            again.insert(ObjectId::new(Kind::KongConsumer, key.clone()));
-            let Some(known) = self.known.get(&key) else { continue };
-            let directory = directory.get_or_insert_with(|| Directory::clone(&self.directory));
-            known.enter(&key, &self.claims, directory);
+    }
+
+    /// Gives what is disputed to whom it belongs.
+    fn settle(&mut self, claim: &Claim) {
+        let first = self.disputes.claimants(claim).next().cloned();
+        if let Some(first) = first {
+            self.give(claim, &first);
         }
-        if let Some(directory) = directory {
-            self.directory = Arc::new(directory);
+    }
+
+    fn give(&mut self, claim: &Claim, claimant: &Claimant) {
+        if let Some(known) = self.known.get(&*id(&claimant.key)) {
+            known.take(claim, Arc::make_mut(&mut self.directory));
         }
-        again
     }
 
     /// What there is to say about a consumer or a group. None if it is not ours.
     pub(super) fn verdict(&self, store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> Option<Verdict> {
         if id.kind == Kind::KongConsumerGroup {
-            let group =
-                store.kong_consumer_groups.get(&id.key).filter(|group| inputs.classes.own(store, &group.meta, None))?;
+            let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_ours(store, inputs, id))?;
             let problems = named(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
             return Some(verdict(group.meta.generation, problems, Vec::new()));
         }
-        let known = self.known.get(&id.key)?;
-        let mut problems = known.problems.clone();
+        let known = self.known.get(&*self::id(&id.key))?;
+        let Remarks { mut problems, notes } = known.remarks.as_deref().cloned().unwrap_or_default();
         for (claim, field) in known.claims_with_fields() {
-            if let Some(holder) = self.claims.holder(&claim).filter(|holder| **holder != id.key) {
+            let holder = self.disputes.claimants(&claim).next().map(|first| &first.key);
+            if let Some(holder) = holder.filter(|holder| **holder != id.key) {
                 let message = format!("KongConsumer {holder} has this {} already, and is older", claim.what());
                 problems.push(Problem::new(field, message, "choose another, or remove it there"));
             }
         }
-        Some(verdict(known.generation, problems, known.notes.clone()))
+        Some(verdict(known.generation, problems, notes))
     }
 }
 
-/// Whether a consumer is of our class, and not for a control plane elsewhere.
-fn is_ours(store: &Store, inputs: &Inputs<'_>, consumer: &Object<KongConsumer>) -> bool {
-    let reference = consumer.spec.as_ref().and_then(|spec| spec.control_plane_ref.as_ref());
-    inputs.classes.own(store, &consumer.meta, None) && reference.is_none_or(ControlPlaneRef::is_here)
+/// Whether there is such a consumer or group, of our class and not for a control plane elsewhere.
+pub(super) fn is_ours(store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> bool {
+    let reference = match id.kind {
+        Kind::KongConsumerGroup => {
+            let group = store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
+            group.and_then(|spec| spec.control_plane_ref.as_ref())
+        }
+        _ => {
+            let consumer = store.kong_consumers.get(&id.key).and_then(|consumer| consumer.spec.as_ref());
+            consumer.and_then(|spec| spec.control_plane_ref.as_ref())
+        }
+    };
+    let is_of_class = store.meta(id).is_some_and(|meta| inputs.classes.own(store, meta, None));
+    is_of_class && reference.is_none_or(ControlPlaneRef::is_here)
 }
 
 fn verdict(generation: i64, problems: Vec<Problem>, notes: Vec<Problem>) -> Verdict {
@@ -133,11 +209,11 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
     let mut groups = Vec::new();
     for (index, name) in object.consumer_groups.iter().enumerate() {
         let target = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
-        let known = store.kong_consumer_groups.get(&target);
-        match known.filter(|group| inputs.classes.own(store, &group.meta, None)) {
-            Some(_) => groups.push(group(&target)),
-            None => {
-                let what = if known.is_some() { "is of another class" } else { "does not exist" };
+        match is_ours(store, inputs, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
+            true => groups.push(group(&target)),
+            false => {
+                let is_there = store.kong_consumer_groups.contains_key(&target);
+                let what = if is_there { "is of another class or control plane" } else { "does not exist" };
                 let field = format!("consumerGroups[{index}]");
                 let message = format!("KongConsumerGroup {target} {what}");
                 problems.push(Problem::new(
@@ -156,7 +232,9 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
         let secret = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
         match credentials::read(store, &secret, &field) {
             Ok(credentials::Read::Acl(group)) => acls.push(group),
-            Ok(credentials::Read::Credential(credential)) => raw.push((secret, field, credential)),
+            Ok(credentials::Read::Credential(credential)) => {
+                raw.push((secret, u32::try_from(index).unwrap_or(u32::MAX), credential));
+            }
             Ok(credentials::Read::Ignored(note)) => notes.extend(note),
             Err(problem) => problems.push(problem),
         }
@@ -166,49 +244,60 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
     acls.dedup();
     let consumer = Consumer::new(id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
-    let credentials = raw
-        .into_iter()
-        .map(|(secret, field, raw)| Credential::new(uuid(Kind::Secret, &secret), field, raw, &consumer))
-        .collect();
-    Known { generation: object.meta.generation, consumer, credentials, problems, notes }
+    let credentials = raw.into_iter().map(|(secret, index, raw)| {
+        let id = uuid(Kind::Secret, &secret);
+        Credential::new(id, index, raw, &consumer)
+    });
+    // What is collected in place keeps the room of what it was made from.
+    let credentials = credentials.fold(Vec::new(), |mut all, credential| {
+        all.push(credential);
+        all
+    });
+    let remarks = (!problems.is_empty() || !notes.is_empty()).then(|| Box::new(Remarks { problems, notes }));
+    Known {
+        claimant: Claimant { created: object.meta.created, key: key.clone() },
+        generation: object.meta.generation,
+        consumer: Arc::clone(&consumer),
+        credentials: credentials.into(),
+        remarks,
+    }
 }
 
 impl Known {
+    /// Whether requests cannot tell it from the other, nor those who claim the same.
+    fn is_alike(&self, other: &Known) -> bool {
+        let Known { claimant, generation: _, consumer, credentials, remarks: _ } = self;
+        (claimant, consumer, credentials) == (&other.claimant, &other.consumer, &other.credentials)
+    }
+
     /// What only one consumer can have, each with the field that claims it.
-    fn claims_with_fields(&self) -> Vec<(Claim, String)> {
+    fn claims_with_fields(&self) -> impl Iterator<Item = (Claim, String)> {
         let username = self.consumer.username.iter().map(|name| (Claim::Username(name.clone()), "username".to_owned()));
         let custom_id = self.consumer.custom_id.iter().map(|id| (Claim::CustomId(id.clone()), "custom_id".to_owned()));
+        let credentials = self.credentials.iter();
         let credentials =
-            self.credentials.iter().map(|credential| (credential.claim.clone(), credential.field.clone()));
-        username.chain(custom_id).chain(credentials).collect()
+            credentials.map(|credential| (credential.claim(), format!("credentials[{}]", credential.index)));
+        username.chain(custom_id).chain(credentials)
     }
 
-    fn claims(&self) -> Vec<Claim> {
-        self.claims_with_fields().into_iter().map(|(claim, _)| claim).collect()
+    /// Each once.
+    fn claims(&self) -> BTreeSet<Claim> {
+        let username = self.consumer.username.iter().map(|name| Claim::Username(name.clone()));
+        let custom_id = self.consumer.custom_id.iter().map(|id| Claim::CustomId(id.clone()));
+        username.chain(custom_id).chain(self.credentials.iter().map(Credential::claim)).collect()
     }
 
-    /// Puts into the directory what is its own.
-    fn enter(&self, key: &ObjectKey, claims: &Claims, directory: &mut Directory) {
-        let is_mine = |claim: &Claim| claims.holder(claim).is_some_and(|holder| holder == key);
+    /// Puts into the directory what it claims and nobody before it.
+    fn take(&self, claim: &Claim, directory: &mut Directory) {
         let consumer = &self.consumer;
-        directory.consumers.insert(Arc::clone(&consumer.id), Arc::clone(consumer));
-        if let Some(name) = consumer.username.as_ref().filter(|name| is_mine(&Claim::Username(Arc::clone(name)))) {
-            directory.usernames.insert(Arc::clone(name), Arc::clone(consumer));
-        }
-        if let Some(id) = consumer.custom_id.as_ref().filter(|id| is_mine(&Claim::CustomId(Arc::clone(id)))) {
-            directory.custom_ids.insert(Arc::clone(id), Arc::clone(consumer));
-        }
-        for credential in self.credentials.iter().filter(|credential| is_mine(&credential.claim)) {
-            credential.enter(directory);
-        }
-    }
-
-    /// Takes out of the directory what was its own.
-    fn leave(&self, key: &ObjectKey, claims: &Claims, directory: &mut Directory) {
-        let is_mine = |claim: &Claim| claims.holder(claim).is_some_and(|holder| holder == key);
-        directory.consumers.remove(&self.consumer.id);
-        for claim in self.claims().iter().filter(|claim| is_mine(claim)) {
-            claim.leave(directory);
+        match claim {
+            Claim::Username(name) => directory.usernames.insert(Arc::clone(name), Arc::clone(consumer)),
+            Claim::CustomId(id) => directory.custom_ids.insert(Arc::clone(id), Arc::clone(consumer)),
+            Claim::Key(_) | Claim::Login(_) | Claim::Token(_) => {
+                for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
+                    credential.enter(directory);
+                }
+            }
         }
     }
 }
@@ -236,7 +325,8 @@ fn uuid(kind: Kind, key: &ObjectKey) -> Arc<str> {
         if matches!(at, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        write!(text, "{byte:02x}").expect("a String takes everything");
+        let digit = |four: u8| char::from_digit(four.into(), 16).expect("half a byte is a digit");
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
     }
     text.into()
 }

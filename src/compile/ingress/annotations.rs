@@ -19,11 +19,13 @@ pub(in crate::compile) struct Annotations<'a> {
     all: &'a BTreeMap<Arc<str>, Arc<str>>,
     /// What was written and is not in effect.
     pub(in crate::compile) notes: Vec<Problem>,
+    /// Those of the notes that are about what cannot be heeded, by whomever: values and names that mean nothing.
+    pub(in crate::compile) unheeded: Vec<Problem>,
 }
 
 impl<'a> Annotations<'a> {
     pub(in crate::compile) fn of(meta: &'a Meta) -> Self {
-        Annotations { all: &meta.annotations, notes: Vec::new() }
+        Annotations { all: &meta.annotations, notes: Vec::new(), unheeded: Vec::new() }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
@@ -35,7 +37,8 @@ impl<'a> Annotations<'a> {
         let text = self.text(key)?;
         let value = parse(text);
         if value.is_none() {
-            self.note(key, format!("{text:?} cannot be read, so it has no effect"), remedy);
+            let message = format!("{text:?} cannot be read, so it has no effect");
+            self.unheeded(Problem::new(field(key), message, remedy));
         }
         value
     }
@@ -46,6 +49,11 @@ impl<'a> Annotations<'a> {
 
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
         self.notes.push(Problem::new(field(key), message, remedy));
+    }
+
+    pub(super) fn unheeded(&mut self, problem: Problem) {
+        self.notes.push(problem.clone());
+        self.unheeded.push(problem);
     }
 
     /// Those that begin with a prefix, with what follows it.
@@ -68,12 +76,12 @@ impl<'a> Annotations<'a> {
                 true => ("means nothing here", "write it on the Ingress"),
                 false => ("is not known", "correct its name, or remove it"),
             };
-            self.notes.push(Problem::new(field(key), format!("this annotation of {on} {message}"), remedy));
+            self.unheeded(Problem::new(field(key), format!("this annotation of {on} {message}"), remedy));
         }
     }
 }
 
-pub(super) fn field(key: &str) -> String {
+pub(in crate::compile) fn field(key: &str) -> String {
     format!("metadata.annotations[{key}]")
 }
 

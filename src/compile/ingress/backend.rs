@@ -9,6 +9,7 @@ use super::super::backends;
 use super::super::verdict::Problem;
 use super::policy;
 use super::service_settings::{self, ServiceSettings, Speech};
+use super::upstream_tls;
 use crate::api::core::{Service, ServicePort};
 use crate::api::kind::KONG_INCUBATOR_GROUP;
 use crate::api::networking::IngressBackend;
@@ -163,31 +164,35 @@ fn resolved<'s>(
         Some((_, meta)) => (Kind::KongServiceFacade, meta, "a KongServiceFacade"),
         None => (Kind::Service, &service.meta, "a Service"),
     };
-    let settings = service_settings::read(meta, on);
+    let settings = service_settings::read(meta, on, upstream_tls::is_tls_port(port));
     let named = port.app_protocol.as_deref().unwrap_or_default();
     let protocol = match settings.protocol {
-        Some(Speech::Http) => Some(Protocol::Http1),
-        Some(Speech::Grpc) => Some(Protocol::Http2),
-        Some(Speech::Tls | Speech::Stream) => None,
+        Some(speech) => speech.protocol(),
+        None if upstream_tls::is_tls_port(port) => Some(Protocol::Http1),
         // A word that nobody knows changes nothing, but TLS is not to become plain text.
-        None if ["https", "HTTPS", "tls", "kubernetes.io/wss"].contains(&named) => None,
+        None if named == "tls" => None,
         None => Some(backends::spoken(named).unwrap_or_default()),
     };
     let Some(protocol) = protocol else {
         let message =
             format!("{kind} {} wants a protocol that this version cannot speak, so nothing is sent there", meta.key);
-        let remedy = "set its annotation konghq.com/protocol to http, grpc or ws if it speaks one of these";
+        let remedy =
+            "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it speaks one of these";
         return Err(Problem::new(field, message, remedy));
     };
     if let Some((message, remedy)) = backends::wants_tls(store, inputs, &service.meta.key, port) {
         return Err(Problem::new(field, message, remedy));
     }
+    let is_tls = settings.protocol.map_or_else(|| upstream_tls::is_tls_port(port), Speech::is_tls);
+    let tls = is_tls.then(|| upstream_tls::terms(store, inputs, meta, protocol, &settings.tls)).transpose();
+    let tls = tls.map_err(|problem| upstream_tls::at_referrer(kind, meta, &problem, field))?;
     let number = u16::try_from(port.port).unwrap_or_default();
     let key = UpstreamKey {
         namespace: namespace.clone(),
         service: name.clone(),
         port: number,
         protocol,
+        tls,
         facade: facade.map(|(name, _)| name.clone()),
         whole: whole || settings.whole,
     };
@@ -197,8 +202,13 @@ fn resolved<'s>(
             Some(external) => external.trim_end_matches('.').to_owned(),
             None => format!("{name}.{namespace}.{number}.svc"),
         };
-    let host = if number == 80 { host } else { format!("{host}:{number}") };
+    let host = if number == usual_port(is_tls) { host } else { format!("{host}:{number}") };
     let own = HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"));
     let host = settings.host.clone().or_else(|| policy::host_header(store, meta)).unwrap_or(own);
     Ok(Resolved { key, settings, host, speaks: (kind, meta) })
+}
+
+/// The port that a Host needs not name.
+pub(super) fn usual_port(is_tls: bool) -> u16 {
+    if is_tls { 443 } else { 80 }
 }

@@ -12,9 +12,10 @@
 //!
 //! What two Ingresses want the older one gets, then the first by name: the certificate of a host, and the default backend.
 
-mod annotations;
+pub(super) mod annotations;
 mod backend;
 mod class;
+pub(super) mod disagreements;
 pub(super) mod on_http_route;
 mod path;
 mod plan;
@@ -22,6 +23,7 @@ pub(super) mod policy;
 mod published;
 mod route_settings;
 pub(super) mod service_settings;
+pub(super) mod upstream_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -134,6 +136,7 @@ impl Ingresses {
             if updated.router_built || is_first {
                 self.build_router(settings.flavor);
             }
+            let shown = Arc::clone(&self.certificates);
             let contested = self.share_out(store, inputs, secrets);
             for key in contested.keys().chain(self.contested.keys()) {
                 if contested.get(key) != self.contested.get(key) {
@@ -141,7 +144,10 @@ impl Ingresses {
                 }
             }
             self.contested = contested;
-            self.bind(settings);
+            // Whatever is bound anew is published anew.
+            if updated.router_built || is_first || !Arc::ptr_eq(&shown, &self.certificates) {
+                self.bind(settings);
+            }
         }
         let asked = |id: &ObjectId| id.kind == Kind::Service && settings.publish.asks(&id.key);
         if is_first || touched.iter().any(asked) {
@@ -272,6 +278,7 @@ impl Ingresses {
             sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
             notes,
             broken_plugins: plan.broken_plugins.clone(),
+            unheeded: plan.unheeded.clone(),
             ..Verdict::default()
         })
     }

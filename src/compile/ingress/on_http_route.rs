@@ -1,25 +1,33 @@
 //! What annotations of Kong say about a rule of an HTTPRoute: those of the route and of the Services behind it, as far as
 //! the Gateway API leaves them something to say (`kong-compat.md` §2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
-use super::super::Inputs;
+use super::super::gateway::GatewayPlan;
+use super::super::hostname::intersects;
 use super::super::verdict::Problem;
+use super::super::{Inputs, Plans};
 use super::annotations::field;
+use super::backend::usual_port;
+use super::policy;
 use super::route_settings;
 use super::service_settings::{self, ServiceSettings, Speech};
+use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
-    CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HOST_ALIASES, HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE,
-    INGRESS_PREFIX, KONG_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOL, PROTOCOLS, READ_TIMEOUT,
-    REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, SERVICE_UPSTREAM, SNIS, STRIP_PATH,
-    TAGS, WRITE_TIMEOUT,
+    CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER,
+    HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, KONG_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
+    READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE,
+    SERVICE_UPSTREAM, SNIS, STRIP_PATH, TAGS, WRITE_TIMEOUT,
 };
-use crate::api::{Kind, Meta};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::plugin::chain::Protocols;
-use crate::snapshot::kong::{HttpsRedirect, Manner, ToHost};
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::kong::{Host, HostName, HttpsRedirect, Manner, ToHost};
 use crate::snapshot::tries::Tries;
+use crate::store::Store;
 
 /// What a rule has of annotations. Without any it is as the Gateway API says, and nothing else.
 #[derive(Debug, Default)]
@@ -29,22 +37,59 @@ pub(in crate::compile) struct KongRule {
     /// Why the rule cannot be served as somebody wrote.
     pub dropped: Vec<Problem>,
     pub notes: Vec<Problem>,
+    /// Those of the notes that are about annotations of the route that mean nothing.
+    pub unheeded: Vec<Problem>,
+}
+
+impl KongRule {
+    /// Has clients that have to come back over TLS be sent to where that is, which may be another port on each Gateway.
+    pub(in crate::compile) fn redirect_to(&mut self, secure_ports: &BTreeSet<u16>) {
+        let Some(manner) = self.manner.as_mut().filter(|manner| manner.protocols.https && !manner.protocols.http)
+        else {
+            return;
+        };
+        let usual = secure_ports.iter().find(|port| **port == HTTPS).or_else(|| secure_ports.first());
+        manner.https_redirect.port = usual.copied().unwrap_or(HTTPS);
+        if secure_ports.len() > 1 && manner.https_redirect.status != StatusCode::UPGRADE_REQUIRED {
+            let ports: Vec<_> = secure_ports.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "its Gateways take HTTPS on different ports, {}, and clients of all of them are sent to {}",
+                ports.join(" and "),
+                manner.https_redirect.port
+            );
+            let remedy = "give each Gateway a route of its own, or let them have HTTPS on the same port";
+            self.notes.push(Problem::new("spec.parentRefs", message, remedy));
+        }
+    }
 }
 
 /// `services` are those behind the rule, each with the port that is asked; `at` is where the rule stands.
-pub(in crate::compile) fn read(inputs: &Inputs<'_>, route: &Meta, services: &[(&Meta, u16)], at: &str) -> KongRule {
+pub(in crate::compile) fn read(
+    (store, inputs): (&Store, &Inputs<'_>),
+    route: &Meta,
+    services: &[(&Meta, u16)],
+    at: &str,
+) -> KongRule {
     let mut rule = KongRule::default();
     let on_route = has_any(route, ON_ROUTE);
     let service = agreed(services, at, &mut rule.notes);
-    let settings = service.map(|(meta, _)| service_settings::read(meta, "a Service"));
-    if let (Some((meta, _)), Some(settings)) = (service, &settings) {
-        speech(meta, settings, at, &mut rule);
+    let settings = service.map(|(meta, _)| service_settings::read(meta, "a Service", false));
+    if let (Some((meta, _)), true) = (service, settings.as_ref().is_some_and(|settings| settings.whole)) {
+        rule.notes.push(Problem::new(
+            format!("{at}.backendRefs"),
+            format!("annotation {SERVICE_UPSTREAM} of Service {} has no effect for HTTPRoutes", meta.key),
+            "requests go to the endpoints; remove it, if that will do",
+        ));
     }
     let on_service = service.is_some_and(|(meta, _)| has_any(meta, &[PATH, HOST_HEADER]));
     if has_kongs(route) {
         let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
-        rule.notes.extend(read.notes.iter().cloned());
+        rule.notes.extend(read.notes);
         rule.notes.extend(idle(route));
+        rule.unheeded = read.unheeded;
+        // What is asked of a request is written as matches here, so only this says what the rule takes.
+        let says = read.refused.into_iter().filter(|problem| problem.field == field(PROTOCOLS));
+        rule.dropped.extend(says);
     }
     if on_route || on_service {
         let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
@@ -58,7 +103,16 @@ pub(in crate::compile) fn read(inputs: &Inputs<'_>, route: &Meta, services: &[(&
             ..Manner::default()
         };
         if let (Some(((meta, port), settings)), false) = (service.zip(settings.as_ref()), read.preserve_host) {
-            manner.host = ToHost::Named(settings.host.clone().unwrap_or_else(|| own_host(meta, port)));
+            manner.host =
+                ToHost::Named(settings.host.clone().unwrap_or_else(|| own_host(meta, port, settings.protocol)));
+            if policy::wants_host(store, meta) {
+                let message = format!(
+                    "upstream.host_header of the KongIngress of Service {} counts only for Ingresses",
+                    meta.key
+                );
+                let remedy = "write it as annotation konghq.com/host-header of the Service";
+                rule.notes.push(Problem::new(format!("{at}.backendRefs"), message, remedy));
+            }
         }
         if let Some(settings) = &settings {
             manner.path = settings.path.clone();
@@ -81,8 +135,8 @@ fn agreed<'m>(services: &[(&'m Meta, u16)], at: &str, notes: &mut Vec<Problem>) 
     let differs = |other: &&(&Meta, u16)| said(other.0) != said(first.0);
     let Some((other, _)) = others.iter().find(differs) else { return Some(*first) };
     let message = format!(
-        "Services {} and {} of one rule differ in their annotations of Kong, so of these only plugins and policies count \
-         here",
+        "Services {} and {} of one rule differ in their annotations of Kong, so of these only plugins, policies that \
+         both name, and what has to do with the protocol count here",
         first.0.key, other.key
     );
     notes.push(Problem::new(format!("{at}.backendRefs"), message, "give both the same, or each a rule of its own"));
@@ -103,45 +157,79 @@ fn has_kongs(meta: &Meta) -> bool {
     meta.annotations.keys().any(|key| kongs(key) && ![PLUGINS, TAGS].contains(&&**key))
 }
 
-/// Conditions are written as matches here.
+/// What the Gateway API has fields for.
 fn idle(route: &Meta) -> impl Iterator<Item = Problem> {
     let written = route.annotations.keys().map(|key| &**key);
-    let conditions = [METHODS, SNIS, HOST_ALIASES, REGEX_PRIORITY, REGEX_PREFIX];
-    let idle = written.filter(move |key| conditions.contains(key) || key.starts_with(HEADERS_PREFIX));
-    idle.map(|key| {
+    written.filter_map(|key| {
+        let remedy = match key {
+            METHODS => "write a match with a method",
+            REGEX_PRIORITY => "remove it: the Gateway API says which match goes first",
+            REGEX_PREFIX => "write a match with a path of type RegularExpression",
+            REWRITE => "write a filter of type URLRewrite",
+            HEADERS_SEPARATOR => "remove it",
+            key if key.starts_with(HEADERS_PREFIX) => "write a match with headers",
+            _ => return None,
+        };
         let message = format!("on an {} it has no effect", Kind::HttpRoute);
-        Problem::new(field(key), message, "write hostnames and matches")
+        Some(Problem::new(field(key), message, remedy))
     })
 }
 
-/// What the Service is to be spoken to in: the Gateway API has a field of its own for that.
-fn speech(meta: &Meta, settings: &ServiceSettings, at: &str, rule: &mut KongRule) {
-    let on = |annotation: &str| format!("annotation {annotation} of Service {}", meta.key);
-    match settings.protocol {
-        None | Some(Speech::Http) => {}
-        Some(Speech::Grpc) => rule.notes.push(Problem::new(
-            format!("{at}.backendRefs"),
-            format!("{} has no effect for HTTPRoutes", on(PROTOCOL)),
-            "write appProtocol: kubernetes.io/h2c at the port of the Service",
-        )),
-        Some(Speech::Tls | Speech::Stream) => rule.dropped.push(Problem::new(
-            format!("{at}.backendRefs"),
-            format!("{} names a protocol that this version cannot speak, so nothing is sent there", on(PROTOCOL)),
-            "set it to http or ws if the Service speaks that",
-        )),
-    }
-    if settings.whole {
-        let message = format!("{} has no effect for HTTPRoutes", on(SERVICE_UPSTREAM));
-        rule.notes.push(Problem::new(
-            format!("{at}.backendRefs"),
-            message,
-            "requests go to the endpoints; remove it, if that will do",
-        ));
-    }
+/// What annotations say about the requests that a route takes.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct Taking {
+    /// Besides its own hostnames.
+    pub hosts: Vec<HostPattern>,
+    /// Clients over TLS have to have asked for one of these; none is any.
+    pub server_names: Arc<[HostName]>,
+    pub notes: Vec<Problem>,
 }
 
-fn own_host(meta: &Meta, port: u16) -> HeaderValue {
-    let suffix = if port == 80 { String::new() } else { format!(":{port}") };
+pub(in crate::compile) fn taking(inputs: &Inputs<'_>, route: &Meta) -> Taking {
+    if !has_any(route, &[HOST_ALIASES, SNIS]) {
+        return Taking::default();
+    }
+    let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let mut taking = Taking { server_names: read.server_names.into(), ..Taking::default() };
+    for alias in read.host_aliases {
+        match alias {
+            Host { name: name @ (HostName::Exact(_) | HostName::Below(_)), port: None } => {
+                taking.hosts.push(HostPattern::parse(Some(&name.to_string())));
+            }
+            other => taking.notes.push(Problem::new(
+                field(HOST_ALIASES),
+                format!("{other} is no hostname of the Gateway API, so on an HTTPRoute it has no effect"),
+                "write a name without port, at most with *. in front",
+            )),
+        }
+    }
+    taking
+}
+
+/// The ports where clients find the hosts of a route over TLS, by the Gateways that it names: the usual one where a Gateway
+/// has that, else the first.
+pub(in crate::compile) fn secure_ports(
+    gateways: &Plans<GatewayPlan>,
+    route: &Object<HttpRoute>,
+    hosts: &[HostPattern],
+) -> BTreeSet<u16> {
+    let parents = route.spec.parent_refs.iter().filter_map(|parent| {
+        let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
+        gateways.get(&ObjectKey::new(namespace, &parent.name))
+    });
+    let ports = parents.filter_map(|gateway| {
+        let secure = gateway.listeners.iter().filter(|listener| listener.secure && listener.opens_port());
+        let fitting = secure.filter(|listener| hosts.iter().any(|host| intersects(host, &listener.hostname)));
+        fitting.map(|listener| listener.port).min_by_key(|port| (*port != HTTPS, *port))
+    });
+    ports.collect()
+}
+
+const HTTPS: u16 = 443;
+
+fn own_host(meta: &Meta, port: u16, speech: Option<Speech>) -> HeaderValue {
+    let suffix =
+        if port == usual_port(speech.is_some_and(Speech::is_tls)) { String::new() } else { format!(":{port}") };
     let host = format!("{}.{}.{port}.svc{suffix}", meta.key.name, meta.key.namespace);
     HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"))
 }

@@ -108,6 +108,7 @@ mod tests {
     use super::*;
 
     // kong-compat §3.2
+    // kong-compat §7.7
     #[test]
     fn every_type_of_path() {
         let usual = Reading { regex_prefix: "/~", legacy_detection: false, unescaped: false };

@@ -11,9 +11,11 @@ use super::backend::{self, Lead};
 use super::class;
 use super::path::{self, Reading};
 use super::route_settings::{self, RouteSettings};
+use super::upstream_tls;
 use crate::api::kong::IngressClassParametersSpec;
+use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::plugin::Names;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
@@ -40,6 +42,8 @@ pub(super) struct IngressPlan {
     pub notes: Vec<Problem>,
     /// Those of the notes that are about plugins.
     pub broken_plugins: Vec<Problem>,
+    /// Those of the notes that are about annotations that mean nothing.
+    pub unheeded: Vec<Problem>,
 }
 
 /// A certificate for one host.
@@ -81,7 +85,18 @@ pub(super) fn plan(
     let certificates = planner.certificates(secrets);
     let Planner { upstreams, refused, notes, broken_plugins, .. } = planner;
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    Some(IngressPlan { generation, created, routes, fallback, certificates, upstreams, refused, notes, broken_plugins })
+    Some(IngressPlan {
+        generation,
+        created,
+        routes,
+        fallback,
+        certificates,
+        upstreams,
+        refused,
+        notes,
+        broken_plugins,
+        unheeded: settings.unheeded.clone(),
+    })
 }
 
 struct Planner<'a> {
@@ -105,6 +120,8 @@ struct Group<'a> {
     /// Where the first of its paths stands.
     field: String,
     paths: Vec<Path>,
+    /// They have no groups for what `konghq.com/rewrite` names, so requests for them cannot go on.
+    is_stuck: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -126,11 +143,13 @@ impl<'a> Planner<'a> {
                     }
                 };
                 let lead = Lead::of(&raw.backend);
-                let group = match groups.iter_mut().position(|group| group.host == host && group.lead == lead) {
+                let is_stuck = self.is_stuck(&paths, &format!("{field}.path"));
+                let belongs = |group: &Group<'_>| (group.host, &group.lead, group.is_stuck) == (host, &lead, is_stuck);
+                let group = match groups.iter().position(belongs) {
                     Some(known) => &mut groups[known],
                     None => {
                         let field = format!("{field}.backend");
-                        groups.push(Group { host, lead, backend: &raw.backend, field, paths: Vec::new() });
+                        groups.push(Group { host, lead, backend: &raw.backend, field, paths: Vec::new(), is_stuck });
                         let last = groups.len() - 1;
                         &mut groups[last]
                     }
@@ -168,7 +187,10 @@ impl<'a> Planner<'a> {
             }
         }
         let name = group.lead.route_name(group.host);
-        let rule = self.rule(&name, &group.lead, group.backend, &group.field);
+        let rule = match group.is_stuck {
+            true => self.stuck(&name, &group.lead),
+            false => self.rule(&name, &group.lead, group.backend, &group.field),
+        };
         let route = self.narrowed(Route::new(Source::Ingress, self.age(index), rule), hosts);
         Some(Arc::new(Route { paths: group.paths, ..route }))
     }
@@ -176,9 +198,35 @@ impl<'a> Planner<'a> {
     fn fallback(&mut self) -> Option<Arc<Route>> {
         let backend = self.ingress.spec.default_backend.as_ref()?;
         let lead = Lead::of(backend);
-        let rule = self.rule("", &lead, backend, "spec.defaultBackend");
+        let paths = vec![Path::prefix("/")];
+        let rule = match self.is_stuck(&paths, "spec.defaultBackend") {
+            true => self.stuck("", &lead),
+            false => self.rule("", &lead, backend, "spec.defaultBackend"),
+        };
         let route = self.narrowed(Route::new(Source::Ingress, self.age(usize::from(u16::MAX)), rule), Vec::new());
-        Some(Arc::new(Route { paths: vec![Path::prefix("/")], is_last: true, ..route }))
+        Some(Arc::new(Route { paths, is_last: true, ..route }))
+    }
+
+    /// Whether the annotation asks for what paths like these do not have. Says so.
+    fn is_stuck(&mut self, paths: &[Path], field: &str) -> bool {
+        let problem = match &self.settings.rewrite {
+            Err(problem) => {
+                let message = format!("{}, so requests are answered 500", problem.message);
+                Problem { message, ..problem.clone() }
+            }
+            Ok(Some(template)) if paths.iter().any(|path| path.groups() < template.groups()) => {
+                let message = format!(
+                    "{REWRITE} names ${}, and this path has no such group, so requests for it are answered 500",
+                    template.groups()
+                );
+                Problem::new(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
+            }
+            Ok(_) => return false,
+        };
+        if !self.refused.contains(&problem) {
+            self.refused.push(problem);
+        }
+        true
     }
 
     /// The conditions that annotations add.
@@ -223,6 +271,10 @@ impl<'a> Planner<'a> {
         ) {
             Ok(resolved) => {
                 let settings = &resolved.settings;
+                let (kind, meta) = resolved.speaks;
+                let remark =
+                    upstream_tls::unverified(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                self.notes.extend(remark.filter(|remark| !self.notes.contains(remark)));
                 manner.path = settings.path.clone();
                 if !self.settings.preserve_host {
                     manner.host = ToHost::Named(resolved.host.clone());
@@ -248,6 +300,23 @@ impl<'a> Planner<'a> {
                 Action::Fail(Failure::NoService)
             }
         };
+        self.finished(name, lead, manner, &backends, action)
+    }
+
+    /// What becomes of requests that cannot go on.
+    fn stuck(&mut self, name: &str, lead: &Lead) -> Arc<Rule> {
+        self.finished(name, lead, self.manner(), &[], Action::Fail(Failure::Unsupported))
+    }
+
+    fn finished(
+        &mut self,
+        name: &str,
+        lead: &Lead,
+        manner: Manner,
+        backends: &[(Kind, &Meta)],
+        action: Action,
+    ) -> Arc<Rule> {
+        let key = &self.ingress.meta.key;
         let route: Arc<str> = format!("{}/{key}", Kind::Ingress).into();
         let rule: Arc<str> = if name.is_empty() { "default".into() } else { name.into() };
         let (dot, own) = (if name.is_empty() { "" } else { "." }, &key.name);
@@ -262,20 +331,15 @@ impl<'a> Planner<'a> {
                 kind: Kind::Ingress,
                 meta: &self.ingress.meta,
                 extensions: &[],
-                backends: &backends,
+                backends,
                 names: Arc::new(names),
                 scope: format!("{route}/{rule}").into(),
             },
         );
-        for problem in chained.problems {
-            if !self.notes.contains(&problem) {
-                self.broken_plugins.push(problem.clone());
-                self.notes.push(problem);
-            }
-        }
+        let plugins = chained.tell(&mut self.notes, &mut self.broken_plugins);
         let id = RuleId { route, rule };
         let filters = Filters::default();
-        Arc::new(Rule { id, filters, plugins: chained.chain, action, kong: Some(Box::new(manner)) })
+        Arc::new(Rule { id, filters, plugins, action, kong: Some(Box::new(manner)) })
     }
 
     fn manner(&self) -> Manner {
@@ -284,6 +348,7 @@ impl<'a> Planner<'a> {
             strip_path: settings.strip_path,
             protocols: settings.protocols,
             https_redirect: HttpsRedirect { status: settings.https_redirect, port: self.inputs.ingress.public_https() },
+            rewrite: settings.rewrite.as_ref().ok().cloned().flatten(),
             request_buffering: settings.request_buffering,
             response_buffering: settings.response_buffering,
             ..Manner::default()

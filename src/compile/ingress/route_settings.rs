@@ -11,7 +11,7 @@ use crate::api::kong::annotations::{
     REWRITE, SNIS, STRIP_PATH, list,
 };
 use crate::plugin::chain::Protocols;
-use crate::snapshot::kong::{Flavor, Header, HeaderText, Host, HostName};
+use crate::snapshot::kong::{Flavor, Header, HeaderText, Host, HostName, UriTemplate};
 
 /// What all routes of one object have in common.
 #[derive(Clone, Debug)]
@@ -26,11 +26,15 @@ pub(super) struct RouteSettings {
     pub server_names: Vec<HostName>,
     pub host_aliases: Vec<Host>,
     pub headers: Vec<Header>,
+    /// What takes the place of the path. The error says why it cannot: then requests are not to go on without it.
+    pub rewrite: Result<Option<UriTemplate>, Problem>,
     pub request_buffering: bool,
     pub response_buffering: bool,
     /// Conditions that cannot be asked: a route without them would take more than it was meant to.
     pub refused: Vec<Problem>,
     pub notes: Vec<Problem>,
+    /// Those of the notes that are about what means nothing.
+    pub unheeded: Vec<Problem>,
 }
 
 /// `on` is the kind of object, as remarks name it.
@@ -47,10 +51,6 @@ pub(super) fn read(meta: &Meta, flavor: Flavor, on: &str) -> RouteSettings {
         None | Some("v0") => {}
         Some("v1") => read.note(PATH_HANDLING, "v1 has no effect with this router, as in Kong", "remove it"),
         Some(_) => drop(read.read(PATH_HANDLING, |_| None::<()>, "write v0, or remove it")),
-    }
-    if read.text(REWRITE).is_some() {
-        let remedy = "use strip-path, or konghq.com/path on the Service";
-        read.note(REWRITE, "paths are not rewritten by this version, so it has no effect", remedy);
     }
     let settings = RouteSettings {
         strip_path: read.bool(STRIP_PATH).unwrap_or(false),
@@ -72,13 +72,15 @@ pub(super) fn read(meta: &Meta, flavor: Flavor, on: &str) -> RouteSettings {
         server_names: read.read(SNIS, server_names, "write host names like a.example,b.example").unwrap_or_default(),
         host_aliases: read.read(HOST_ALIASES, hosts, "write host names like a.example,*.b.example").unwrap_or_default(),
         headers: headers(&mut read, &mut refused),
+        rewrite: read.text(REWRITE).map(rewrite).transpose(),
         request_buffering: read.bool(REQUEST_BUFFERING).unwrap_or(true),
         response_buffering: read.bool(RESPONSE_BUFFERING).unwrap_or(true),
         refused,
         notes: Vec::new(),
+        unheeded: Vec::new(),
     };
     read.note_unknown(ON_ROUTES, on);
-    RouteSettings { notes: read.notes, ..settings }
+    RouteSettings { notes: read.notes, unheeded: read.unheeded, ..settings }
 }
 
 /// What requests may be spoken in, and whether plain text is sent to TLS with 302.
@@ -89,7 +91,8 @@ fn protocols(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> (Protoco
     let mut protocols = named.as_ref().map_or(usual, |names| Protocols::of(names.iter().copied()));
     let Protocols { http, https, grpc, grpcs } = protocols;
     if !(http || https || grpc || grpcs) {
-        let message = "it names no protocol of requests, and others are not served by an Ingress";
+        let message =
+            "it names no protocol of requests, and streams are not served by this version, so nothing is taken";
         refused.push(Problem::new(field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
     } else if (http || https) && (grpc || grpcs) {
         read.note(PROTOCOLS, "a route is either of HTTP or of gRPC, so http and https count", "name only one family");
@@ -128,6 +131,13 @@ fn methods(text: &str) -> Option<Vec<Method>> {
     list(text).map(method).collect()
 }
 
+fn rewrite(text: &str) -> Result<UriTemplate, Problem> {
+    UriTemplate::parse(text.trim()).map_err(|error| {
+        let message = format!("{text:?} cannot be used: {error}");
+        Problem::new(field(REWRITE), message, "write a path like /users/$1, where $1 is the first group of the path")
+    })
+}
+
 fn server_names(text: &str) -> Option<Vec<HostName>> {
     list(text).map(HostName::parse).collect()
 }
@@ -149,9 +159,7 @@ fn headers(read: &mut Annotations<'_>, refused: &mut Vec<Problem>) -> Vec<Header
         };
         let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
         match &values[..] {
-            [] => {
-                read.notes.push(Problem::new(field, "it has no value, so it has no effect", "write one, or remove it"))
-            }
+            [] => read.unheeded(Problem::new(field, "it has no value, so it has no effect", "write one, or remove it")),
             // Only a value that stands alone may be a regular expression.
             [one] => match Header::parse(name, [*one]) {
                 Ok(header) => headers.push(header),
@@ -214,12 +222,18 @@ mod tests {
             let values: Vec<_> = header.values.iter().map(ToString::to_string).collect();
             line(true, format!("{}: {}", header.name, values.join("|")));
         }
+        match &settings.rewrite {
+            Ok(None) => {}
+            Ok(Some(template)) => line(true, format!("rewrite {template}")),
+            Err(_) => line(true, "no rewrite".into()),
+        }
         line(!manner.request_buffering, "request streams".into());
         line(!manner.response_buffering, "response streams".into());
         lines
     }
 
     // kong-compat §2.2
+    // kong-compat §7.25
     #[test]
     fn every_annotation_good_and_bad() {
         // (annotation, value, what differs, how many notes, how many refusals)
@@ -257,7 +271,8 @@ mod tests {
             ("konghq.com/request-buffering", "false", &["request streams"], 0, 0),
             ("konghq.com/response-buffering", "false", &["response streams"], 0, 0),
             ("konghq.com/regex-prefix", "/@", &["/@"], 0, 0),
-            ("konghq.com/rewrite", "/x/$1", &[], 1, 0),
+            ("konghq.com/rewrite", "/x/$1", &["rewrite /x/$1"], 0, 0),
+            ("konghq.com/rewrite", "/x/$", &["no rewrite"], 0, 0),
             ("konghq.com/tags", "a,b", &[], 0, 0),
             ("konghq.com/strippath", "true", &[], 1, 0),
             ("konghq.com/retries", "3", &[], 1, 0),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::super::Inputs;
+use super::super::ingress::annotations::field;
 use super::super::verdict::Problem;
-use super::references::{self, People};
+use super::references::{self, People, Uses};
 use super::{Made, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::plugin::chain::{Base, Builder, Instance, Place, Protocols, Refusal, With};
-use crate::plugin::{AnyKind, Chain, Names, Phases};
+use crate::plugin::{Chain, Names, Phases, Scopes};
 use crate::store::Store;
 
 /// A rule that plugins may run on.
@@ -30,51 +31,90 @@ pub(in crate::compile) struct Site<'a> {
 #[derive(Debug, Default)]
 pub(in crate::compile) struct Chained {
     pub chain: Option<Arc<Chain>>,
+    /// Somebody has attached a plugin here or everywhere.
+    pub is_attached: bool,
     /// References that lead nowhere, and plugins that cannot be used, with what comes of it.
     pub problems: Vec<Problem>,
 }
 
+impl Chained {
+    /// Adds what there is to say to what was said of other rules, each once, and gives the chain.
+    pub(in crate::compile) fn tell(self, notes: &mut Vec<Problem>, broken: &mut Vec<Problem>) -> Option<Arc<Chain>> {
+        for problem in self.problems {
+            if !notes.contains(&problem) {
+                broken.push(problem.clone());
+                notes.push(problem);
+            }
+        }
+        self.chain
+    }
+}
+
+/// Where a plugin is attached, for all those attached there.
+struct Spot {
+    base: Base,
+    /// Of what it is attached to.
+    namespace: Arc<str>,
+    scope: Arc<str>,
+    /// Where it is named.
+    field: String,
+}
+
 impl Plugins {
     pub(in crate::compile) fn chain(&self, store: &Store, inputs: &Inputs<'_>, site: &Site<'_>) -> Chained {
-        let annotation = format!("metadata.annotations[{PLUGINS}]");
         let (builder, problems) = (Builder::default(), Vec::new());
-        let mut mix = Mix { plugins: self, store, inputs, field: annotation.clone(), builder, problems };
+        let mut mix = Mix { plugins: self, inputs, field: String::new(), builder, problems };
+        let mut spot = Spot {
+            base: Base::Route,
+            namespace: Arc::clone(&site.meta.key.namespace),
+            scope: Arc::clone(&site.scope),
+            field: field(PLUGINS),
+        };
         for named in references::named(store, site.kind, site.meta) {
-            mix.attach(Base::Route, &site.scope, named.meant, &named.token);
+            mix.attach(&spot, named.meant, &named.token);
         }
         for (key, field) in site.extensions {
-            mix.field.clone_from(field);
-            mix.attach(Base::Route, &site.scope, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
+            spot.field.clone_from(field);
+            mix.attach(&spot, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
         }
         for (kind, backend) in site.backends {
-            let scope: Arc<str> = format!("{kind}/{}", backend.key).into();
-            mix.field = format!("{annotation} of {kind} {}", backend.key);
+            let spot = Spot {
+                base: Base::Service,
+                namespace: Arc::clone(&backend.key.namespace),
+                scope: format!("{kind}/{}", backend.key).into(),
+                field: format!("{} of {kind} {}", field(PLUGINS), backend.key),
+            };
             for named in references::named(store, *kind, backend) {
-                mix.attach(Base::Service, &scope, named.meant, &named.token);
+                mix.attach(&spot, named.meant, &named.token);
             }
         }
         let global: Arc<str> = "global".into();
-        mix.field.clear();
+        let spot = Spot { base: Base::Global, namespace: "".into(), scope: Arc::clone(&global), field: String::new() };
         for id in &self.everywhere.global {
-            mix.attach(Base::Global, &global, Ok(id.clone()), &id.key.name);
+            mix.attach(&spot, Ok(id.clone()), &id.key.name);
         }
+        mix.field.clear();
         for id in &self.everywhere.ambiguous {
             mix.refuse_ambiguous(id, &global);
         }
         // Who is asking is found out by plugins, so without any nobody is known.
         if !mix.builder.is_empty() {
-            for id in &self.everywhere.personal {
-                let people = references::uses(store, inputs, id).people;
-                mix.add_for(id, &people, With::Nothing, &global);
+            for (id, people) in &self.everywhere.personal {
+                if let Some(made) = self.made.get(id) {
+                    mix.add_for(made, people, With::Nothing, &global);
+                }
             }
         }
-        Chained { chain: mix.builder.build(Arc::clone(&site.names)), problems: mix.problems }
+        let is_attached = !mix.builder.is_empty();
+        if let Some(builtin) = &inputs.workshop.builtin {
+            builtin.add_to(&mut mix.builder, &global);
+        }
+        Chained { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), problems: mix.problems }
     }
 }
 
 struct Mix<'a> {
     plugins: &'a Plugins,
-    store: &'a Store,
     inputs: &'a Inputs<'a>,
     /// Where the plugin is named.
     field: String,
@@ -83,53 +123,37 @@ struct Mix<'a> {
 }
 
 impl Mix<'_> {
-    fn attach(&mut self, base: Base, scope: &Arc<str>, meant: Result<ObjectId, Problem>, token: &str) {
+    fn attach(&mut self, spot: &Spot, meant: Result<ObjectId, Problem>, token: &str) {
+        self.field.clone_from(&spot.field);
+        let (base, scope) = (spot.base, &spot.scope);
         let id = match meant {
             Ok(id) => id,
             Err(problem) => return self.miss(problem, scope, token),
         };
         let Some(made) = self.plugins.made.get(&id) else { return };
-        if let Some(kind) = made.kind
-            && !allows(kind, base)
-        {
-            let message = format!("{} cannot be attached to a {base:?}", kind.name());
-            self.problems.push(Problem::new(self.field.as_str(), message, "attach it elsewhere"));
-            return;
+        if !allows(made.scopes(), base) {
+            return self.misplace(made, base, scope);
         }
-        let people = references::uses(self.store, self.inputs, &id).people;
         let with = match base {
             Base::Route => Some(With::Route),
             Base::Service => Some(With::Service),
             Base::Global => None,
         };
-        match with {
+        // What we do not know is for everybody: it may be what finds out who is asking.
+        let uses = self.plugins.uses.get(&id).filter(|_| made.kind.is_some());
+        match with.zip(uses.and_then(|uses: &Uses| uses.people(&spot.namespace))) {
             // For these people on this rule, and for nobody else on it.
-            Some(with) if self.is_for(made, &people) => self.add_for(&id, &people, with, scope),
-            _ => self.add(made, Place::Base(base), scope),
+            Some((with, people)) => self.add_for(made, people, with, scope),
+            None => self.add(made, Place::Base(base), scope),
         }
     }
 
-    /// Whether a plugin is for some people only. Those that find out who is asking never are.
-    fn is_for(&self, made: &Made, people: &People) -> bool {
-        let scopes = made.kind.map(AnyKind::scopes);
-        let consumers = scopes.is_none_or(|scopes| scopes.consumer) && !people.consumers.is_empty();
-        let groups = scopes.is_none_or(|scopes| scopes.consumer_group) && !people.groups.is_empty();
-        consumers || groups
-    }
-
-    /// Consumers come before groups, which then do not count.
-    fn add_for(&mut self, id: &ObjectId, people: &People, with: With, scope: &Arc<str>) {
-        let Some(made) = self.plugins.made.get(id) else { return };
-        if !self.is_for(made, people) {
-            return;
-        }
+    fn add_for(&mut self, made: &Made, people: &People, with: With, scope: &Arc<str>) {
         for consumer in &people.consumers {
             self.add(made, Place::Consumer(Arc::clone(consumer), with), scope);
         }
-        if people.consumers.is_empty() {
-            for group in &people.groups {
-                self.add(made, Place::Group(Arc::clone(group), with), scope);
-            }
+        for group in &people.groups {
+            self.add(made, Place::Group(Arc::clone(group), with), scope);
         }
     }
 
@@ -137,35 +161,61 @@ impl Mix<'_> {
         if made.disabled {
             return;
         }
-        let (name, priority, phases) = match made.kind {
-            Some(kind) => (kind.name(), kind.priority(), kind.phases()),
-            None => (UNKNOWN, i32::MAX, Phases::ACCESS),
-        };
-        let (plugin, phases, protocols) = match &made.plugin {
-            Ok(plugin) => (Arc::clone(plugin), phases, made.protocols),
-            Err(()) => {
-                let what = format!("plugin {} cannot be used", made.object);
-                if !made.is_guard() || self.inputs.workshop.fail_open {
-                    let problem = format!("{what}, so requests are served without it");
-                    self.say(problem, "see its condition Programmed");
-                    return;
-                }
-                self.say(
-                    format!("{what}, so requests it would guard are answered 503"),
-                    "see its condition Programmed",
-                );
-                (Refusal::with(format!("{} of this route cannot be used", made.object)), Phases::ACCESS, Protocols::ALL)
+        let (Some(kind), Ok(plugin)) = (made.kind, &made.plugin) else {
+            let what = format!("plugin {} cannot be used", made.object);
+            let remedy = "see its condition Programmed";
+            if !self.must_refuse(made) {
+                self.say(format!("{what}, so requests are served without it"), remedy);
+                return;
             }
+            self.say(format!("{what}, so requests it would guard are answered 503"), remedy);
+            self.say_if_taken(made, &place);
+            return self.refuse(made, place, scope, format!("{} of this route cannot be used", made.object));
         };
-        if self.builder.has(name, &place) && made.kind.is_some() {
-            self.say(
-                format!("another {name} is attached here already, so {} has no effect", made.object),
-                "keep one of them",
-            );
+        self.say_if_taken(made, &place);
+        let instance = Instance {
+            plugin: Arc::clone(plugin),
+            phases: kind.phases(),
+            protocols: made.protocols,
+            scope: Arc::clone(scope),
+            object: Arc::clone(&made.object),
+            configuration: made.configuration,
+        };
+        self.builder.add(kind.name(), kind.priority(), place, instance);
+    }
+
+    fn must_refuse(&self, made: &Made) -> bool {
+        made.is_guard() && !self.inputs.workshop.fail_open
+    }
+
+    /// Lets nobody pass where a guard should be that is not there. `message` is for clients.
+    fn refuse(&mut self, made: &Made, place: Place, scope: &Arc<str>, message: String) {
+        let (name, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
+        self.builder.add(name, priority, place, refusal(message, scope, Arc::clone(&made.object)));
+    }
+
+    fn say_if_taken(&mut self, made: &Made, place: &Place) {
+        let Some(kind) = made.kind.filter(|kind| self.builder.has(kind.name(), place)) else { return };
+        let message = format!("another {} is attached here already, so {} has no effect", kind.name(), made.object);
+        self.say(message, "keep one of them");
+    }
+
+    /// Whoever attached a guard where it cannot be expects the place to be guarded.
+    fn misplace(&mut self, made: &Made, base: Base, scope: &Arc<str>) {
+        if made.disabled {
+            return;
         }
-        let instance =
-            Instance { plugin, phases, protocols, scope: Arc::clone(scope), object: Arc::clone(&made.object) };
-        self.builder.add(name, priority, place, instance);
+        let what = match base {
+            Base::Route => "routes",
+            Base::Service => "services",
+            Base::Global => "everything",
+        };
+        let message = format!("{} cannot be attached to {what}", made.name);
+        if !self.must_refuse(made) {
+            return self.say(format!("{message}, so requests are served without it"), "attach it elsewhere");
+        }
+        self.say(format!("{message}, so requests are answered 503"), "attach it elsewhere");
+        self.refuse(made, Place::Base(base), scope, format!("{} cannot guard this route", made.object));
     }
 
     /// What is named and not there may have been a guard.
@@ -177,31 +227,21 @@ impl Mix<'_> {
         }
         problem.message.push_str(", so requests are answered 503");
         self.problems.push(problem);
-        let instance = Instance {
-            plugin: Refusal::with(format!("plugin {token} of this route does not exist")),
-            phases: Phases::ACCESS,
-            protocols: Protocols::ALL,
-            scope: Arc::clone(scope),
-            object: token.into(),
-        };
+        let instance = refusal(format!("plugin {token} of this route does not exist"), scope, token.into());
         self.builder.add(UNKNOWN, i32::MAX, Place::Base(Base::Route), instance);
     }
 
     /// Of two of one kind for everything neither runs; if they guard, nobody passes instead.
     fn refuse_ambiguous(&mut self, id: &ObjectId, scope: &Arc<str>) {
-        let Some(made) = self.plugins.made.get(id).filter(|made| !made.disabled && made.is_guard()) else { return };
-        if self.inputs.workshop.fail_open {
-            return;
+        let Some(made) = self.plugins.made.get(id).filter(|made| !made.disabled) else { return };
+        if self.must_refuse(made) {
+            self.refuse(
+                made,
+                Place::Base(Base::Global),
+                scope,
+                format!("more than one {} is for all routes", made.name),
+            );
         }
-        let (name, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
-        let instance = Instance {
-            plugin: Refusal::with(format!("more than one {} is for all routes", made.name)),
-            phases: Phases::ACCESS,
-            protocols: Protocols::ALL,
-            scope: Arc::clone(scope),
-            object: Arc::clone(&made.object),
-        };
-        self.builder.add(name, priority, Place::Base(Base::Global), instance);
     }
 
     fn say(&mut self, message: String, remedy: &str) {
@@ -215,11 +255,163 @@ impl Mix<'_> {
 /// The slot of what has no kind of its own.
 const UNKNOWN: &str = "unknown";
 
-fn allows(kind: &dyn AnyKind, base: Base) -> bool {
-    let scopes = kind.scopes();
+fn allows(scopes: Scopes, base: Base) -> bool {
     match base {
         Base::Route => scopes.route,
         Base::Service => scopes.service,
         Base::Global => scopes.global,
+    }
+}
+
+fn refusal(message: String, scope: &Arc<str>, object: Arc<str>) -> Instance {
+    let (plugin, scope) = (Refusal::with(message), Arc::clone(scope));
+    Instance { plugin, phases: Phases::ACCESS, protocols: Protocols::ALL, scope, object, configuration: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compile::addresses::Addresses;
+    use crate::compile::{Classes, IngressSettings};
+    use crate::plugin::{self, BuildCx, Entry, Invalid, Plugin, Registry, Workshop};
+    use crate::store::{AnyObject, Batch};
+    use crate::upstream;
+
+    /// Guards services, but no route.
+    struct Sentry;
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    struct Nothing {}
+
+    impl Plugin for Sentry {}
+
+    impl plugin::Kind for Sentry {
+        const NAME: &'static str = "sentry";
+        const PRIORITY: i32 = 1;
+        const PHASES: Phases = Phases::ACCESS;
+        const GUARD: bool = true;
+        const SCOPES: Scopes = Scopes { route: false, ..Scopes::ALL };
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+            Ok(Sentry)
+        }
+    }
+
+    /// The same, but guards nothing.
+    struct Butler;
+
+    impl Plugin for Butler {}
+
+    impl plugin::Kind for Butler {
+        const NAME: &'static str = "butler";
+        const GUARD: bool = false;
+        const PRIORITY: i32 = Sentry::PRIORITY;
+        const PHASES: Phases = Sentry::PHASES;
+        const SCOPES: Scopes = Sentry::SCOPES;
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+            Ok(Butler)
+        }
+    }
+
+    /// Can be attached everywhere.
+    struct Waiter;
+
+    impl Plugin for Waiter {}
+
+    impl plugin::Kind for Waiter {
+        const NAME: &'static str = "waiter";
+        const GUARD: bool = true;
+        const PRIORITY: i32 = Sentry::PRIORITY;
+        const PHASES: Phases = Sentry::PHASES;
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
+            Ok(Waiter)
+        }
+    }
+
+    /// What a route with plugin `p` in its annotation comes to, among these objects: its chain, and what is said.
+    fn routed(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
+        let annotations = json!({"konghq.com/plugins": "p"});
+        let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
+        let all = objects.into_iter().chain([(Kind::HttpRoute, route)]);
+        let upserts = all.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
+        let mut store = Store::default();
+        store.apply(Batch { upserts, removes: vec![] });
+        let registry = Registry(&[&Entry::<Butler>::NEW, &Entry::<Sentry>::NEW, &Entry::<Waiter>::NEW]);
+        let inputs = Inputs {
+            controllers: &[],
+            addresses: &Addresses::default(),
+            upstreams: &upstream::Registry::default(),
+            classes: &Classes::default(),
+            workshop: &Workshop { fail_open, ..Workshop::offline(registry) },
+            unknown: &BTreeSet::new(),
+            ingress: &IngressSettings::default(),
+        };
+        let mut plugins = Plugins::default();
+        plugins.update(&store, &inputs, &store.everything());
+        let route = &store.http_routes[&ObjectKey::new("a", "r")];
+        let site = Site {
+            kind: Kind::HttpRoute,
+            meta: &route.meta,
+            extensions: &[],
+            backends: &[],
+            names: plugin::testing::names(),
+            scope: "HTTPRoute/a/r/0".into(),
+        };
+        let chained = plugins.chain(&store, &inputs, &site);
+        (chained.chain, chained.problems.iter().map(ToString::to_string).collect())
+    }
+
+    // kong-compat §3.12
+    #[tokio::test]
+    async fn a_guard_that_is_attached_where_it_cannot_be_lets_nobody_pass() {
+        let named =
+            |name: &str| vec![(Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": name}))];
+        let (chain, said) = routed(named("sentry"), false);
+        let outcome = plugin::testing::Visit::get("/").run(&chain.unwrap()).await;
+        assert_eq!(outcome.replied(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(outcome.message(), Some("KongPlugin/a/p cannot guard this route"));
+        assert!(said.contains("sentry cannot be attached to routes, so requests are answered 503"), "{said}");
+
+        for (plugin, fail_open) in [("sentry", true), ("butler", false)] {
+            let (chain, said) = routed(named(plugin), fail_open);
+            assert!(chain.is_none(), "{plugin}: {chain:?}");
+            assert!(said.contains("cannot be attached to routes, so requests are served without it"), "{said}");
+        }
+    }
+
+    // kong-compat §1.4
+    #[test]
+    fn a_plugin_of_the_cluster_is_for_consumers_of_the_namespace_of_the_route() {
+        let cluster = |object: Value| (Kind::KongClusterPlugin, object);
+        let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "waiter"}));
+        let consumer = |namespace: &str| {
+            let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "p"});
+            let metadata = json!({"namespace": namespace, "name": "c", "annotations": annotations});
+            (Kind::KongConsumer, json!({"metadata": metadata, "username": "c"}))
+        };
+        let cases = [
+            ("of the namespace", "a", false, "ConsumerAndRoute"),
+            ("of another", "b", false, "(\"route\", \"KongClusterPlugin/p\")"),
+            ("of another, as with Kong", "b", true, "ConsumerAndRoute"),
+        ];
+        for (name, namespace, fail_open, expected) in cases {
+            let (chain, _) = routed(vec![plugin(), consumer(namespace)], fail_open);
+            let listed = format!("{:?}", chain.unwrap());
+            assert!(listed.contains(expected), "{name}: {listed}");
+        }
     }
 }

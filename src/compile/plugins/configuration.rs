@@ -69,6 +69,15 @@ fn vault_reference(value: &Value, path: &str) -> Option<String> {
 
 fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, field: &str) -> Result<&'s [u8], Problem> {
     let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
+    // The schema of KongPlugins has no such field, but not every API server has our schema.
+    if !owner.namespace.is_empty() && namespace != &*owner.namespace {
+        let message = "Secrets of other namespaces are not for KongPlugins";
+        return Err(Problem::new(
+            format!("{field}.namespace"),
+            message,
+            "remove it, and keep the Secret beside the plugin",
+        ));
+    }
     let secret = ObjectKey::new(namespace, &reference.name);
     let Some(object) = store.secrets.get(&secret) else {
         let message = format!("Secret {secret} does not exist");
@@ -134,6 +143,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::Kind;
+    use crate::store::{AnyObject, Batch};
 
     // kong-compat §1.3
     #[test]
@@ -164,6 +175,31 @@ mod tests {
                 Ok(expected) => assert_eq!((outcome, config), (Ok(()), expected), "{pointer}"),
                 Err(part) => assert!(outcome.unwrap_err().contains(part), "{pointer}"),
             }
+        }
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_cluster_reads_secrets_of_any_namespace() {
+        let secret = json!({"metadata": {"namespace": "b", "name": "s"}, "stringData": {"key": "{\"minute\": 5}"}});
+        let mut store = Store::default();
+        let secret = AnyObject::parse(Kind::Secret, secret).unwrap();
+        store.apply(Batch { upserts: vec![secret], removes: vec![] });
+        let reference = json!({"name": "s", "key": "key", "namespace": "b"});
+        for source in [
+            json!({"configFrom": {"secretKeyRef": reference}}),
+            json!({"configPatches": [{"path": "", "valueFrom": {"secretKeyRef": reference}}]}),
+        ] {
+            let mut plugin = json!({"metadata": {"name": "p"}, "plugin": "rate-limiting"});
+            plugin.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            let AnyObject::KongClusterPlugin(plugin) = AnyObject::parse(Kind::KongClusterPlugin, plugin).unwrap()
+            else {
+                panic!("it is another kind")
+            };
+            let of = |owner: &ObjectKey| of(&store, owner, &plugin.settings);
+            assert_eq!(of(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
+            assert_eq!(of(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
+            let refused = of(&ObjectKey::new("a", "p")).unwrap_err().to_string();
+            assert!(refused.contains("secretKeyRef.namespace: Secrets of other namespaces"), "{refused}");
         }
     }
 

@@ -12,14 +12,17 @@ mod chain;
 mod configuration;
 mod known;
 mod references;
+mod trouble;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 pub(super) use chain::{Chained, Site};
+pub use trouble::with_troubles;
 
 use super::Inputs;
 use super::verdict::{Problem, Verdict};
@@ -27,8 +30,9 @@ use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId};
 use crate::plugin::chain::Protocols;
-use crate::plugin::{AnyKind, Plugin};
+use crate::plugin::{AnyKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
+use references::{People, Uses};
 
 /// Every plugin object with what was made of it, and where plugins run.
 #[derive(Debug, Default)]
@@ -36,7 +40,18 @@ pub(super) struct Plugins {
     made: BTreeMap<ObjectId, Made>,
     /// The plugins that each object mentioned, since one that is gone no longer says.
     mentioned: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    /// Who refers to each plugin that is there.
+    uses: BTreeMap<ObjectId, Uses>,
     everywhere: Everywhere,
+}
+
+/// What an update changed.
+#[derive(Debug, Default)]
+pub(super) struct Updated {
+    /// Plugins that have to be judged again.
+    pub again: BTreeSet<ObjectId>,
+    /// Routes and Ingresses that have other plugins than before, or for other people.
+    pub rerouted: Changes,
 }
 
 /// What an object that configures a plugin has become.
@@ -45,9 +60,14 @@ struct Made {
     kind: Option<&'static dyn AnyKind>,
     name: String,
     config: Value,
+    /// What tells `config` and `protocols` from others, in every process alike.
+    configuration: u64,
     plugin: Result<Arc<dyn Plugin>, ()>,
     /// Why it cannot be used, or settings that are not in effect.
     problems: Vec<Problem>,
+    /// Settings that mean nothing.
+    idle: Vec<Problem>,
+    /// What was said when it was built.
     notes: Vec<Problem>,
     disabled: bool,
     protocols: Protocols,
@@ -62,32 +82,29 @@ struct Everywhere {
     global: BTreeSet<ObjectId>,
     /// Several of one kind with that label, none of which counts.
     ambiguous: BTreeSet<ObjectId>,
-    /// Attached to consumers or groups, and to nothing else.
-    personal: BTreeSet<ObjectId>,
+    /// Those of consumers and groups, who take them along.
+    personal: BTreeMap<ObjectId, People>,
 }
 
 impl Plugins {
-    /// Makes what was touched anew. Says which plugins have to be judged again, and whether what runs everywhere is
-    /// another than before.
-    pub(super) fn update(
-        &mut self,
-        store: &Store,
-        inputs: &Inputs<'_>,
-        touched: &Changes,
-    ) -> (BTreeSet<ObjectId>, bool) {
+    /// Makes what was touched anew.
+    pub(super) fn update(&mut self, store: &Store, inputs: &Inputs<'_>, touched: &Changes) -> Updated {
         let mut again = BTreeSet::new();
         for id in touched {
-            let now: BTreeSet<ObjectId> = store.refs().plugins(id).cloned().collect();
+            let now: BTreeSet<ObjectId> = store.plugins_of(id).collect();
             let before = self.mentioned.remove(id).unwrap_or_default();
             again.extend(now.union(&before).cloned());
             if !now.is_empty() {
                 self.mentioned.insert(id.clone(), now);
             }
         }
-        let mut personal_again = again.clone();
+        // Whether a plugin is attached to what is ours depends on the Gateways of its routes.
+        for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
+            let routes = store.refs().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
+            again.extend(routes.flat_map(|route| store.plugins_of(route)));
+        }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
             again.insert(id.clone());
-            personal_again.insert(id.clone());
             match settings(store, id) {
                 Some((meta, settings)) => {
                     let before = self.made.remove(id);
@@ -96,22 +113,24 @@ impl Plugins {
                 None => drop(self.made.remove(id)),
             }
         }
-        if personal_again.is_empty() && !touched.iter().any(|id| id.kind == Kind::IngressClass) {
-            return (again, false);
-        }
-        let everywhere = self.everywhere(store, inputs);
-        let differs = everywhere != self.everywhere;
-        if differs {
-            again.extend(everywhere.ambiguous.symmetric_difference(&self.everywhere.ambiguous).cloned());
-            again.extend(everywhere.global.symmetric_difference(&self.everywhere.global).cloned());
-            self.everywhere = everywhere;
+        let mut rerouted = Changes::new();
+        let mut is_everywhere = self.find_globals(store, inputs, &mut again);
+        for id in &again {
+            is_everywhere |= self.find_uses(store, inputs, id, &mut rerouted);
         }
         // A plugin that runs everywhere and is another one now changes every chain.
-        let rebuilt = touched.iter().any(|id| self.everywhere.contains(id));
-        (again, differs || rebuilt)
+        if is_everywhere || touched.iter().any(|id| self.everywhere.contains(id)) {
+            rerouted.extend(store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            rerouted.extend(store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+        }
+        Updated { again, rerouted }
     }
 
-    fn everywhere(&self, store: &Store, inputs: &Inputs<'_>) -> Everywhere {
+    /// Which plugins are for everything. Says whether these are others than before, which have to be judged again then.
+    fn find_globals(&mut self, store: &Store, inputs: &Inputs<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
+        if !again.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
+            return false;
+        }
         let mut by_name: BTreeMap<&str, Vec<&ObjectId>> = BTreeMap::new();
         for (id, made) in &self.made {
             let Some(meta) = store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
@@ -120,24 +139,45 @@ impl Plugins {
                 by_name.entry(&made.name).or_default().push(id);
             }
         }
-        let mut everywhere = Everywhere::default();
+        let (mut global, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
         for ids in by_name.into_values() {
-            let place = if ids.len() == 1 { &mut everywhere.global } else { &mut everywhere.ambiguous };
+            let place = if ids.len() == 1 { &mut global } else { &mut ambiguous };
             place.extend(ids.into_iter().cloned());
         }
-        for id in self.made.keys() {
-            let uses = references::uses(store, inputs, id);
-            if !uses.is_attached() && !uses.people.is_nobody() {
-                everywhere.personal.insert(id.clone());
-            }
+        let known = &mut self.everywhere;
+        if (&global, &ambiguous) == (&known.global, &known.ambiguous) {
+            return false;
         }
-        everywhere
+        again.extend(global.symmetric_difference(&known.global).cloned());
+        again.extend(ambiguous.symmetric_difference(&known.ambiguous).cloned());
+        (known.global, known.ambiguous) = (global, ambiguous);
+        true
+    }
+
+    /// Who refers to a plugin. If that differs from before, so do the chains of those who do; says whether all chains do.
+    fn find_uses(&mut self, store: &Store, inputs: &Inputs<'_>, id: &ObjectId, rerouted: &mut Changes) -> bool {
+        let uses = self.made.get(id).map(|made| references::uses(store, inputs, id, made.scopes()));
+        if uses.as_ref() == self.uses.get(id) {
+            return false;
+        }
+        let is_site = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
+        rerouted.extend(store.refs().touched_by([id]).into_iter().filter(is_site));
+        let people = uses.as_ref().map(Uses::everywhere).filter(|people| !people.is_nobody());
+        match uses {
+            Some(uses) => self.uses.insert(id.clone(), uses),
+            None => self.uses.remove(id),
+        };
+        let before = match people.clone() {
+            Some(people) => self.everywhere.personal.insert(id.clone(), people),
+            None => self.everywhere.personal.remove(id),
+        };
+        before != people
     }
 
     /// What there is to say about an object that configures a plugin.
-    pub(super) fn verdict(&self, store: &Store, inputs: &Inputs<'_>, id: &ObjectId) -> Option<Verdict> {
+    pub(super) fn verdict(&self, store: &Store, id: &ObjectId) -> Option<Verdict> {
         let made = self.made.get(id)?;
-        Some(verdict::of(store, inputs, id, made, &self.everywhere))
+        Some(verdict::of(store, id, made, self.uses.get(id)?, &self.everywhere))
     }
 }
 
@@ -152,7 +192,7 @@ pub(super) fn named<'s>(
 
 impl Everywhere {
     fn contains(&self, id: &ObjectId) -> bool {
-        self.global.contains(id) || self.ambiguous.contains(id) || self.personal.contains(id)
+        self.global.contains(id) || self.ambiguous.contains(id) || self.personal.contains_key(id)
     }
 }
 
@@ -160,6 +200,10 @@ impl Made {
     /// Whether requests must not be served without it. What we do not know may be anything.
     fn is_guard(&self) -> bool {
         self.kind.map_or_else(|| known::may_guard(&self.name), AnyKind::is_guard)
+    }
+
+    fn scopes(&self) -> Scopes {
+        self.kind.map_or(Scopes::ALL, AnyKind::scopes)
     }
 }
 
@@ -200,9 +244,11 @@ fn make(
         kind,
         name: settings.plugin.clone(),
         config: Value::Null,
+        configuration: 0,
         plugin: Err(()),
         problems: ineffective(settings),
-        notes: idle(settings),
+        idle: idle(settings),
+        notes: Vec::new(),
         disabled: settings.disabled,
         protocols,
         object,
@@ -223,15 +269,23 @@ fn make(
                 match inputs.workshop.build(kind, &made.object, &config) {
                     Ok((plugin, notes)) => {
                         made.plugin = Ok(plugin);
-                        made.notes.extend(notes.into_iter().map(problem));
+                        made.notes = notes.into_iter().map(problem).collect();
                     }
                     Err(invalid) => made.problems.extend(invalid.into_iter().map(problem)),
                 }
             }
+            made.configuration = told_apart(&config, made.protocols);
             made.config = config;
         }
     }
     made
+}
+
+/// The hasher has no seed.
+fn told_apart(config: &Value, protocols: Protocols) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (config.to_string(), protocols).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn problem(invalid: crate::plugin::Invalid) -> Problem {

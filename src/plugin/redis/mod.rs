@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 
 pub use config::{RedisConfig, Server};
 
-use super::consumers::digest_of;
+use super::consumers::{digest_of, hex};
 use super::kind::{BuildCx, Invalid};
 use super::services::Services;
 
@@ -84,7 +84,7 @@ impl Server {
     pub fn fingerprint(&self) -> String {
         let Server { remote, username, password, database } = self;
         let all = format!("{remote:?} {username:?} {password:?} {database}");
-        digest_of(all.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&digest_of(all.as_bytes()))
     }
 
     fn address(&self) -> String {

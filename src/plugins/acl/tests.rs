@@ -34,6 +34,7 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
         protocols: Protocols::ALL,
         scope: "".into(),
         object: "".into(),
+        configuration: 0,
     };
     builder.add("says", 1000, Place::Base(Base::Route), says);
     builder.build(names()).unwrap()

@@ -119,7 +119,7 @@ impl Kind for Cors {
     const PRIORITY: i32 = 2000;
     const PHASES: Phases = Phases::ACCESS_AND_ANSWER;
     const GUARD: bool = false;
-    const SCOPES: Scopes = Scopes::NO_CONSUMER;
+    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
     type Config = Config;
     type Plugin = Cors;
 

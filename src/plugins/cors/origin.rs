@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use crate::plugin::{BuildCx, Invalid};
+use crate::plugin::{BuildCx, Invalid, said_of_expression};
 
 /// What `Access-Control-Allow-Origin` says.
 #[derive(Debug)]
@@ -124,7 +124,10 @@ impl Entry {
         }
         let anchored = format!("^(?:{text})$");
         let regex = Regex::new(&anchored).map_err(|error| {
-            (error.to_string(), "write an origin, or a regular expression without look-around and backreferences")
+            (
+                said_of_expression(&error),
+                "write an origin, or a regular expression without look-around and backreferences",
+            )
         })?;
         Ok(if text.contains(':') { Entry::Whole(regex) } else { Entry::Host(regex) })
     }

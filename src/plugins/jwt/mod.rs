@@ -120,7 +120,7 @@ impl Kind for Jwt {
     const PRIORITY: i32 = 1450;
     const PHASES: Phases = Phases::ACCESS;
     const GUARD: bool = true;
-    const SCOPES: Scopes = Scopes::NO_CONSUMER;
+    const SCOPES: Scopes = Scopes::FOR_EVERYBODY;
     type Config = Config;
     type Plugin = Self;
 

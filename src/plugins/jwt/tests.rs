@@ -190,7 +190,7 @@ async fn every_algorithm_is_verified_with_its_own_key_only() {
 }
 
 // kong-compat §4.16
-// kong-compat §7
+// kong-compat §7.18
 #[tokio::test]
 async fn claims_that_do_not_hold_are_the_whole_body() {
     let noon = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -270,7 +270,7 @@ async fn what_was_verified_is_known_until_its_credential_changes() {
     assert!(outcome.replied().is_some(), "another signature is another token");
 }
 
-// kong-compat §7
+// kong-compat §7.17
 #[test]
 fn accepting_expired_tokens_is_remarked_on() {
     let workshop = crate::plugin::workshop::Workshop::offline(crate::plugins::REGISTRY);

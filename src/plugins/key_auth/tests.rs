@@ -178,6 +178,7 @@ async fn keys_are_hidden_also_from_where_strangers_go() {
 }
 
 // kong-compat §4.17
+// kong-compat §7.27
 #[tokio::test]
 async fn keys_that_are_not_hidden_arrive() {
     let visit = Visit::get("/?apikey=a+key").header("other", "x").of(&consumers());

@@ -15,10 +15,10 @@ mod tests;
 mod text;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::plugin::{BuildCx, Invalid, Kind, LogCx, Phases, Plugin, State};
 
@@ -39,7 +39,8 @@ pub struct Config {
     latency_metrics: bool,
     /// Counts bytes of bodies in `kong_bandwidth_bytes`.
     bandwidth_metrics: bool,
-    /// Shows endpoints and their health in `kong_upstream_target_health`.
+    /// Shows endpoints and their health in `kong_upstream_target_health`: `unhealthy` is one that could not be connected to,
+    /// `dns_error` one whose name has no address.
     upstream_health_metrics: bool,
     /// Has no effect: there are no WebAssembly filters here.
     wasm_metrics: bool,
@@ -48,10 +49,15 @@ pub struct Config {
 pub struct Prometheus {
     counts: Config,
     series: Arc<Series>,
+    /// Held while endpoints are to be shown.
+    _health: Option<Arc<ShowsHealth>>,
 }
 
+/// Is in [`State`] while some plugin wants endpoints to be shown.
+struct ShowsHealth;
+
 impl Kind for Prometheus {
-    const NAME: &'static str = "prometheus";
+    const NAME: &'static str = NAME;
     const PRIORITY: i32 = 13;
     const PHASES: Phases = Phases::LOG;
     const GUARD: bool = false;
@@ -69,10 +75,8 @@ impl Kind for Prometheus {
             cx.note(Invalid::new(field, format!("has no effect: {why}"), "remove it"));
         }
         let series = cx.state.shared(NAME, Series::default);
-        if config.upstream_health_metrics {
-            series.shows_health.store(true, Ordering::Relaxed);
-        }
-        Ok(Prometheus { counts: config, series })
+        let health = config.upstream_health_metrics.then(|| cx.state.shared(NAME, || ShowsHealth));
+        Ok(Prometheus { counts: config, series, _health: health })
     }
 }
 
@@ -101,10 +105,18 @@ pub fn series(state: &State) -> Option<Arc<Series>> {
     state.existing(NAME)
 }
 
-/// The same, held so that it counts whether or not there is a plugin.
-pub fn hold_series(state: &State) -> Arc<Series> {
-    state.shared(NAME, Series::default)
+/// Whether some plugin wants endpoints to be among the facts of a scrape.
+pub fn shows_health(state: &State) -> bool {
+    state.existing::<ShowsHealth>(NAME).is_some()
 }
 
+/// What counts everything but who was asking.
+pub fn everything() -> Value {
+    let flags = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
+    Value::Object(flags.into_iter().map(|flag| (flag.to_owned(), Value::Bool(true))).collect())
+}
+
+/// As `plugin:` says it.
+pub const KIND: &str = NAME;
 /// In [`State`].
 const NAME: &str = "prometheus";

@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::Equivalent;
@@ -19,8 +19,6 @@ pub struct Series {
     pub(super) latency: Table<Labels, Latency>,
     /// Series for which there was no room.
     pub(super) errors: AtomicU64,
-    /// Whether a plugin wants endpoints to be shown.
-    pub(super) shows_health: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +73,6 @@ impl Series {
             bandwidth: Table::holding(most),
             latency: Table::holding(most),
             errors: AtomicU64::new(0),
-            shows_health: AtomicBool::new(false),
         }
     }
 
@@ -107,11 +104,6 @@ impl Series {
             }
         });
         self.note(has_room);
-    }
-
-    /// Whether endpoints are to be among the facts of a scrape.
-    pub fn shows_health(&self) -> bool {
-        self.shows_health.load(Ordering::Relaxed)
     }
 
     fn note(&self, has_room: bool) {

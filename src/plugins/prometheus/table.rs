@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::{Equivalent, HashTable};
 use parking_lot::Mutex;
 
 #[derive(Debug)]
@@ -19,16 +19,23 @@ pub(super) struct Table<K, V> {
 
 #[derive(Debug)]
 struct Shard<K, V> {
-    map: ArcSwap<HashMap<K, Arc<V>, RandomState>>,
+    /// By a hash that is made once for each look.
+    map: ArcSwap<HashTable<Arc<Entry<K, V>>>>,
     growing: Mutex<()>,
 }
 
-impl<K: Hash + Eq + Clone, V> Table<K, V> {
+#[derive(Debug)]
+pub(super) struct Entry<K, V> {
+    hash: u64,
+    pub key: K,
+    pub value: V,
+}
+
+impl<K, V> Table<K, V> {
     pub(super) fn holding(most: usize) -> Self {
-        let hasher = RandomState::default();
-        let map = || ArcSwap::from_pointee(HashMap::with_hasher(hasher.clone()));
-        let shards = (0..SHARDS).map(|_| Shard { map: map(), growing: Mutex::new(()) }).collect();
-        Table { shards, hasher, len: AtomicUsize::new(0), most }
+        let shard = || Shard { map: ArcSwap::default(), growing: Mutex::new(()) };
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Table { shards, hasher: RandomState::default(), len: AtomicUsize::new(0), most }
     }
 
     /// Does something with an entry, which is made if it is missing. Whether there was room for it.
@@ -37,15 +44,18 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
         for<'q> K: From<&'q Q>,
     {
-        let shard = &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS];
-        if let Some(value) = shard.map.load().get(key) {
-            then(value);
+        let hash = self.hasher.hash_one(key);
+        // Maps find their places by the lowest and the highest bits.
+        let shard = &self.shards[(hash >> 32) as usize % SHARDS];
+        let is_it = |entry: &Arc<Entry<K, V>>| key.equivalent(&entry.key);
+        if let Some(entry) = shard.map.load().find(hash, is_it) {
+            then(&entry.value);
             return true;
         }
         let _growing = shard.growing.lock();
         let map = shard.map.load_full();
-        if let Some(value) = map.get(key) {
-            then(value);
+        if let Some(entry) = map.find(hash, is_it) {
+            then(&entry.value);
             return true;
         }
         if self
@@ -57,21 +67,20 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         }
         let value = make();
         then(&value);
-        let mut grown = HashMap::clone(&map);
-        grown.insert(K::from(key), Arc::new(value));
+        let mut grown = HashTable::clone(&map);
+        grown.insert_unique(hash, Arc::new(Entry { hash, key: K::from(key), value }), |entry| entry.hash);
         shard.map.store(Arc::new(grown));
         true
     }
 
     /// In the order of the keys.
-    pub(super) fn sorted(&self) -> Vec<(K, Arc<V>)>
+    pub(super) fn sorted(&self) -> Vec<Arc<Entry<K, V>>>
     where
         K: Ord,
     {
         let maps: Vec<_> = self.shards.iter().map(|shard| shard.map.load_full()).collect();
-        let entries = maps.iter().flat_map(|map| map.iter());
-        let mut entries: Vec<_> = entries.map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut entries: Vec<_> = maps.iter().flat_map(|map| map.iter()).map(Arc::clone).collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries
     }
 }

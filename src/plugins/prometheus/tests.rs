@@ -170,7 +170,7 @@ fn what_the_process_knows_is_told_too() {
         testing::build_with(&KIND, &json!({"upstream_health_metrics": true}), &state, &(Arc::new(NoServices) as _));
     assert!(kept.is_ok());
     let series = series(&state).unwrap();
-    assert!(series.shows_health());
+    assert!(shows_health(&state));
     let target = Target {
         upstream: "web.default.80.svc".into(),
         target: "10.0.0.1:80".into(),
@@ -178,7 +178,9 @@ fn what_the_process_knows_is_told_too() {
         state: TargetState::Healthy,
     };
     let connections = Connections { accepted: 5, active: 2 };
-    let facts = Facts { node: "n1".into(), version: "0.1.0".into(), requests: 9, connections, targets: vec![target] };
+    let (memory, process) = (Some(1 << 20), 7);
+    let (node, version, targets) = ("n1".into(), "0.1.0".into(), vec![target]);
+    let facts = Facts { node, version, requests: 9, connections, memory, process, targets };
     let text = series.text(&facts, Form::Text);
     let health = r#"kong_upstream_target_health{upstream="web.default.80.svc",target="10.0.0.1:80",address="10.0.0.1:80",state="#;
     for line in [
@@ -188,12 +190,35 @@ fn what_the_process_knows_is_told_too() {
         r#"kong_nginx_requests_total{node_id="n1",subsystem="http"} 9"#.to_owned(),
         r#"kong_nginx_connections_total{node_id="n1",subsystem="http",state="accepted"} 5"#.to_owned(),
         r#"kong_nginx_connections_total{node_id="n1",subsystem="http",state="active"} 2"#.to_owned(),
+        r#"kong_memory_workers_lua_vms_bytes{node_id="n1",pid="7",kong_subsystem="http"} 1048576"#.to_owned(),
         format!("{health}\"healthy\",subsystem=\"http\"}} 1"),
         format!("{health}\"unhealthy\",subsystem=\"http\"}} 0"),
         format!("{health}\"healthchecks_off\",subsystem=\"http\"}} 0"),
         format!("{health}\"dns_error\",subsystem=\"http\"}} 0"),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    // Another plugin counts on, and does not ask for it.
+    let services = Arc::new(NoServices) as Arc<dyn Services>;
+    let _other = testing::build_with(&KIND, &json!({"status_code_metrics": true}), &state, &services);
+    drop(kept);
+    assert!(!shows_health(&state) && super::series(&state).is_some());
+}
+
+#[test]
+fn the_flag_counts_everything_but_who_was_asking() {
+    let state = State::default();
+    let services = Arc::new(NoServices) as Arc<dyn Services>;
+    assert!(testing::build_with(&KIND, &everything(), &state, &services).is_ok_and(|_| shows_health(&state)));
+    let flags = everything();
+    for (flag, is_set) in [
+        ("status_code_metrics", true),
+        ("latency_metrics", true),
+        ("bandwidth_metrics", true),
+        ("upstream_health_metrics", true),
+        ("per_consumer", false),
+    ] {
+        assert_eq!(flags.get(flag).is_some(), is_set, "{flag}");
     }
 }
 

@@ -24,7 +24,10 @@ pub struct Facts {
     /// Since the process started.
     pub requests: u64,
     pub connections: Connections,
-    /// If [`Series::shows_health`].
+    /// Bytes of this process that are in RAM, if that is known.
+    pub memory: Option<u64>,
+    pub process: u32,
+    /// None of them unless [`super::shows_health`].
     pub targets: Vec<Target>,
 }
 
@@ -44,13 +47,14 @@ pub struct Target {
     pub upstream: String,
     /// As the configuration names it.
     pub target: String,
-    /// Address and port.
+    /// Address and port, or nothing if its name has none.
     pub address: String,
     pub state: TargetState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
+    /// Never ours, since everybody learns who cannot be connected to; dashboards ask for it.
     HealthchecksOff,
     Healthy,
     Unhealthy,
@@ -70,9 +74,10 @@ impl Series {
         let requests = self.requests.sorted();
         if !requests.is_empty() {
             out.family("http_requests_total", Type::Counter, "HTTP status codes per consumer, service and route")?;
-            for (labels, count) in requests {
+            for entry in requests {
+                let (labels, count) = (&entry.key, &entry.value);
                 let code = labels.code.map(|code| (code.status.to_string(), code.source())).unwrap_or_default();
-                let Labels { service, route, consumer, .. } = &labels;
+                let Labels { service, route, consumer, .. } = labels;
                 let labels = [
                     ("service", &**service),
                     ("route", route),
@@ -87,9 +92,10 @@ impl Series {
         let bandwidth = self.bandwidth.sorted();
         if !bandwidth.is_empty() {
             out.family("bandwidth_bytes", Type::Counter, "Bytes of bodies per consumer, service and route")?;
-            for (labels, bytes) in bandwidth {
+            for entry in bandwidth {
+                let (labels, bytes) = (&entry.key, &entry.value);
                 for (direction, bytes) in [("egress", &bytes.egress), ("ingress", &bytes.ingress)] {
-                    let Labels { service, route, consumer, .. } = &labels;
+                    let Labels { service, route, consumer, .. } = labels;
                     let labels = [
                         ("service", &**service),
                         ("route", route),
@@ -105,12 +111,12 @@ impl Series {
         if latency.is_empty() {
             return Ok(());
         }
-        let own = latency.iter().map(|(labels, latency)| (labels, latency.own.snapshot()));
+        let own = latency.iter().map(|entry| (&entry.key, entry.value.own.snapshot()));
         out.histograms("kong_latency_ms", "Time added here, plugins included", own)?;
-        let upstream = latency.iter().map(|(labels, latency)| (labels, latency.upstream.snapshot()));
+        let upstream = latency.iter().map(|entry| (&entry.key, entry.value.upstream.snapshot()));
         let upstream = upstream.filter(|(_, snapshot)| snapshot.count > 0);
         out.histograms("upstream_latency_ms", "Time until the endpoint answered", upstream)?;
-        let request = latency.iter().map(|(labels, latency)| (labels, latency.request.snapshot()));
+        let request = latency.iter().map(|entry| (&entry.key, entry.value.request.snapshot()));
         out.histograms("request_latency_ms", "Time of whole requests", request)
     }
 
@@ -136,7 +142,13 @@ impl Series {
             let labels = [("node_id", &*facts.node), subsystem, ("state", state)];
             out.sample("nginx_connections_total", &labels, count)?;
         }
-        if self.shows_health() && !facts.targets.is_empty() {
+        if let Some(memory) = facts.memory {
+            out.family("memory_workers_lua_vms_bytes", Type::Gauge, "Memory that is in RAM; there is no Lua here")?;
+            let pid = facts.process.to_string();
+            let labels = [("node_id", &*facts.node), ("pid", &pid), ("kong_subsystem", "http")];
+            out.sample("memory_workers_lua_vms_bytes", &labels, memory)?;
+        }
+        if !facts.targets.is_empty() {
             out.family("upstream_target_health", Type::Gauge, "Health of endpoints; 1 in the state that it is in")?;
             for target in &facts.targets {
                 for (state, name) in STATES {

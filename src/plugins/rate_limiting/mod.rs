@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::plugin::redis::Redis;
-use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, consumers};
+use crate::plugin::{BuildCx, Invalid, Kind, Outcome, Phases, Plugin, Reply, RequestCx, consumers, number};
 
 use cell::{Cell, Limit};
 pub(crate) use config::Config;
@@ -32,7 +32,7 @@ use window::{Period, second_of};
 
 pub(crate) struct RateLimiting {
     limits: Box<[(Period, u64, HeaderValue)]>,
-    by: By,
+    by: LimitBy,
     store: Store,
     /// See `BuildCx::object`.
     object: Arc<str>,
@@ -40,15 +40,6 @@ pub(crate) struct RateLimiting {
     hides_headers: bool,
     status: StatusCode,
     message: Arc<str>,
-}
-
-enum By {
-    Consumer,
-    Credential,
-    Address,
-    Service,
-    Header(HeaderName),
-    Path(String),
 }
 
 enum Store {
@@ -74,14 +65,6 @@ impl Kind for RateLimiting {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
         let Checked { limits, by, policy, is_fault_tolerant, hides_headers, status, message } = config.checked(cx)?;
-        let by = match by {
-            LimitBy::Consumer => By::Consumer,
-            LimitBy::Credential => By::Credential,
-            LimitBy::Ip => By::Address,
-            LimitBy::Service => By::Service,
-            LimitBy::Header(name) => By::Header(name),
-            LimitBy::Path(path) => By::Path(path),
-        };
         let store = match policy {
             Policy::Local => Store::Local(cx.state.shared(&format!("{} counters", cx.object), Table::default)),
             Policy::Redis(server, None) => Store::Redis(Redis::connect(&server, "redis", cx)),
@@ -95,7 +78,7 @@ impl Kind for RateLimiting {
                 }))
             }
         };
-        let limits = limits.into_iter().map(|(period, limit)| (period, limit, HeaderValue::from(limit))).collect();
+        let limits = limits.into_iter().map(|(period, limit)| (period, limit, number::header_of(limit))).collect();
         let object = cx.object.into();
         Ok(RateLimiting { limits, by, store, object, is_fault_tolerant, hides_headers, status, message })
     }
@@ -110,7 +93,7 @@ impl Plugin for RateLimiting {
         let limit = |(period, limit, _): &(Period, u64, HeaderValue)| Limit {
             period: *period,
             limit: *limit,
-            window: period.window(second),
+            window: period.recent_window(second),
         };
         let limits: Limits = self.limits.iter().map(limit).collect();
         let who = Identifier::of(&self.by, cx);
@@ -166,8 +149,8 @@ impl RateLimiting {
                 // This request counts where it was let in.
                 let left = limit.limit.saturating_sub(*used).saturating_sub(u64::from(!is_refused));
                 let (limit_header, left_header) = &HEADERS[limit.period as usize];
-                cx.answer_headers.insert(limit_header, allowed.clone());
-                cx.answer_headers.insert(left_header, HeaderValue::from(left));
+                cx.answer_headers.insert(limit_header.clone(), allowed.clone());
+                cx.answer_headers.insert(left_header.clone(), number::header_of(left));
                 // From the shortest period to the longest: of equals the longer one.
                 if fewest.is_none_or(|(fewest, _, _)| left <= fewest) {
                     fewest = Some((left, limit, allowed));
@@ -176,9 +159,9 @@ impl RateLimiting {
         }
         let mut reply = is_refused.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
         if let Some((left, limit, allowed)) = fewest {
-            let reset = HeaderValue::from(limit.window.end.saturating_sub(second).max(1));
+            let reset = number::header_of(limit.window.end.saturating_sub(second).max(1));
             cx.answer_headers.insert(RATELIMIT_LIMIT, allowed.clone());
-            cx.answer_headers.insert(RATELIMIT_REMAINING, HeaderValue::from(left));
+            cx.answer_headers.insert(RATELIMIT_REMAINING, number::header_of(left));
             reply = reply.map(|reply| reply.with(RETRY_AFTER, reset.clone()));
             cx.answer_headers.insert(RATELIMIT_RESET, reset);
         }
@@ -204,20 +187,20 @@ struct Identifier {
 
 impl Identifier {
     /// Of what is limited by, or the client's address where that is missing.
-    fn of(by: &By, cx: &RequestCx<'_>) -> Self {
+    fn of(by: &LimitBy, cx: &RequestCx<'_>) -> Self {
         let known = match by {
-            By::Consumer => {
+            LimitBy::Consumer => {
                 let consumer =
                     cx.identity.consumer.as_ref().map(|consumer| Self::text(CONSUMER, consumer.id.as_bytes()));
                 consumer.or_else(|| Self::credential(cx))
             }
-            By::Credential => Self::credential(cx),
-            By::Service => Some(&cx.route.service)
+            LimitBy::Credential => Self::credential(cx),
+            LimitBy::Service => Some(&cx.route.service)
                 .filter(|service| !service.is_empty())
                 .map(|service| Self::text(SERVICE, service.as_bytes())),
-            By::Header(name) => cx.head.headers.get(name).map(|value| Self::text(HEADER, value.as_bytes())),
-            By::Path(path) => (cx.path == path).then(|| Self::text(PATH, path.as_bytes())),
-            By::Address => None,
+            LimitBy::Header(name) => cx.head.headers.get(name).map(|value| Self::text(HEADER, value.as_bytes())),
+            LimitBy::Path(path) => (cx.path == path).then(|| Self::text(PATH, path.as_bytes())),
+            LimitBy::Ip => None,
         };
         known.unwrap_or_else(|| Self::address(cx.client.address.to_canonical()))
     }
@@ -229,7 +212,7 @@ impl Identifier {
     /// What is long is told apart by its digest, so that nobody fills the memory with long headers.
     fn text(kind: u8, text: &[u8]) -> Self {
         if text.len() <= LONGEST {
-            return Identifier { kind, bytes: text.into() };
+            return Identifier { kind, bytes: SmallVec::from_slice(text) };
         }
         Identifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::digest_of(text)) }
     }
@@ -257,7 +240,7 @@ impl Identifier {
                 String::from_utf8_lossy(bytes).into_owned()
             }
             // A colon before it, which nothing else begins with.
-            (_, bytes) => bytes.iter().fold(":".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+            (_, bytes) => format!(":{}", consumers::hex(bytes)),
         }
     }
 }

@@ -4,11 +4,11 @@
 //! lately. When the lock has been taken often enough, both become one new map; whoever's windows have ended is left out.
 
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 
 use super::cell::Cell;
@@ -32,14 +32,18 @@ pub(super) struct Who<'a> {
     pub identifier: &'a [u8],
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
+/// Somebody who is known. Shared by the maps that follow one another.
+#[derive(Debug)]
+struct Known {
+    hash: u64,
     scope: Box<str>,
     kind: u8,
     identifier: Box<[u8]>,
+    cell: Arc<Cell>,
 }
 
-type Map = HashMap<Key, Arc<Cell>, RandomState>;
+/// By a hash that is made once for a request. Clients choose the identifiers, so it is one that they cannot foresee.
+type Map = HashTable<Arc<Known>>;
 
 #[derive(Debug)]
 struct Shard {
@@ -49,7 +53,7 @@ struct Shard {
 
 #[derive(Debug, Default)]
 struct Fresh {
-    map: HashMap<Key, Arc<Cell>>,
+    map: Map,
     /// How often the lock was taken since the maps became one.
     looks: usize,
     /// Shared by those for whom there is no room: they have less together than each would have, but never more. Empty until
@@ -68,8 +72,7 @@ impl Default for Table {
 impl Table {
     fn holding(most: usize) -> Self {
         let hasher = RandomState::new();
-        let shard =
-            || Shard { settled: ArcSwap::from_pointee(Map::with_hasher(hasher.clone())), fresh: Mutex::default() };
+        let shard = || Shard { settled: ArcSwap::default(), fresh: Mutex::default() };
         Table { shards: (0..SHARDS).map(|_| shard()).collect(), most: most / SHARDS, hasher }
     }
 
@@ -82,11 +85,11 @@ impl Table {
         make: impl Fn() -> Cell,
         mut then: impl FnMut(&Arc<Cell>) -> Option<R>,
     ) -> R {
-        let hash = self.hasher.hash_one(who);
+        let hash = self.hasher.hash_one((who.scope, who.kind, who.identifier));
         // Maps find their places by the lowest and the highest bits.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
         loop {
-            if let Some(done) = shard.settled.load().get(&who).and_then(&mut then) {
+            if let Some(done) = find(&shard.settled.load(), hash, who).and_then(&mut then) {
                 return done;
             }
             if let Some(done) = shard.among_fresh(who, second, self.most, hash, &make, &mut then) {
@@ -122,7 +125,7 @@ impl Shard {
             room = most.saturating_sub(settled.len());
         }
         let crowd = fresh.crowd.get(hash as usize % CROWDS).map(Arc::clone);
-        let cell = match settled.get(&who).or_else(|| fresh.map.get(&who)) {
+        let cell = match find(&settled, hash, who).or_else(|| find(&fresh.map, hash, who)) {
             Some(cell) => Arc::clone(cell),
             None if room == 0 => {
                 if fresh.crowd.is_empty() {
@@ -137,7 +140,8 @@ impl Shard {
                     cell.start_from(&crowd);
                 }
                 let cell = Arc::new(cell);
-                fresh.map.insert(Key::from(who), Arc::clone(&cell));
+                let known = Known::new(hash, who, Arc::clone(&cell));
+                fresh.map.insert_unique(hash, Arc::new(known), |known| known.hash);
                 cell
             }
         };
@@ -147,10 +151,13 @@ impl Shard {
 
     /// Makes one map of both.
     fn settle(&self, fresh: &mut Fresh, settled: &Map, second: u64) -> Arc<Map> {
-        let mut map = Map::with_capacity_and_hasher(settled.len() + fresh.map.len(), settled.hasher().clone());
-        let both = settled.iter().map(|(key, cell)| (key.clone(), Arc::clone(cell))).chain(fresh.map.drain());
-        map.extend(both.filter(|(_, cell)| !cell.retire(second)));
-        map.shrink_to_fit();
+        let mut map = Map::with_capacity(settled.len() + fresh.map.len());
+        for known in settled.iter().map(Arc::clone).chain(fresh.map.drain()) {
+            if !known.cell.retire(second) {
+                map.insert_unique(known.hash, known, |known| known.hash);
+            }
+        }
+        map.shrink_to_fit(|known| known.hash);
         let map = Arc::new(map);
         self.settled.store(Arc::clone(&map));
         (fresh.looks, fresh.swept) = (0, second);
@@ -158,27 +165,17 @@ impl Shard {
     }
 }
 
-impl Hash for Who<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.scope, self.kind, self.identifier).hash(state);
-    }
+fn find<'m>(map: &'m Map, hash: u64, who: Who<'_>) -> Option<&'m Arc<Cell>> {
+    map.find(hash, |known| known.is(who)).map(|known| &known.cell)
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&*self.scope, self.kind, &*self.identifier).hash(state);
+impl Known {
+    fn new(hash: u64, who: Who<'_>, cell: Arc<Cell>) -> Self {
+        Known { hash, scope: who.scope.into(), kind: who.kind, identifier: who.identifier.into(), cell }
     }
-}
 
-impl Equivalent<Key> for Who<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        self.kind == key.kind && *self.identifier == *key.identifier && *self.scope == *key.scope
-    }
-}
-
-impl From<Who<'_>> for Key {
-    fn from(who: Who<'_>) -> Self {
-        Key { scope: who.scope.into(), kind: who.kind, identifier: who.identifier.into() }
+    fn is(&self, who: Who<'_>) -> bool {
+        self.kind == who.kind && *self.identifier == *who.identifier && *self.scope == *who.scope
     }
 }
 

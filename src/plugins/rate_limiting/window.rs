@@ -1,5 +1,6 @@
 //! Periods of the UTC calendar: when the one that lasts began, and when it ends.
 
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -30,6 +31,21 @@ impl Period {
             Period::Month => "month",
             Period::Year => "year",
         }
+    }
+
+    /// The window that lasts at this second since 1970. Remembers those that the calendar had to be asked for.
+    pub(super) fn recent_window(self, second: u64) -> Window {
+        let recent = match self {
+            Period::Month => &MONTH,
+            Period::Year => &YEAR,
+            _ => return self.window(second),
+        };
+        if let Some(window) = recent.get().filter(|window| (window.start..window.end).contains(&second)) {
+            return window;
+        }
+        let window = self.window(second);
+        recent.set(Some(window));
+        window
     }
 
     /// The window that lasts at this second since 1970.
@@ -64,6 +80,12 @@ impl Period {
         };
         Some(Window { number: u64::try_from(number).ok()?, start: at(first)?, end: at(last)? + DAY })
     }
+}
+
+thread_local! {
+    /// The windows that lasted when this worker last asked.
+    static MONTH: Cell<Option<Window>> = const { Cell::new(None) };
+    static YEAR: Cell<Option<Window>> = const { Cell::new(None) };
 }
 
 /// In seconds since 1970.
@@ -105,6 +127,10 @@ mod tests {
             assert_eq!((window.start, window.end), (second(start), second(end)), "{now} {period:?}");
             let next = period.window(window.end);
             assert_eq!((next.number, next.start), (window.number + 1, window.end), "{now} {period:?}");
+            // From one to the next and back, to what is remembered and what is not.
+            for second in [window.start, window.end - 1, window.end, window.start] {
+                assert_eq!(period.recent_window(second), period.window(second), "{now} {period:?}");
+            }
         }
         for period in Period::ALL {
             assert!(period.window(u64::MAX / 2).end > 0, "no time is too late for {period:?}");

@@ -1,15 +1,16 @@
 //! One line per request, written by a thread of its own: the workers hand over their lines and never wait.
 
+mod fields;
 mod line;
 mod queue;
+mod sink;
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
@@ -17,7 +18,12 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use parking_lot::Mutex;
 
+pub use self::fields::Field;
+pub(crate) use self::queue::Lost;
+
+use self::line::Layout;
 use self::queue::{Lines, Queue};
+use self::sink::Sink;
 use super::stats::Labels;
 
 /// Where records go.
@@ -54,6 +60,8 @@ pub(crate) struct Record {
     pub(crate) duration: Duration,
     pub(crate) labels: Option<Arc<Labels>>,
     pub(crate) address: Option<SocketAddr>,
+    /// Who asked, as plugins found out.
+    pub(crate) consumer: Option<Arc<str>>,
     pub(crate) id: Option<HeaderValue>,
     pub(crate) fault: Option<&'static str>,
     pub(crate) agent: Option<HeaderValue>,
@@ -63,7 +71,7 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub struct AccessLog {
     /// None if there is no log.
-    format: Option<Format>,
+    layout: Option<Layout>,
     shared: Arc<Shared>,
     /// Says that the writer is done, by hanging up.
     written: Mutex<Option<Receiver<()>>>,
@@ -79,17 +87,10 @@ struct Shared {
 }
 
 impl AccessLog {
-    pub fn start(destination: Destination, format: Format) -> io::Result<AccessLog> {
+    pub fn start(destination: Destination, format: Format, fields: &[Field]) -> io::Result<AccessLog> {
         let shared = Arc::new(Shared::default());
-        let mut sink = match destination {
-            Destination::Off => {
-                return Ok(AccessLog { format: None, shared, written: Mutex::new(None), thread: None });
-            }
-            Destination::Stdout => Sink::Stdout(io::stdout()),
-            Destination::File(path) => {
-                let file = open(&path)?;
-                Sink::File(path, file)
-            }
+        let Some(mut sink) = Sink::open(destination)? else {
+            return Ok(AccessLog { layout: None, shared, written: Mutex::new(None), thread: None });
         };
         let (writing, written) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
@@ -100,7 +101,7 @@ impl AccessLog {
             }
         })?;
         let thread = Some(writer.thread().clone());
-        Ok(AccessLog { format: Some(format), shared, written: Mutex::new(Some(written)), thread })
+        Ok(AccessLog { layout: Some(Layout::new(format, fields)), shared, written: Mutex::new(Some(written)), thread })
     }
 
     /// Opens the file anew before the next record: its old one was moved away (SIGHUP).
@@ -123,11 +124,11 @@ impl AccessLog {
     }
 
     pub(crate) fn is_off(&self) -> bool {
-        self.format.is_none()
+        self.layout.is_none()
     }
 
-    pub(crate) fn dropped(&self) -> &Arc<AtomicU64> {
-        self.shared.queue.dropped()
+    pub(crate) fn lost(&self) -> &Arc<Lost> {
+        self.shared.queue.lost()
     }
 
     pub(crate) fn write(&self, record: &Record) {
@@ -135,16 +136,12 @@ impl AccessLog {
             /// The line that is being made; its memory goes from one to the next.
             static LINE: RefCell<String> = const { RefCell::new(String::new()) };
         }
-        let Some(format) = self.format else { return };
+        let Some(layout) = &self.layout else { return };
         LINE.with_borrow_mut(|line| {
             line.clear();
             // A long target makes a long line, once.
             line.shrink_to(LINE_KEPT);
-            match format {
-                Format::Text => line::write_text(record, line),
-                Format::Json => line::write_json(record, line),
-            }
-            line.push('\n');
+            layout.write(record, line);
             self.shared.queue.add(line);
         });
         // The writer announces its sleep and then takes a last look into the queue, under its lock: either it sees the line,
@@ -188,9 +185,9 @@ fn write_all(sink: &mut Sink, shared: &Shared) {
         // Before the last look at the queue, so that nothing handed over before the end is left in it.
         let ending = shared.ending.load(Ordering::SeqCst);
         let wrote = shared.queue.take(&mut lines);
-        if wrote && sink.write(lines.text.as_bytes()).is_err() {
+        if wrote {
             // A full disk; the next lines may find room.
-            shared.queue.lost(lines.count);
+            shared.queue.failed(sink.write(&lines.text));
         }
         if ending {
             return;
@@ -208,38 +205,9 @@ fn write_all(sink: &mut Sink, shared: &Shared) {
 /// Rounds without a line before the writer goes to sleep.
 const ROUNDS: u32 = 3;
 
-enum Sink {
-    Stdout(io::Stdout),
-    File(PathBuf, File),
-}
-
-impl Sink {
-    /// Many lines at once, so that nothing is gained by a buffer.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Stdout(stdout) => stdout.write_all(lines).and_then(|()| stdout.flush()),
-            Sink::File(_, file) => file.write_all(lines),
-        }
-    }
-
-    fn reopen(&mut self) {
-        if let Sink::File(path, file) = self {
-            match open(path) {
-                Ok(new) => *file = new,
-                Err(error) => tracing::error!(
-                    path = %path.display(), %error, "Cannot reopen the access log; going on with the file that is open"
-                ),
-            }
-        }
-    }
-}
-
-fn open(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::process::Command;
 
     use super::line::testing::record;
@@ -249,11 +217,11 @@ mod tests {
     fn everything_is_written_and_a_moved_file_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
+        let log = AccessLog::start(Destination::File(path.clone()), Format::Text, &Field::usual()).unwrap();
         log.write(&record("/first"));
         // Nothing tells when a record is on disk but the end of the log, so the first log ends here.
         log.finish();
-        let log = AccessLog::start(Destination::File(path.clone()), Format::Text).unwrap();
+        let log = AccessLog::start(Destination::File(path.clone()), Format::Text, &Field::usual()).unwrap();
         std::fs::rename(&path, folder.path().join("old.log")).unwrap();
         log.reopen();
         while !path.exists() {
@@ -262,7 +230,7 @@ mod tests {
         for _ in 0..100 {
             log.write(&record("/second"));
         }
-        assert_eq!(log.dropped().load(Ordering::Relaxed), 0);
+        assert_eq!(log.lost().full.load(Ordering::Relaxed), 0);
         drop(log);
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
@@ -275,7 +243,7 @@ mod tests {
         let path = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let log = AccessLog::start(Destination::File(path), Format::Text).unwrap();
+        let log = AccessLog::start(Destination::File(path), Format::Text, &Field::usual()).unwrap();
         // Several times what a pipe holds.
         for _ in 0..5000 {
             log.write(&record("/unread"));

@@ -11,7 +11,16 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     lines: Mutex<Lines>,
-    dropped: Arc<AtomicU64>,
+    lost: Arc<Lost>,
+}
+
+/// Lines that were lost since the start, by why.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// The queue was full.
+    pub(crate) full: AtomicU64,
+    /// They could not be written.
+    pub(crate) failed: AtomicU64,
 }
 
 /// Whole lines, with their ends.
@@ -27,7 +36,8 @@ impl Queue {
         let mut lines = self.lines.lock();
         if lines.text.len() + line.len() > MOST {
             drop(lines);
-            return self.lost(1);
+            self.lost.full.fetch_add(1, Ordering::Relaxed);
+            return;
         }
         lines.text.push_str(line);
         lines.count += 1;
@@ -43,12 +53,12 @@ impl Queue {
         lines.count > 0
     }
 
-    pub(super) fn lost(&self, count: u64) {
-        self.dropped.fetch_add(count, Ordering::Relaxed);
+    pub(super) fn failed(&self, count: u64) {
+        self.lost.failed.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(super) fn dropped(&self) -> &Arc<AtomicU64> {
-        &self.dropped
+    pub(super) fn lost(&self) -> &Arc<Lost> {
+        &self.lost
     }
 }
 
@@ -82,7 +92,7 @@ mod tests {
         for _ in 0..MOST / line.len() + 3 {
             queue.add(&line);
         }
-        assert_eq!(queue.dropped().load(Ordering::Relaxed), 3);
+        assert_eq!(queue.lost().full.load(Ordering::Relaxed), 3);
         let mut lines = Lines::default();
         assert!(queue.take(&mut lines));
         assert_eq!(lines.text.len(), MOST);

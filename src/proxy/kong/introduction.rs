@@ -1,18 +1,23 @@
 //! What an endpoint behind a rule of Kong's is told about the client (`kong-compat.md` §3.6).
 
 use http::header::{FORWARDED, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::connection::Peer;
-use crate::proxy::headers::{
-    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP, remove_lookalikes,
-};
+use crate::proxy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::proxy::passage;
+use crate::proxy::request_id::X_REQUEST_ID;
 use crate::proxy::target::Host;
 
 /// `X-Forwarded-For` grows, whoever wrote it. Of the others a trusted peer's word stays, and anybody else's is replaced.
-pub(crate) fn introduce(peer: &Peer, headers: &mut HeaderMap, host: &Host, uri: &Uri, port: HeaderValue) {
-    remove_lookalikes(headers, &OURS);
+/// `path` is the client's, if it can stand in a header.
+pub(crate) fn introduce(
+    peer: &Peer,
+    headers: &mut HeaderMap,
+    host: &Host,
+    path: Option<HeaderValue>,
+    port: HeaderValue,
+) {
     headers.remove(PROXY);
     let address = match passage::address(peer, headers) {
         near if near == peer.address.ip().to_canonical() => peer.client.ip.clone(),
@@ -22,19 +27,25 @@ pub(crate) fn introduce(peer: &Peer, headers: &mut HeaderMap, host: &Host, uri: 
     let chain = joined(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| address.clone());
     headers.insert(X_FORWARDED_FOR, chain);
     headers.insert(X_REAL_IP, address);
-    if !peer.client.trusted {
-        for name in [FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PATH] {
-            headers.remove(name);
+    let scheme = HeaderValue::from_static(peer.client.scheme.as_str());
+    if peer.client.trusted {
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
+        headers.entry(X_FORWARDED_PORT).or_insert(port);
+        if let Some(path) = path {
+            headers.entry(X_FORWARDED_PATH).or_insert(path);
         }
-        headers.remove(X_FORWARDED_PREFIX);
+        return;
     }
-    let scheme = peer.client.scheme.as_str();
-    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(scheme));
-    headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
-    headers.entry(X_FORWARDED_PORT).or_insert_with(|| port);
-    if let Ok(path) = HeaderValue::from_str(uri.path()) {
-        headers.entry(X_FORWARDED_PATH).or_insert(path);
-    }
+    headers.remove(FORWARDED);
+    headers.remove(X_FORWARDED_PREFIX);
+    headers.insert(X_FORWARDED_PROTO, scheme);
+    headers.insert(X_FORWARDED_HOST, without_port(host));
+    headers.insert(X_FORWARDED_PORT, port);
+    match path {
+        Some(path) => headers.insert(X_FORWARDED_PATH, path),
+        None => headers.remove(X_FORWARDED_PATH),
+    };
 }
 
 /// Says that `prefix` was taken away from the path, unless a trusted peer has said so of another.
@@ -78,4 +89,14 @@ pub(crate) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwa
 pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// CGI makes a variable of it that many libraries read as a setting.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
-static OURS: [HeaderName; 3] = [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX];
+/// What requests have from us.
+pub(crate) static OURS: [HeaderName; 8] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_REQUEST_ID,
+    X_REAL_IP,
+    X_FORWARDED_PATH,
+    X_FORWARDED_PREFIX,
+];

@@ -14,7 +14,7 @@ pub(crate) mod naming;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, SERVER, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, HOST, LOCATION, SERVER, TE, TRAILER, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -25,39 +25,30 @@ use super::body::Source;
 use super::connection::Peer;
 use super::exchange::Exchange;
 use super::fault::Fault;
-use super::headers::{X_FORWARDED_HOST, lists};
+use super::headers::{X_FORWARDED_HOST, is_grpc, lists};
 use super::passage;
 use super::target::{Host, Path};
 use super::upgrade::Upgrade;
-use crate::plugin::Scheme;
 use crate::plugin::chain::Protocols;
+use crate::plugin::{Scheme, number};
 use crate::snapshot::Listener;
 use crate::snapshot::kong::{self, Manner, ToHost};
 use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Action, Rule};
 
 /// What is kept of a request to the end of its answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Kong {
     /// The listener or the rule is one of Kong's. Else only the headers are wanted.
     is_class: bool,
-    /// Target and Host as the client wrote them, once the request has those of the endpoint.
-    asked: Option<(Uri, HeaderValue)>,
-    /// When the request went to an endpoint.
-    pub(crate) sent: Option<Instant>,
     /// The client says that it can make something of trailers.
     takes_trailers: bool,
 }
 
 impl Kong {
     /// What requests have from the start, if the headers are wanted of all.
-    pub(crate) fn always(peer: &Peer) -> Option<Box<Kong>> {
-        (peer.worker.naming.when == KongHeaders::On).then(Box::default)
-    }
-
-    pub(crate) fn asked(&self) -> Option<(Uri, Host)> {
-        let (uri, written) = self.asked.as_ref()?;
-        Some((uri.clone(), Host { written: written.clone(), elsewhere: false }))
+    pub(crate) fn always(peer: &Peer) -> Option<Kong> {
+        (peer.worker.naming.when == KongHeaders::On).then(Kong::default)
     }
 
     /// The same fault in the words that Kong's clients know.
@@ -108,8 +99,7 @@ pub(crate) fn admit<B>(
         if request.version() != Version::HTTP_2 {
             return Err(Fault::Http2Only);
         }
-        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if !content_type.starts_with(b"application/grpc") {
+        if !is_grpc(headers) {
             return Err(Fault::NotGrpc);
         }
         if !grpc && !is_secure() {
@@ -141,16 +131,16 @@ pub(crate) fn upgrading(upgrade: Option<Box<Upgrade>>) -> Option<Box<Upgrade>> {
 }
 
 /// Makes the request what the endpoint is to see, but for what plugins and filters write. What was meant for this hop is
-/// gone already.
+/// gone already. Gives the client's target if the request has another one now.
 pub(crate) fn pass_on<B>(
     rule: &Rule,
     manner: &Manner,
     matched: MatchedPath<'_>,
-    (host, path): (&Host, &Path<'_>),
+    path: &Path<'_>,
     request: &mut Request<B>,
     exchange: &mut Exchange,
-) -> Result<(), Fault> {
-    let asked = request.uri().clone();
+) -> Result<Option<Uri>, Fault> {
+    let mut before = None;
     name_us(request, exchange);
     let headers = request.headers_mut();
     let kong = exchange.kong.get_or_insert_default();
@@ -162,14 +152,24 @@ pub(crate) fn pass_on<B>(
             let stripped = manner.strip_path.then(|| matched.length(&path.path));
             let prefix = stripped.and_then(|stripped| path.path.get(..stripped));
             tell_prefix(headers, prefix.unwrap_or_default());
-            *request.uri_mut() = target(&kong::upstream_path(&manner.path, &path.path, stripped), path.query)?;
+            match &manner.rewrite {
+                Some(template) => {
+                    let rewritten = template.fill(&matched.captures(&path.path), path.query).ok_or(Fault::Rewrite)?;
+                    before = Some(std::mem::replace(request.uri_mut(), parsed(rewritten)?));
+                }
+                None => {
+                    let upstream = kong::upstream_path(&manner.path, &path.path, stripped);
+                    if *upstream != *request.uri().path() || request.uri().authority().is_some() {
+                        before = Some(std::mem::replace(request.uri_mut(), target(&upstream, path.query)?));
+                    }
+                }
+            }
         }
         if let ToHost::Named(host) = &manner.host {
             request.headers_mut().insert(HOST, host.clone());
         }
-        kong.asked = Some((asked, host.written.clone()));
     }
-    Ok(())
+    Ok(before)
 }
 
 fn target(path: &str, query: Option<&str>) -> Result<Uri, Fault> {
@@ -179,6 +179,10 @@ fn target(path: &str, query: Option<&str>) -> Result<Uri, Fault> {
         target.push('?');
         target.push_str(query);
     }
+    parsed(target)
+}
+
+fn parsed(target: String) -> Result<Uri, Fault> {
     let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Fault::Rewrite)?;
     Ok(Uri::from(target))
 }
@@ -206,7 +210,7 @@ impl Kong {
 }
 
 /// Writes on the answer what Kong writes on it, after plugins have seen it.
-pub(crate) fn mark(answer: &mut Response<Source>, exchange: &Exchange) {
+pub(crate) fn mark(answer: &mut Response<Source>, exchange: &Exchange, now: Instant) {
     let Some(kong) = &exchange.kong else { return };
     let is_ours = matches!(answer.body(), Source::Ours(_));
     let headers = answer.headers_mut();
@@ -217,13 +221,13 @@ pub(crate) fn mark(answer: &mut Response<Source>, exchange: &Exchange) {
     if !kong.is_named(naming.when) {
         return;
     }
-    let (now, began) = (Instant::now(), exchange.peer.activity.started.get());
+    let began = exchange.peer.activity.started.get();
     headers.insert(X_KONG_REQUEST_ID, exchange.id.clone());
     if is_ours {
         headers.insert(SERVER, naming.server.clone());
         headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds(began, now));
     } else {
-        let sent = kong.sent.unwrap_or(now);
+        let sent = exchange.peer.activity.sent.get().unwrap_or(now);
         append_via(headers, naming.via(Version::HTTP_11));
         headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds(sent, now));
         headers.insert(X_KONG_PROXY_LATENCY, milliseconds(began, sent));
@@ -244,7 +248,7 @@ pub(crate) fn offer(fault: Fault, version: Version, headers: &mut HeaderMap) {
 }
 
 fn milliseconds(from: Instant, to: Instant) -> HeaderValue {
-    HeaderValue::from(u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX))
+    number::header_of(u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX))
 }
 
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");

@@ -1,6 +1,6 @@
 //! The books of all workers together, in the families that `interface.md` §6 names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -93,6 +93,8 @@ impl Collector for Stats {
             family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
+        self.encode_plugins(&mut encoder)?;
+
         let mut family = encoder.encode_descriptor(
             "portico_tls_handshakes",
             "TLS handshakes of clients, by how they ended",
@@ -116,6 +118,17 @@ impl Collector for Stats {
         for (outcome, word) in HeaderOutcome::ALL {
             let count = self.sum(|ledger| ledger.headers[outcome as usize].value());
             family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "portico_access_log_dropped",
+            "Lines of the access log that were lost: the queue was full, or writing failed",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in [("full", &self.log_lost.full), ("failed", &self.log_lost.failed)] {
+            let count = count.load(Relaxed);
+            family.encode_family(&[("reason", reason)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
 
         let totals = [
@@ -143,11 +156,6 @@ impl Collector for Stats {
                 "portico_connections_delayed",
                 "Connections of clients that had to wait because of --max-connections; others wait unseen behind them",
                 self.sum(|ledger| ledger.delayed.value()),
-            ),
-            (
-                "portico_access_log_dropped",
-                "Access log records dropped because writing did not keep up",
-                self.log_dropped.load(Relaxed),
             ),
             (
                 "portico_series_folded",
@@ -185,11 +193,12 @@ const GAUGES: [Part<Ledger, u64>; 4] = [
 
 type Outcome = (&'static str, fn(&Traffic) -> &Count);
 
-const OUTCOMES: [Outcome; 5] = [
+const OUTCOMES: [Outcome; 6] = [
     ("connected", |traffic| &traffic.connected),
     ("refused", |traffic| &traffic.refused),
     ("timed_out", |traffic| &traffic.timed_out),
     ("failed", |traffic| &traffic.failed),
+    ("tls_handshake", |traffic| &traffic.handshake),
     ("no_room", |traffic| &traffic.no_room),
 ];
 
@@ -210,6 +219,12 @@ impl Stats {
     pub fn requests(&self) -> u64 {
         let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
         counted + self.forgotten.load(Relaxed)
+    }
+
+    /// The backends that requests were sent to, as `backend` of their series: no more than there are series.
+    pub fn backends(&self) -> BTreeSet<Arc<str>> {
+        let known = self.known.lock();
+        known.labels.iter().map(|labels| Arc::clone(&labels.backend)).filter(|backend| !backend.is_empty()).collect()
     }
 
     fn faults(&self) -> BTreeMap<&'static str, u64> {

@@ -6,6 +6,7 @@
 //! ```
 
 mod exposition;
+mod plugins;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::access_log::Lost;
 use super::tls::Failure;
 use crate::upstream::{Count, Traffic};
 
@@ -130,6 +132,8 @@ pub(crate) struct Ledger {
     pub(crate) mirroring: Arc<Mirroring>,
     /// By their words. Its lock is taken for faults, and by scrapes.
     faults: Mutex<BTreeMap<&'static str, u64>>,
+    /// Its lock is taken once for requests that meet plugins, and by scrapes.
+    plugins: Mutex<plugins::ByPlugin>,
 }
 
 impl Ledger {
@@ -213,8 +217,8 @@ pub struct Stats {
     folded: AtomicU64,
     /// Requests of series that made room for others.
     forgotten: AtomicU64,
-    /// Log records that were dropped because the writer did not keep up.
-    pub(crate) log_dropped: Arc<AtomicU64>,
+    /// Lines of the access log that were lost.
+    pub(crate) log_lost: Arc<Lost>,
 }
 
 /// The label sets of all ledgers.
@@ -226,14 +230,14 @@ struct Known {
 }
 
 impl Stats {
-    pub(crate) fn new(workers: usize, max_series: usize, log_dropped: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(workers: usize, max_series: usize, log_lost: Arc<Lost>) -> Self {
         Stats {
             ledgers: (0..workers).map(|_| Arc::default()).collect(),
             max_series,
             known: Mutex::default(),
             folded: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
-            log_dropped,
+            log_lost,
         }
     }
 

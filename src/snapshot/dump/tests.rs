@@ -149,7 +149,15 @@ fn snapshot(reversed: bool) -> Snapshot {
 
 fn candidate(path: PathMatch, rule: Rule) -> Candidate {
     let age = Age { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
-    Candidate { path, method: None, headers: Vec::new(), query: Vec::new(), age, rule: Arc::new(rule) }
+    Candidate {
+        path,
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        server_names: Arc::default(),
+        age,
+        rule: Arc::new(rule),
+    }
 }
 
 fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
@@ -162,6 +170,7 @@ fn routes_of_kong_stand_in_their_order() {
     let manner = Manner {
         strip_path: true,
         path: "/base".into(),
+        rewrite: Some(kong::UriTemplate::parse("/new/$1").unwrap()),
         host: ToHost::Named(HeaderValue::from_static("web:8080")),
         protocols: Protocols::of(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
@@ -207,6 +216,7 @@ fn routes_of_kong_stand_in_their_order() {
         [
             "strip path",
             "path /base",
+            "rewrite /new/$1",
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",

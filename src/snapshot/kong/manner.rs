@@ -2,6 +2,7 @@
 
 use http::{HeaderValue, StatusCode};
 
+use super::UriTemplate;
 use crate::plugin::chain::Protocols;
 
 /// What a rule of an Ingress, or of a Gateway API route with annotations or plugins of Kong, has besides its filters.
@@ -14,6 +15,8 @@ pub struct Manner {
     pub strip_path: bool,
     /// The path of the service, in front of what is left of the request's. Begins with a slash; `/` adds nothing.
     pub path: Box<str>,
+    /// What the endpoint is asked for instead of all that.
+    pub rewrite: Option<UriTemplate>,
     pub host: ToHost,
     /// What requests may be spoken in. Names of streams mean nothing here.
     pub protocols: Protocols,
@@ -51,6 +54,7 @@ impl Default for Manner {
         Manner {
             strip_path: false,
             path: "/".into(),
+            rewrite: None,
             host: ToHost::Preserved,
             protocols: Protocols::ALL,
             https_redirect: HttpsRedirect::default(),
@@ -70,13 +74,17 @@ impl Default for HttpsRedirect {
 impl Manner {
     pub(in crate::snapshot) fn lines(&self) -> Vec<String> {
         let usual = Manner::default();
-        let Manner { strip_path, path, host, protocols, https_redirect, request_buffering, response_buffering } = self;
+        let Manner { strip_path, path, rewrite, host, protocols, https_redirect, .. } = self;
+        let Manner { request_buffering, response_buffering, .. } = self;
         let mut lines = Vec::new();
         if *strip_path {
             lines.push("strip path".to_owned());
         }
         if *path != usual.path {
             lines.push(format!("path {path}"));
+        }
+        if let Some(rewrite) = rewrite {
+            lines.push(format!("rewrite {rewrite}"));
         }
         if let ToHost::Named(host) = host {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
@@ -85,7 +93,7 @@ impl Manner {
             let Protocols { http, https, grpc, grpcs } = *protocols;
             let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
             let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
-            lines.push(format!("protocols {}", names.join(", ")));
+            lines.push(format!("protocols {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
         }
         // Where plain text is taken nobody is sent anywhere.
         if protocols.https && !protocols.http {

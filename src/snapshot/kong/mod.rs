@@ -14,6 +14,7 @@ mod pattern;
 mod rank;
 mod route;
 mod upstream_path;
+mod uri_template;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::rank::Flavor;
 use self::rank::Rank;
 pub use self::route::{Header, HeaderText, Host, HostName, Path, Route, Source, normalize};
 pub use self::upstream_path::upstream_path;
+pub use self::uri_template::{TemplateError, UriTemplate};
 use super::redirect::Scheme;
 use super::router::{Matched, MatchedPath, Names, Parameters, Question};
 
@@ -133,7 +135,7 @@ impl Entry {
 }
 
 /// Server names are asked of TLS only: a request in plain text has none, and is no less meant for the route.
-fn is_greeted(server_names: &[HostName], question: &Question<'_>) -> bool {
+pub(super) fn is_greeted(server_names: &[HostName], question: &Question<'_>) -> bool {
     match question.scheme {
         Scheme::Http => true,
         Scheme::Https => {

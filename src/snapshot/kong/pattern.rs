@@ -25,6 +25,11 @@ impl PathRegex {
         &self.pattern
     }
 
+    /// How many groups it has, besides all of it.
+    pub fn groups(&self) -> usize {
+        self.compiled.captures_len().saturating_sub(1)
+    }
+
     /// How many bytes of the path it matches.
     pub fn matched(&self, path: &str) -> Option<usize> {
         self.compiled.find(Input::new(path).anchored(Anchored::Yes)).map(|found| found.end())

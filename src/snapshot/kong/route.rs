@@ -179,6 +179,14 @@ impl Path {
         PathRegex::compile(pattern).map(Path::Regex)
     }
 
+    /// How many groups of it can be named: only regular expressions have any.
+    pub fn groups(&self) -> usize {
+        match self {
+            Path::Exact(_) | Path::Prefix(_) => 0,
+            Path::Regex(regex) => regex.groups(),
+        }
+    }
+
     /// How many bytes of this path it matches. None if it does not match.
     pub fn matched(&self, path: &str) -> Option<usize> {
         match self {
@@ -198,11 +206,11 @@ fn normalized(text: &str) -> Box<str> {
 /// stay as they are.
 pub fn normalize(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
-    let lower = |at: usize| {
+    let is_escape = |at: usize| {
         let digits = bytes.get(at + 1..at + 3).unwrap_or_default();
         bytes[at] == b'%' && digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit)
     };
-    let is_lower = |at: usize| lower(at) && bytes[at + 1..at + 3].iter().any(u8::is_ascii_lowercase);
+    let is_lower = |at: usize| is_escape(at) && bytes[at + 1..at + 3].iter().any(u8::is_ascii_lowercase);
     if !path.contains("//") && !memchr::memchr_iter(b'%', bytes).any(is_lower) {
         return None;
     }
@@ -210,7 +218,7 @@ pub fn normalize(path: &str) -> Option<String> {
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
         let at = path.len() - rest.len();
-        if next == '%' && lower(at) {
+        if next == '%' && is_escape(at) {
             // Two hexadecimal digits make a byte, which writes itself in upper case.
             let byte = u8::from_str_radix(&rest[1..3], 16).unwrap_or_default();
             made.push_str(percent_encode_byte(byte));

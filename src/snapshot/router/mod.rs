@@ -28,7 +28,7 @@ use self::regex::RegexPaths;
 pub(super) use self::regex::{Fit, build_regex, build_regexes};
 pub use self::regex::{Regex, RegexError, compile_regex};
 use super::escape::decode_unreserved;
-use super::kong::{self, Captures};
+use super::kong::{self, Captures, HostName};
 use super::redirect::Scheme;
 use super::rule::Rule;
 
@@ -170,6 +170,8 @@ pub struct Candidate {
     pub headers: Vec<HeaderMatch>,
     /// Likewise; names differ by case here.
     pub query: Vec<QueryMatch>,
+    /// One of these has to be what a client over TLS asked for when it shook hands; none is any.
+    pub server_names: Arc<[HostName]>,
     pub age: Age,
     pub rule: Arc<Rule>,
 }
@@ -190,6 +192,7 @@ impl Candidate {
         self.method.as_ref().is_none_or(|method| method == question.method)
             && self.headers.iter().all(|header| header.admits(question.headers))
             && self.query.iter().all(|parameter| parameter.admits(parameters))
+            && (self.server_names.is_empty() || kong::is_greeted(&self.server_names, question))
     }
 }
 

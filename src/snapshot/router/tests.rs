@@ -18,6 +18,7 @@ fn candidate(index: u16, path: &str) -> Candidate {
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
+        server_names: Arc::default(),
         age: Age { created: None, route: "default/a".into(), rule: index, index: 0 },
         rule: Arc::new(Rule {
             id,
@@ -151,5 +152,28 @@ proptest::proptest! {
         if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = router.find(&question).map(|matched| matched.path) {
             proptest::prop_assert_eq!(&**exact, path);
         }
+    }
+}
+
+// kong-compat §2.2
+#[test]
+fn server_names_are_asked_of_tls_only() {
+    let named = |index, names: &[&str]| Candidate {
+        server_names: names.iter().map(|name| HostName::parse(name).unwrap()).collect(),
+        ..candidate(index, "Exact /a")
+    };
+    let router =
+        HostRouter::build(vec![named(0, &["a.example", "*.b.example"]), named(1, &["c.example"]), named(2, &[])]);
+    let headers = HeaderMap::new();
+    for (scheme, server_name, expected) in [
+        (Scheme::Http, None, "0"),
+        (Scheme::Https, Some("a.example"), "0"),
+        (Scheme::Https, Some("x.b.example"), "0"),
+        (Scheme::Https, Some("c.example"), "1"),
+        (Scheme::Https, Some("d.example"), "2"),
+        (Scheme::Https, None, "2"),
+    ] {
+        let question = Question { scheme, server_name, ..Question::plain("/a", None, &Method::GET, &headers) };
+        assert_eq!(&*router.find(&question).unwrap().rule.id.rule, expected, "{server_name:?}");
     }
 }

@@ -102,7 +102,7 @@ fn is_whole(verdict: &Verdict) -> bool {
 /// Whether routes that attach or detach are all that is different.
 pub(super) fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
     let Verdict { generation, conditions, supported_features, addresses, listeners, parents, .. } = old;
-    let Verdict { ancestors, load_balancer, sockets, notes, missing_parents, broken_plugins, .. } = old;
+    let Verdict { ancestors, load_balancer, sockets, notes, missing_parents, broken_plugins, unheeded, .. } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
         let ListenerVerdict { name, port, attached_routes: _, supported_kinds, sockets, conditions } = old;
         (name, port, supported_kinds) == (&new.name, &new.port, &new.supported_kinds)
@@ -112,6 +112,7 @@ pub(super) fn differ_in_counts(old: &Verdict, new: &Verdict) -> bool {
         && (addresses, parents) == (&new.addresses, &new.parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
         && (notes, missing_parents, broken_plugins) == (&new.notes, &new.missing_parents, &new.broken_plugins)
+        && *unheeded == new.unheeded
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }

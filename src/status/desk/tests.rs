@@ -39,6 +39,41 @@ fn leading() -> Desk {
     desk
 }
 
+/// A Service has no status of ours, so events are all that tells its owner.
+#[tokio::test(start_paused = true)]
+async fn a_service_is_told_events_and_never_written() {
+    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
+    let desk = leading();
+    let unheeded = vec![Problem::new("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5")];
+    let wrong = Arc::new(Verdict { generation: 1, unheeded, ..Verdict::default() });
+    // As often as it is said: by each compile, and by each change of the object.
+    for version in 1..4 {
+        desk.observe(id.clone(), Some(observed(version, 1)));
+        desk.want(id.clone(), Some(wrong.clone()));
+        assert!(desk.job().is_none());
+        advance(Duration::from_secs(5)).await;
+        match (desk.next_event(), version) {
+            (Telling::Now { notice, .. }, 1) => {
+                assert_eq!(notice.reason, "KongConfigurationTranslationFailed");
+                assert!(notice.warning && notice.note.contains("many"), "{}", notice.note);
+                desk.told(&id, notice);
+            }
+            (Telling::Nothing | Telling::At(_), 2..) => {}
+            (telling, _) => panic!("{version}: {telling:?}"),
+        }
+    }
+    desk.want(id.clone(), verdict(1));
+    advance(Duration::from_secs(3600)).await;
+    let Telling::Now { notice, .. } = desk.next_event() else { panic!("it is right again") };
+    assert_eq!(notice.reason, "Mended");
+    // Of one that nobody sees nothing is told.
+    let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
+    desk.told(&id, notice);
+    desk.want(unseen, Some(wrong));
+    advance(Duration::from_secs(5)).await;
+    assert!(!matches!(desk.next_event(), Telling::Now { .. }));
+}
+
 fn ready(id: &ObjectId) -> Desk {
     let desk = leading();
     desk.observe(id.clone(), Some(observed(1, 1)));

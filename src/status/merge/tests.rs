@@ -302,6 +302,22 @@ fn routes() {
     ]);
 }
 
+// kong-compat §1.10
+#[test]
+fn a_license_says_what_each_controller_makes_of_it() {
+    let condition = json!({"type": "Programmed", "status": "True", "reason": "Programmed", "message": "m", "observedGeneration": 1});
+    let theirs =
+        json!({"controllerName": "konghq.com/kong-ingress-controller/kong", "conditions": [{"type": "Programmed"}]});
+    let observed = json!({"controllers": [theirs]});
+    let ours = json!({"conditions": [condition]});
+    let merged = merge(Kind::KongLicense, &observed, &ours, &[], "now").status.unwrap();
+    let mut stamped = condition.clone();
+    stamped["lastTransitionTime"] = json!("now");
+    let own = json!({"controllerName": US, "conditions": [stamped]});
+    assert_eq!(merged, json!({"controllers": [theirs, own]}));
+    assert_eq!(merge(Kind::KongLicense, &merged, &ours, &[], "later").status, None, "it says so already");
+}
+
 // kong-compat §1.2
 #[test]
 fn what_became_of_plugins_and_consumers() {

@@ -1,7 +1,7 @@
 //! Instructions per request, counted by valgrind: a figure that does not depend on what else the machine does.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ use super::wait_for;
 use crate::backend::Backend;
 use crate::plan::{Plan, Shape};
 use crate::run::run;
-use crate::server::{self, HOST};
+use crate::server::{self, HOST, Server, Setup};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Counting {
@@ -56,18 +56,33 @@ async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration
     let counts = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
+    let setup = Setup {
+        binary: &options.portico,
+        folder: folder.path(),
+        backend: backend.address,
+        key: &key,
+        flags: &[],
+        objects: "",
+        ingress: None,
+    };
     let server = match nginx {
-        None => server::counted_portico(&options.portico, &counts, folder.path(), backend.address, &key)?,
+        None => server::counted_portico(&counts, &setup)?,
         Some(nginx) => server::counted_nginx(nginx, &counts, folder.path(), backend.address, &key)?,
     };
-    let before = wait_for(&server).await?;
     let (kept, fresh) = if case.fresh { (0, 1) } else { (1, 0) };
     let shapes = vec![Shape::get(HOST, case.path)];
-    let report = run(Plan { fresh, ..Plan::new(server.address, shapes, duration, kept) }).await;
+    let plan = Plan { fresh, ..Plan::new(server.address, shapes, duration, kept) };
+    counted(server, &counts, plan).await
+}
+
+/// Runs a plan on a server that valgrind runs, and ends it: requests and instructions from its start to its end.
+pub(crate) async fn counted(server: Server, counts: &Path, plan: Plan) -> Result<(u64, u64)> {
+    let before = wait_for(&server).await?;
+    let report = run(plan).await;
     ensure!(report.is_clean(), "not every answer was right:\n{report}");
     let said = server.said();
     drop(server);
-    let text = fs::read_to_string(&counts).with_context(|| format!("valgrind counted nothing: {said}"))?;
+    let text = fs::read_to_string(counts).with_context(|| format!("valgrind counted nothing: {said}"))?;
     let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
     let total = total.and_then(|total| total.trim().parse().ok()).context("valgrind's file has no total")?;
     Ok((before + report.good, total))

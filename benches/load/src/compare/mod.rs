@@ -1,6 +1,7 @@
 //! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
 
 mod instructions;
+mod spread;
 mod summary;
 
 use std::cell::RefCell;
@@ -13,7 +14,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+pub(crate) use self::instructions::counted;
 pub use self::instructions::{Counting, count_instructions};
+pub(crate) use self::spread::Spread;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
 use crate::http1;
@@ -21,7 +24,7 @@ use crate::plan::{Plan, Protocol, Shape};
 use crate::process::Process;
 use crate::report::Report;
 use crate::run::{connect, run};
-use crate::server::{self, HOST, Server};
+use crate::server::{self, HOST, Server, Setup};
 use crate::tls::Tls;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -165,7 +168,8 @@ pub async fn compare(options: &Options) -> Result<bool> {
 
 fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Vec<Server>> {
     let key = server::write_certificate(folder)?;
-    let mut servers = vec![server::portico(&options.portico, options.core, folder, backend, &key, &[])?];
+    let setup = Setup { binary: &options.portico, folder, backend, key: &key, flags: &[], objects: "", ingress: None };
+    let mut servers = vec![server::portico(options.core, &setup)?];
     if let Some(nginx) = &options.nginx {
         servers.push(server::nginx(nginx, options.core, folder, backend, &key)?);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Case;
+use super::{Case, Spread};
 use crate::server::Server;
 
 /// Of one case, one server and one round.
@@ -129,25 +129,5 @@ impl fmt::Display for Summary {
             }
         }
         writeln!(f, "\nMedian of the rounds, with the least and the most; the ratio is taken within each round.")
-    }
-}
-
-/// Several measurements of one thing.
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
-    }
-
-    fn show(&self, digits: usize) -> String {
-        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.least, self.most)
     }
 }

@@ -24,7 +24,7 @@ use crate::compare::wait_for;
 use crate::plan::{Plan, Shape};
 use crate::report::Report;
 use crate::run::run;
-use crate::server::{self, HOST, Server};
+use crate::server::{self, HOST, Server, Setup};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -58,7 +58,12 @@ pub async fn floods(options: &Options) -> Result<bool> {
     // One server at a time, so that the other takes nothing from it.
     for nginx in [None, options.nginx.as_ref()].into_iter().take(if options.nginx.is_some() { 2 } else { 1 }) {
         let server = match nginx {
-            None => server::portico(portico, core, folder.path(), backend, &key, &PATIENCE)?,
+            None => {
+                let folder = folder.path();
+                let setup =
+                    Setup { binary: portico, folder, backend, key: &key, flags: &PATIENCE, objects: "", ingress: None };
+                server::portico(core, &setup)?
+            }
             Some(nginx) => server::nginx(nginx, core, folder.path(), backend, &key)?,
         };
         wait_for(&server).await?;

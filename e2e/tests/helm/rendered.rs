@@ -1,0 +1,259 @@
+//! What the chart renders.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use portico_e2e::helm::Helm;
+use portico_e2e::programs::Programs;
+use serde_json::{Map, Value, json};
+
+/// Objects by kind, namespace and name.
+type Objects = BTreeMap<String, Value>;
+
+pub(crate) const NAMESPACE: &str = "portico-system";
+
+/// The manifests are written by hand, to be read without Helm; the chart is held to them.
+pub(crate) fn the_chart_and_the_manifests_install_the_same(helm: &Helm) -> Result<()> {
+    let chart = Helm::chart()?;
+    let installed = by_name(objects(&std::fs::read_to_string(manifests("install.yaml")?)?)?);
+    for (values, overlay) in [
+        (None, "base"),
+        (Some("host-network"), "overlays/host-network"),
+        (Some("autoscaling"), "overlays/autoscaling"),
+        (Some("kong"), "overlays/kong"),
+    ] {
+        let file = values.map(|name| format!("{chart}/examples/{name}.yaml"));
+        let settings: Vec<&str> = file.iter().flat_map(|file| ["--values", file.as_str()]).collect();
+        let rendered = by_name(render(helm, &settings)?);
+        let kustomized = by_name(objects(&kustomize(overlay)?)?);
+        ensure!(overlay != "base" || kustomized == installed, "manifests/install.yaml is not manifests/base");
+        let (chart, manifests) = (of_chart(rendered)?, of_manifests(kustomized));
+        same(&chart, &manifests).with_context(|| format!("the chart with {values:?} and manifests/{overlay}"))?;
+    }
+    Ok(())
+}
+
+/// Less what only Helm says: that it is Helm's, and the CRDs, which come from the folder crds where there is no Helm.
+fn of_chart(rendered: Objects) -> Result<Objects> {
+    let (definitions, mut others): (Objects, Objects) =
+        rendered.into_iter().partition(|(_, object)| object["kind"] == "CustomResourceDefinition");
+    for object in others.values_mut() {
+        let labels = labels_of(object);
+        ensure!(labels.remove("app.kubernetes.io/managed-by") == Some(json!("Helm")), "{object}");
+        labels_of(object).remove("helm.sh/chart");
+    }
+    let expected: Vec<Value> =
+        portico::app::crds().iter().map(|(_, text)| Ok(serde_saphyr::from_str(text)?)).collect::<Result<_>>()?;
+    ensure!(definitions.len() == expected.len(), "{} definitions", definitions.len());
+    for definition in expected {
+        let found = definitions.get(&name_of(&definition)).context("a definition is missing")?;
+        ensure!(found["spec"] == definition["spec"], "{} is not what the program has", name_of(&definition));
+        ensure!(found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", found["metadata"]);
+    }
+    Ok(others)
+}
+
+/// Less the namespace, which is made by `helm install --create-namespace`.
+fn of_manifests(mut objects: Objects) -> Objects {
+    objects.retain(|_, object| object["kind"] != "Namespace");
+    objects
+}
+
+fn same(chart: &Objects, manifests: &Objects) -> Result<()> {
+    let names = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
+    ensure!(names(chart) == names(manifests), "{:#?} are not {:#?}", names(chart), names(manifests));
+    for (name, object) in chart {
+        let other = &manifests[name];
+        ensure!(object == other, "{name} is\n{object:#}\nand\n{other:#}");
+    }
+    Ok(())
+}
+
+pub(crate) fn every_value_of_config_becomes_a_flag_that_the_program_takes(helm: &Helm) -> Result<()> {
+    let command = portico::args::command();
+    let run = command.find_subcommand("run").context("there is run")?;
+    let flags = run.get_arguments().chain(command.get_arguments()).filter(|flag| flag.get_long().is_some());
+    let mut config = Map::new();
+    let mut expected = Vec::new();
+    for flag in flags {
+        let name = flag.get_long().unwrap_or_default();
+        if let Some((value, arguments)) = sample(name) {
+            config.insert(name.to_owned(), value);
+            expected.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        } else {
+            ensure!(name == "help", "write a sample of --{name} into {}", file!());
+        }
+    }
+    // Of the two only one may be there.
+    for left_out in ["gateway-address-pool", "gateway-service-type"] {
+        let mut config = config.clone();
+        config.remove(left_out);
+        let settings = format!("config={}", Value::Object(config));
+        let rendered = by_name(render(helm, &["--set-json", &settings])?);
+        let arguments = arguments(&rendered)?;
+        portico::args::command().try_get_matches_from([vec!["portico".to_owned()], arguments.clone()].concat())?;
+        let kept = |argument: &&String| !argument.starts_with(&format!("--{left_out}="));
+        let mut wanted: Vec<&String> = expected.iter().filter(kept).collect();
+        wanted.sort_by_key(|argument| argument.split('=').next().unwrap_or_default().to_owned());
+        ensure!(arguments[1..].iter().collect::<Vec<_>>() == wanted, "{arguments:#?} are not {wanted:#?}");
+    }
+    Ok(())
+}
+
+/// A value for a flag, as YAML may have it, and what becomes of it.
+fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
+    Some(match flag {
+        "manifests" => (json!(["/a", "/b"]), &["--manifests=/a", "--manifests=/b"]),
+        "kubernetes" => (json!(true), &["--kubernetes"]),
+        "kubeconfig" => (json!("/k"), &["--kubeconfig=/k"]),
+        "context" => (json!("c"), &["--context=c"]),
+        "watch-namespaces" => (json!(["shop", "blog"]), &["--watch-namespaces=shop", "--watch-namespaces=blog"]),
+        "leader-election-namespace" => (json!("lead"), &["--leader-election-namespace=lead"]),
+        "channel" => (json!("standard"), &["--channel=standard"]),
+        "gateway-controller-name" => (json!("a.example/b"), &["--gateway-controller-name=a.example/b"]),
+        "gateway-address-pool" => (json!(["192.0.2.1"]), &["--gateway-address-pool=192.0.2.1"]),
+        "gateway-service-type" => (json!("NodePort"), &["--gateway-service-type=NodePort"]),
+        "status-listen" => (json!("0.0.0.0:9100"), &["--status-listen=0.0.0.0:9100"]),
+        "admin-listen" => (json!(false), &["--admin-listen=off"]),
+        "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
+        "allow-port-sharing" => (json!(false), &[]),
+        "trusted-ips" => (json!("10.0.0.0/8,::1"), &["--trusted-ips=10.0.0.0/8,::1"]),
+        "proxy-protocol-from" => (json!(["10.0.0.0/8"]), &["--proxy-protocol-from=10.0.0.0/8"]),
+        "workers" => (json!(4), &["--workers=4"]),
+        "ingress-class" => (json!("kong"), &["--ingress-class=kong"]),
+        "kong-router" => (json!("expressions"), &["--kong-router=expressions"]),
+        "kong-compat-fail-open" => (json!(true), &["--kong-compat-fail-open"]),
+        "ingress-http-listen" => (json!("0.0.0.0:8080"), &["--ingress-http-listen=0.0.0.0:8080"]),
+        "ingress-https-listen" => (json!("off"), &["--ingress-https-listen=off"]),
+        "ingress-public-ports" => (json!("80,443"), &["--ingress-public-ports=80,443"]),
+        "ingress-default-certificate" => (json!("a/b"), &["--ingress-default-certificate=a/b"]),
+        "publish-service" => (json!(["a/b", "c/d"]), &["--publish-service=a/b", "--publish-service=c/d"]),
+        "publish-status-address" => (json!(["192.0.2.7"]), &["--publish-status-address=192.0.2.7"]),
+        "ingress-status" => (json!(false), &["--ingress-status=off"]),
+        "tls-min-version" => (json!(1.3), &["--tls-min-version=1.3"]),
+        "tls-ciphers" => (json!(["TLS_AES_128_GCM_SHA256"]), &["--tls-ciphers=TLS_AES_128_GCM_SHA256"]),
+        "tls-handshake-timeout" => (json!("5s"), &["--tls-handshake-timeout=5s"]),
+        "max-connections" => (json!(10_000_000), &["--max-connections=10000000"]),
+        "client-header-timeout" => (json!("5s"), &["--client-header-timeout=5s"]),
+        "client-header-bytes" => (json!("16KiB"), &["--client-header-bytes=16KiB"]),
+        "client-header-count" => (json!(50), &["--client-header-count=50"]),
+        "client-idle-timeout" => (json!("1m30s"), &["--client-idle-timeout=1m30s"]),
+        "client-http2-streams" => (json!(64), &["--client-http2-streams=64"]),
+        "upgrade-idle-timeout" => (json!("1h"), &["--upgrade-idle-timeout=1h"]),
+        "upstream-connect-timeout" => (json!("500ms"), &["--upstream-connect-timeout=500ms"]),
+        "upstream-idle-timeout" => (json!("5s"), &["--upstream-idle-timeout=5s"]),
+        "kong-headers" => (json!(true), &["--kong-headers=on"]),
+        "kong-metrics" => (json!(true), &["--kong-metrics"]),
+        "product-token" => (json!("kong/3.9.1"), &["--product-token=kong/3.9.1"]),
+        "drain-delay" => (json!("1s"), &["--drain-delay=1s"]),
+        "drain-timeout" => (json!("30s"), &["--drain-timeout=30s"]),
+        "log-level" => (json!("info,portico::proxy=debug"), &["--log-level=info,portico::proxy=debug"]),
+        "log-format" => (json!("text"), &["--log-format=text"]),
+        "access-log" => (json!("off"), &["--access-log=off"]),
+        "access-log-fields" => (json!(["status", "time"]), &["--access-log-fields=status", "--access-log-fields=time"]),
+        "metrics-max-series" => (json!(5000), &["--metrics-max-series=5000"]),
+        "color" => (json!("never"), &["--color=never"]),
+        _ => return None,
+    })
+}
+
+pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
+    let pod = |settings: &[&str]| -> Result<Value> {
+        let rendered = by_name(render(helm, settings)?);
+        Ok(workload(&rendered)?["spec"]["template"]["spec"].clone())
+    };
+    let plain = pod(&[])?;
+    ensure!(plain["terminationGracePeriodSeconds"] == 75, "{plain}");
+    let slow =
+        pod(&["--set", "config.drain-timeout=1m30s,config.drain-delay=500ms,lifecycle.preStop.sleep.seconds=3"])?;
+    ensure!(slow["terminationGracePeriodSeconds"] == 91 + 3 + 10, "{slow}");
+    let ipv6 = pod(&["--set", "service.ipFamilies={IPv6}"])?;
+    let arguments = ipv6["containers"][0]["args"].to_string();
+    for listens in ["--status-listen=[::]:8100", "--ingress-http-listen=[::]:8000", "--ingress-https-listen=[::]:8443"]
+    {
+        ensure!(arguments.contains(listens), "{arguments}");
+    }
+    let other_ports = pod(&["--set", "service.ports.http=8080"])?;
+    ensure!(other_ports["containers"][0]["args"].to_string().contains("--ingress-public-ports=8080,443"));
+    let low = pod(&["--set", "lowPorts=true"])?;
+    ensure!(low["securityContext"]["runAsNonRoot"] == true, "{low}");
+    ensure!(low["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start", "{low}");
+    let elsewhere = pod(&["--set", "config.watch-namespaces={shop}"])?;
+    ensure!(!elsewhere["containers"][0]["args"].to_string().contains("--publish-service"), "it cannot be read there");
+    let image = pod(&["--set", "image.registry=registry.example:5000,image.repository=a/portico,image.tag=x"])?;
+    ensure!(image["containers"][0]["image"] == "registry.example:5000/a/portico:x", "{image}");
+
+    // Alerts are as they are written, with the braces that are for Prometheus.
+    let rendered = by_name(render(helm, &["--set", "metrics.prometheusRule.enabled=true"])?);
+    let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("there is no rule")?;
+    let written = std::fs::read_to_string(format!("{}/files/alerts.yaml", Helm::chart()?)).unwrap_or_default();
+    let written: Value = serde_saphyr::from_str(&written)?;
+    ensure!(rule["spec"]["groups"] == *written.get("groups").unwrap_or(&json!([])), "{rule:#}");
+
+    // Two releases do not meet, whatever they are called.
+    let chart = Helm::chart()?;
+    let names = |release: &str, namespace: &str| -> Result<Vec<String>> {
+        let rendered = helm.alone(&["template", release, &chart, "--namespace", namespace, "--set", FOR_SECOND])?;
+        Ok(by_name(objects(&rendered)?).into_keys().collect())
+    };
+    let first = names("portico", "portico-system")?;
+    for (release, namespace) in [("portico", "other"), ("edge", "portico-system")] {
+        let second = names(release, namespace)?;
+        let both: Vec<_> = first.iter().filter(|name| second.contains(name)).collect();
+        ensure!(both.is_empty(), "{both:?}");
+    }
+    Ok(())
+}
+
+/// Without what there can be one of.
+const FOR_SECOND: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";
+
+/// What the chart renders as the release `portico`.
+pub(crate) fn render(helm: &Helm, settings: &[&str]) -> Result<Vec<Value>> {
+    let chart = Helm::chart()?;
+    let command = ["template", "portico", &chart, "--namespace", NAMESPACE];
+    objects(&helm.alone(&[&command, settings].concat())?)
+}
+
+fn arguments(objects: &Objects) -> Result<Vec<String>> {
+    let arguments = &workload(objects)?["spec"]["template"]["spec"]["containers"][0]["args"];
+    Ok(serde_json::from_value(arguments.clone())?)
+}
+
+fn workload(objects: &Objects) -> Result<&Value> {
+    objects.values().find(|object| object["spec"]["template"].is_object()).context("there is no workload")
+}
+
+fn objects(text: &str) -> Result<Vec<Value>> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+}
+
+fn by_name(objects: Vec<Value>) -> Objects {
+    objects.into_iter().map(|object| (name_of(&object), object)).collect()
+}
+
+fn name_of(object: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    format!("{} {}/{}", word(&object["kind"]), word(&metadata["namespace"]), word(&metadata["name"]))
+}
+
+fn labels_of(object: &mut Value) -> &mut Map<String, Value> {
+    object["metadata"]["labels"].as_object_mut().expect("everything has labels")
+}
+
+fn kustomize(folder: &str) -> Result<String> {
+    let output = Command::new(Programs::ready()?.kubectl()).arg("kustomize").arg(manifests(folder)?).output()?;
+    if !output.status.success() {
+        bail!("kubectl kustomize {folder}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn manifests(name: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manifests").join(name);
+    Ok(path.to_str().context("the checkout's path is not UTF-8")?.to_owned())
+}

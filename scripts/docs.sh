@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Builds the book of docs/ into target/docs and prints where it begins. Its table of contents is docs/SUMMARY.md.
+#
+# mdBook takes pages from below one folder only, and ours link files all over the repository, so those files are copied
+# beside the pages: every link that works in the repository works in the book. tests/book.rs follows them all.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+version=0.5.4
+source=target/docs-source
+book=target/docs
+
+main() {
+    local mdbook
+    # Neither search nor a server, which take longer to build than all the rest.
+    mdbook=$(bash scripts/cargo-tool.sh mdbook "$version" --no-default-features)
+    rm -rf "$source" "$book"
+    mkdir -p "$source" "$book"
+    cp docs/book.toml "$source"
+    contents >"$source/SUMMARY.md"
+    local page
+    pages | while read -r page; do
+        [ -f "$page" ] || fail "docs/SUMMARY.md lists $page, which does not exist"
+        mkdir -p "$source/$(dirname "$page")"
+        # A README becomes the index of its folder, and mdBook leaves links to it as they are.
+        sed 's#\(](\([^):]*/\)\{0,1\}\)README\.md#\1index.md#g' "$page" >"$source/$page"
+        linked "$page" | while read -r file; do
+            if [ -d "$file" ]; then
+                [ -f "$file/README.md" ] || folder "$file"
+            elif [ -f "$file" ] && [ "${file##*.}" != md ]; then
+                # Pages are copied as pages, whether the link or the page is met first.
+                cp --parents "$file" "$source"
+            fi
+        done
+    done
+    MDBOOK_LOG=warn "$mdbook" build --dest-dir "$PWD/$book" "$source"
+    rm -rf "$source"
+    echo "$book/index.html"
+}
+
+# docs/SUMMARY.md as seen from the root, with the pages of each folder below the README that introduces them.
+contents() {
+    local line page name
+    sed -e 's#](\.\./#](/#' -e 's#](\([^/]\)#](docs/\1#' -e 's#](/#](#' docs/SUMMARY.md | while IFS= read -r line; do
+        echo "$line"
+        case "$line" in
+            *"](docs/README.md)" | *"](docs/"*"/README.md)") ;;
+            *) continue ;;
+        esac
+        name=${line##*](}
+        name=${name%/README.md)}
+        [ "$name" != docs ] || continue
+        for page in "$name"/*.md; do
+            [ "$page" = "$name/README.md" ] || echo "  - [$(title "$page")]($page)"
+        done
+    done
+}
+
+title() {
+    sed -n 's/^# //p' "$1" | head -1
+}
+
+pages() {
+    sed -n 's/^.*](\(.*\))$/\1/p' "$source/SUMMARY.md"
+}
+
+# The files that a page links, by their paths from the root.
+linked() {
+    local folder link
+    folder=$(dirname "$1")
+    { grep -o ']([^)#:]*[)#]' "$1" || true; } | sed 's/^](//; s/[)#]$//' | sort -u | while read -r link; do
+        [ -z "$link" ] || realpath --no-symlinks --canonicalize-missing --relative-to=. "$folder/$link"
+    done
+}
+
+# A folder with its files and a list of them, as a site for code shows it.
+folder() {
+    local file name
+    mkdir -p "$source/$1"
+    {
+        echo "<!doctype html><meta charset=utf-8><title>$1</title><h1>$1</h1><ul>"
+        for file in "$1"/*; do
+            [ -f "$file" ] && [ "${file##*.}" != md ] || continue
+            cp "$file" "$source/$1"
+            name=${file##*/}
+            echo "<li><a href=\"$name\">$name</a></li>"
+        done
+        echo "</ul>"
+    } >"$source/$1/index.html"
+}
+
+fail() {
+    echo "docs: $1" >&2
+    exit 1
+}
+
+main "$@"

@@ -1,0 +1,271 @@
+//! TLS towards endpoints: on which terms, under which name, and what can go wrong before a request is sent.
+//!
+//! Everything is built when configuration changes: a connection takes the config of its upstream, which also remembers the
+//! sessions that can be resumed.
+
+mod anchors;
+mod verifier;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use http::HeaderValue;
+use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Protocol;
+pub use anchors::Anchors;
+pub use verifier::Anybody;
+use verifier::Verifier;
+
+/// On which terms TLS is spoken to an upstream. Terms that say the same are equal, and connections under one are never used
+/// under another, since they are part of an upstream's identity.
+#[derive(Clone)]
+pub struct Terms {
+    /// Of everything that decides what a connection is good for.
+    digest: [u8; SHA256_OUTPUT_LEN],
+    verifies: bool,
+    presents: bool,
+    config: Arc<ClientConfig>,
+}
+
+/// Whose certificates are taken.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    pub anchors: Arc<Anchors>,
+    /// How many authorities may stand between the endpoint and one of these. None is as many as the library takes.
+    pub depth: Option<usize>,
+}
+
+impl Terms {
+    /// Without trust any certificate is taken. `client` is what is shown to an endpoint that asks who we are.
+    pub fn new(
+        protocol: Protocol,
+        trust: Option<Trust>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<Self, rustls::Error> {
+        let (digest, verifies, presents) =
+            (digest(protocol, trust.as_ref(), client.as_deref()), trust.is_some(), client.is_some());
+        let provider = Arc::new(default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = match trust {
+            Some(trust) => Arc::new(Verifier { trust, provider: Arc::clone(&provider) }),
+            None => Arc::new(Anybody(Arc::clone(&provider))),
+        };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match client {
+            Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![match protocol {
+            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http2 => b"h2".to_vec(),
+        }];
+        Ok(Terms { digest, verifies, presents, config: Arc::new(config) })
+    }
+
+    /// Whether certificates are looked at.
+    pub fn verifies(&self) -> bool {
+        self.verifies
+    }
+
+    /// For one upstream: it shares its sessions with no other.
+    pub(super) fn client(&self) -> Client {
+        let mut config = (*self.config).clone();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Client { connector: TlsConnector::from(Arc::new(config)), verifies: self.verifies }
+    }
+}
+
+fn digest(protocol: Protocol, trust: Option<&Trust>, client: Option<&CertifiedKey>) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut context = Context::new(&SHA256);
+    // Each part with its length, so that no two texts read alike.
+    let mut part = |bytes: &[u8]| {
+        context.update(&bytes.len().to_be_bytes());
+        context.update(bytes);
+    };
+    part(&[u8::from(protocol == Protocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
+    if let Some(Trust { anchors, depth }) = trust {
+        part(format!("{depth:?}").as_bytes());
+        part(&anchors.certificates().len().to_be_bytes());
+        anchors.certificates().iter().for_each(|certificate| part(certificate));
+    }
+    // The key belongs to the first certificate, so that it needs not be looked at.
+    for certificate in client.iter().flat_map(|client| &client.cert) {
+        part(certificate);
+    }
+    let mut digest = [0; SHA256_OUTPUT_LEN];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+impl PartialEq for Terms {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Terms {}
+
+impl PartialOrd for Terms {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Terms {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.digest.cmp(&other.digest)
+    }
+}
+
+impl Hash for Terms {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Terms({self})")
+    }
+}
+
+/// `TLS unverified`, `TLS verified with client certificate`.
+impl fmt::Display for Terms {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.verifies { "TLS verified" } else { "TLS unverified" })?;
+        if self.presents { formatter.write_str(" with client certificate") } else { Ok(()) }
+    }
+}
+
+/// The host that a request goes to, which the endpoint is asked for and has to have a certificate for. Equal regardless of
+/// case.
+#[derive(Clone, Debug)]
+pub struct Name(HeaderValue);
+
+impl Name {
+    /// Of a Host, whose port does not count.
+    pub fn of(host: &HeaderValue) -> Rc<Self> {
+        Rc::new(Name(host.clone()))
+    }
+
+    fn host(&self) -> &str {
+        let written = self.0.to_str().unwrap_or_default();
+        let bare = |host: &'_ str| -> usize { host.find(':').unwrap_or(host.len()) };
+        match written.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => &written[..bare(written)],
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.host().eq_ignore_ascii_case(other.host())
+    }
+}
+
+impl Eq for Name {}
+
+/// What an upstream shakes hands with.
+pub(super) struct Client {
+    connector: TlsConnector,
+    verifies: bool,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Client").field("verifies", &self.verifies).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(super) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        name: Option<&Name>,
+    ) -> Result<TlsStream<TcpStream>, HandshakeFailure> {
+        let host = name.map(Name::host).unwrap_or_default();
+        let server = match ServerName::try_from(host) {
+            Ok(server) => server.to_owned(),
+            Err(_) if self.verifies => return Err(HandshakeFailure::NoName(host.to_owned())),
+            // An address is not sent, and nobody looks for it in the certificate.
+            Err(_) => ServerName::from(address.ip()),
+        };
+        self.connector.connect(server, stream).await.map_err(|error| HandshakeFailure::new(&error, host))
+    }
+}
+
+/// Why an endpoint cannot be spoken to in TLS.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeFailure {
+    #[error("its certificate is not trusted: {0}")]
+    Untrusted(String),
+    #[error("its certificate is for others than the Host that requests go on with: {0}")]
+    WrongName(String),
+    #[error("{0:?}, the Host that requests go on with, is no name that a certificate can be for")]
+    NoName(String),
+    #[error("it refuses with {0:?}; does it know {1:?}, or want a client certificate?")]
+    Refused(AlertDescription, String),
+    #[error("it refuses once hands are shaken; does it want a client certificate, or another one?")]
+    Afterwards,
+    #[error("what it says is no TLS; is the protocol of the Service right?")]
+    NotTls,
+    #[error("{0}")]
+    Other(String),
+}
+
+impl HandshakeFailure {
+    fn new(error: &io::Error, host: &str) -> Self {
+        match tls_error(error) {
+            Some(rustls::Error::InvalidCertificate(
+                error @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
+            )) => HandshakeFailure::WrongName(error.to_string()),
+            Some(rustls::Error::InvalidCertificate(error)) => HandshakeFailure::Untrusted(error.to_string()),
+            Some(rustls::Error::AlertReceived(alert)) => HandshakeFailure::Refused(*alert, host.to_owned()),
+            Some(rustls::Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
+            Some(error) => HandshakeFailure::Other(error.to_string()),
+            None => HandshakeFailure::Other(error.to_string()),
+        }
+    }
+
+    /// Whether the endpoint is to be passed over for a while. Which name it is asked for may be up to the client, who must not
+    /// be able to put it out of service.
+    pub(super) fn blames_endpoint(&self) -> bool {
+        !matches!(
+            self,
+            HandshakeFailure::WrongName(_)
+                | HandshakeFailure::NoName(_)
+                | HandshakeFailure::Refused(AlertDescription::UnrecognisedName, _)
+        )
+    }
+}
+
+/// Whether an endpoint ends a connection that was made because it does not want us: of TLS 1.3 it says so only then.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Eight of each name. Of names there may be as many as clients can think of.
+const SESSIONS: usize = 128;

@@ -1,0 +1,173 @@
+//! The alerts: rules that Prometheus understands, each of which fires and clears, says what is the matter, and has a page.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+const RULES: &str = "charts/portico/files/alerts.yaml";
+/// What `promtool test rules` reads: series, and which alerts they lead to.
+const TESTS: &str = "tests/alerts";
+const RUNBOOKS: &str = "docs/runbooks";
+
+#[test]
+fn prometheus_understands_the_rules() {
+    promtool(&["check", "rules", "--lint=all", "--lint-fatal", RULES]);
+}
+
+#[test]
+fn every_alert_fires_and_clears() {
+    let files = tests();
+    let mut arguments = vec!["test", "rules"];
+    arguments.extend(files.iter().map(String::as_str));
+    promtool(&arguments);
+
+    // That they pass means something only if there is one for each, with a time of silence before and after.
+    let mut phases: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for file in &files {
+        for test in list(&yaml(file)["tests"]) {
+            let mut fired = BTreeSet::new();
+            for case in list(&test["alert_rule_test"]) {
+                let alert = text(&case["alertname"]);
+                let phase = match (list(&case["exp_alerts"]).is_empty(), fired.contains(&alert)) {
+                    (false, _) => "fires",
+                    (true, false) => "waits",
+                    (true, true) => "clears",
+                };
+                if phase == "fires" {
+                    fired.insert(alert.clone());
+                }
+                phases.entry(alert).or_default().insert(phase);
+            }
+        }
+    }
+    let all = BTreeSet::from(["waits", "fires", "clears"]);
+    for alert in alerts() {
+        let seen = phases.remove(&alert.name).unwrap_or_default();
+        assert_eq!(seen, all, "{}: what {TESTS} shows of it", alert.name);
+    }
+    assert!(phases.is_empty(), "{TESTS} has tests of alerts that do not exist: {phases:?}");
+}
+
+/// In order of time, so that the phases above are what they are called.
+#[test]
+fn the_cases_of_a_test_are_in_order() {
+    for file in tests() {
+        for test in list(&yaml(&file)["tests"]) {
+            let times = list(&test["alert_rule_test"]).iter().map(|case| minutes(&text(&case["eval_time"])));
+            assert!(times.is_sorted(), "{file}: {}", test["alert_rule_test"]);
+        }
+    }
+}
+
+#[test]
+fn every_alert_says_what_is_the_matter_and_where_to_read_on() {
+    for Alert { name, rule } in alerts() {
+        let severity = text(&rule["labels"]["severity"]);
+        assert!(["critical", "warning", "info"].contains(&&*severity), "{name}: severity {severity}");
+        for annotation in ["summary", "description"] {
+            assert!(!text(&rule["annotations"][annotation]).is_empty(), "{name} has no {annotation}");
+        }
+        assert!(!text(&rule["annotations"]["summary"]).contains("{{"), "{name}: a summary is the same for all");
+        assert_eq!(
+            text(&rule["annotations"]["runbook_url"]),
+            format!("https://portico.dev/{RUNBOOKS}/{name}.html"),
+            "{name}"
+        );
+        let page = format!("{RUNBOOKS}/{name}.md");
+        let page = fs::read_to_string(root().join(&page)).unwrap_or_else(|_| panic!("there is no {page}"));
+        let headings: Vec<&str> = page.lines().filter(|line| line.starts_with('#')).collect();
+        let expected = [&*format!("# {name}"), "## What it means", "## How to look", "## What to do"];
+        assert_eq!(headings, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_list_of_runbooks_is_that_of_the_alerts() {
+    let contents = fs::read_to_string(root().join(RUNBOOKS).join("README.md")).unwrap();
+    let listed: Vec<&str> = contents.lines().filter(|line| line.starts_with("| [")).collect();
+    let row = |Alert { name, rule }: &Alert| {
+        let (severity, summary) = (text(&rule["labels"]["severity"]), text(&rule["annotations"]["summary"]));
+        format!("| [{name}]({name}.md) | {severity} | {summary} |")
+    };
+    assert_eq!(listed, alerts().iter().map(row).collect::<Vec<_>>());
+    let pages: BTreeSet<String> = files(RUNBOOKS).into_iter().filter(|name| name != "README.md").collect();
+    assert_eq!(pages, alerts().iter().map(|alert| format!("{}.md", alert.name)).collect());
+}
+
+/// The page itself is held to the program by tests/quickstart.rs and tests/cluster.rs.
+#[test]
+fn every_metric_that_is_asked_for_is_documented() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let documented: BTreeSet<String> = metrics(&read("docs/metrics.md")).collect();
+    let pages = files(RUNBOOKS).into_iter().map(|name| format!("{RUNBOOKS}/{name}"));
+    for path in pages.chain([RULES.to_owned(), "charts/portico/dashboards/portico.json".to_owned()]) {
+        let unknown: Vec<String> = metrics(&read(&path)).filter(|name| !documented.contains(name)).collect();
+        assert!(unknown.is_empty(), "{path} asks for {unknown:?}, which docs/metrics.md does not have");
+    }
+}
+
+/// Names of our families in a text; of histograms without the ends of their samples.
+fn metrics(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+    let words = words.filter(|word| word.starts_with("portico_"));
+    words.map(|word| {
+        let ends = ["_bucket", "_sum", "_count"];
+        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+    })
+}
+
+struct Alert {
+    name: String,
+    rule: Value,
+}
+
+fn alerts() -> Vec<Alert> {
+    let rules = yaml(RULES);
+    let rules = list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]));
+    let alerts: Vec<_> = rules.map(|rule| Alert { name: text(&rule["alert"]), rule: rule.clone() }).collect();
+    assert!(!alerts.is_empty(), "{RULES} has no alerts");
+    alerts
+}
+
+fn tests() -> Vec<String> {
+    files(TESTS).into_iter().map(|name| format!("{TESTS}/{name}")).collect()
+}
+
+fn files(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn promtool(arguments: &[&str]) {
+    let output = Command::new("promtool").args(arguments).current_dir(root()).output();
+    let output = output.unwrap_or_else(|error| panic!("promtool: {error}; scripts/setup.sh test installs it"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {}\n{out}{err}", arguments.join(" "));
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&fs::read_to_string(root().join(path)).unwrap()).unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn minutes(time: &str) -> u32 {
+    time.strip_suffix('m').and_then(|minutes| minutes.parse().ok()).unwrap_or_else(|| panic!("{time} are no minutes"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,140 @@
+//! The book that `make docs` builds: it can be built, and every link of every page leads to something that is in it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[test]
+fn the_book_can_be_built_and_every_link_in_it_leads_somewhere() {
+    let output = Command::new("bash").arg("scripts/docs.sh").current_dir(root()).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/docs.sh: {said}");
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "mdBook has something to remark: {said}");
+
+    let book = Book::read(&root().join("target/docs"));
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    let listed = summary.matches(".md)").count();
+    assert!(listed > 20 && book.pages.len() > listed, "{listed} pages are listed, and {} are there", book.pages.len());
+    let broken = book.broken();
+    assert!(broken.is_empty(), "{} links lead nowhere:\n{}", broken.len(), broken.join("\n"));
+}
+
+/// What a browser finds.
+struct Book {
+    /// By their paths from the root of the book.
+    pages: BTreeMap<PathBuf, Page>,
+    files: BTreeSet<PathBuf>,
+}
+
+struct Page {
+    links: Vec<String>,
+    anchors: BTreeSet<String>,
+}
+
+impl Book {
+    fn read(folder: &Path) -> Book {
+        let mut book = Book { pages: BTreeMap::new(), files: BTreeSet::new() };
+        book.read_folder(folder, Path::new(""));
+        book
+    }
+
+    fn read_folder(&mut self, folder: &Path, below: &Path) {
+        for entry in fs::read_dir(folder.join(below)).unwrap() {
+            let path = below.join(entry.unwrap().file_name());
+            let full = folder.join(&path);
+            if full.is_dir() {
+                self.read_folder(folder, &path);
+                continue;
+            }
+            // It is shown for addresses that do not exist, so its links are made for a site and not for a folder.
+            if path.extension().is_some_and(|extension| extension == "html") && path != Path::new("404.html") {
+                self.pages.insert(path.clone(), Page::read(&fs::read_to_string(&full).unwrap()));
+            }
+            self.files.insert(path);
+        }
+    }
+
+    fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (path, page) in &self.pages {
+            for link in page.links.iter().filter(|link| !is_elsewhere(link)) {
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { Some(path.clone()) } else { resolve(path, file) };
+                let target = target.map(|target| {
+                    let index = target.join("index.html");
+                    if self.files.contains(&index) { index } else { target }
+                });
+                let Some(target) = target.filter(|target| self.files.contains(target)) else {
+                    broken.push(format!("{}: {link}", path.display()));
+                    continue;
+                };
+                let missing = self.pages.get(&target).is_some_and(|page| !page.anchors.contains(anchor));
+                if missing && !anchor.is_empty() {
+                    broken.push(format!("{}: {link}: there is no such heading", path.display()));
+                }
+            }
+        }
+        broken
+    }
+}
+
+impl Page {
+    fn read(text: &str) -> Page {
+        let links = values(text, "href").chain(values(text, "src")).map(str::to_owned).collect();
+        Page { links, anchors: values(text, "id").map(str::to_owned).collect() }
+    }
+}
+
+/// The values of an attribute. What pages show as code has its quotes escaped.
+fn values<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let parts: Vec<_> = text.split(&format!(" {name}=\"")).skip(1).collect();
+    parts.into_iter().filter_map(|part| part.split_once('"')).map(|(value, _)| value)
+}
+
+fn is_elsewhere(link: &str) -> bool {
+    ["https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start))
+}
+
+/// None for what leaves the book.
+fn resolve(page: &Path, link: &str) -> Option<PathBuf> {
+    let mut path = page.parent()?.to_owned();
+    for part in Path::new(link).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => path.pop().then_some(())?,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(path)
+}
+
+#[test]
+fn links_that_lead_nowhere_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("deep")).unwrap();
+    let page = |links: &[&str]| links.iter().map(|link| format!("<a href=\"{link}\">x</a>")).collect::<String>();
+    let good = ["#here", "deep/b.html#there", "https://example.com/x", "deep/c.yaml", "listed"];
+    let bad = ["#gone", "deep", "deep/b.html#gone", "../x.html", "/deep/b.html", "deep/README.md"];
+    let text = format!("<h1 id=\"here\">A</h1>{}{}", page(&good), page(&bad));
+    fs::write(folder.path().join("a.html"), text).unwrap();
+    let script = "<h1 id=\"there\">B</h1><script src=\"../book.js\"></script><a href=\"../a.html#here\">x</a>";
+    fs::write(folder.path().join("deep/b.html"), script).unwrap();
+    fs::write(folder.path().join("deep/c.yaml"), "a: b\n").unwrap();
+    fs::create_dir(folder.path().join("listed")).unwrap();
+    fs::write(folder.path().join("listed/index.html"), "").unwrap();
+    let broken = Book::read(folder.path()).broken();
+    let expected: Vec<_> =
+        bad.iter().map(|link| format!("a.html: {link}")).chain(["deep/b.html: ../book.js".to_owned()]).collect();
+    assert_eq!(broken.len(), expected.len(), "{broken:?}");
+    for (found, expected) in broken.iter().zip(&expected) {
+        assert!(found.starts_with(expected.as_str()), "{found} is not about {expected}");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

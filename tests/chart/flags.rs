@@ -1,0 +1,111 @@
+//! Flags of `portico run` as values of the chart: their lines in values.yaml, and what the schema says of them.
+
+use clap::{Arg, ArgAction};
+use serde_json::{Map, Value, json};
+
+/// The last section of values.yaml.
+const KEY: &str = "config:";
+
+/// values.yaml with the flags as they are now.
+pub(crate) fn written_into(values: &str) -> String {
+    let (before, _) = values.split_once(&format!("\n{KEY}")).expect("values.yaml has config");
+    let mut text = format!("{before}\n{KEY}\n");
+    for flag in flags() {
+        let help = flag.get_help().expect("every flag has help").to_string();
+        text.push_str(&wrapped(&format!("{help}.")));
+        text.push_str(&format!("  {}: null\n", name(&flag)));
+    }
+    text
+}
+
+/// The schemas of all, by name.
+pub(crate) fn schemas() -> Value {
+    let schemas = flags().into_iter().map(|flag| {
+        let mut schema = schema(&flag);
+        let help = flag.get_help().expect("every flag has help").to_string();
+        schema.insert("description".to_owned(), json!(format!("{help}.")));
+        (name(&flag), Value::Object(schema))
+    });
+    Value::Object(schemas.collect())
+}
+
+/// Flags without a value.
+pub(crate) fn switches() -> Vec<String> {
+    let mut switches: Vec<String> = flags().iter().filter(|flag| is_switch(flag)).map(name).collect();
+    switches.sort();
+    switches
+}
+
+/// Grouped like `--help` has them.
+fn flags() -> Vec<Arg> {
+    let root = portico::args::command();
+    let run = root.find_subcommand("run").expect("there is run");
+    let is_flag = |flag: &&Arg| flag.get_long().is_some_and(|long| long != "help");
+    run.get_arguments().chain(root.get_arguments()).filter(is_flag).cloned().collect()
+}
+
+fn name(flag: &Arg) -> String {
+    flag.get_long().expect("flags have a long name").to_owned()
+}
+
+fn is_switch(flag: &Arg) -> bool {
+    matches!(flag.get_action(), ArgAction::SetTrue)
+}
+
+fn schema(flag: &Arg) -> Map<String, Value> {
+    let names: Vec<String> = flag.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
+    let several = matches!(flag.get_action(), ArgAction::Append);
+    let possible: Vec<String> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let schema = if is_switch(flag) {
+        json!({ "type": ["boolean", "null"] })
+    } else if several {
+        json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 } })
+    } else if !possible.is_empty() {
+        json!({ "enum": choices(&possible) })
+    } else {
+        match names.first().map(String::as_str) {
+            Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
+            Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(ms|s|m|h))+$" }),
+            Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
+            // YAML reads a bare `off` as false.
+            Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "not": { "const": true }, "minLength": 1 }),
+            Some("FILE") if flag.get_long() == Some("access-log") => {
+                json!({ "type": ["string", "boolean", "null"], "not": { "const": true }, "minLength": 1 })
+            }
+            _ => json!({ "type": ["string", "null"], "minLength": 1 }),
+        }
+    };
+    let Value::Object(schema) = schema else { unreachable!("each is an object") };
+    schema
+}
+
+/// What YAML makes of these words is taken, too: `off` is false, 1.3 a number.
+fn choices(possible: &[String]) -> Vec<Value> {
+    let mut choices: Vec<Value> = possible.iter().map(|word| json!(word)).collect();
+    for word in possible {
+        match word.as_str() {
+            "on" => choices.push(json!(true)),
+            "off" => choices.push(json!(false)),
+            word => choices.extend(word.parse::<f64>().ok().map(|number| json!(number))),
+        }
+    }
+    choices.push(Value::Null);
+    choices
+}
+
+/// A comment of lines that are not too long.
+fn wrapped(text: &str) -> String {
+    const MOST: usize = 130;
+    let mut lines = String::new();
+    let mut line = String::from("  #");
+    for word in text.split_whitespace() {
+        if line.chars().count() + word.chars().count() + 1 > MOST {
+            lines.push_str(&line);
+            lines.push('\n');
+            "  #".clone_into(&mut line);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines + &line + "\n"
+}

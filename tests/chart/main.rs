@@ -1,0 +1,132 @@
+//! The chart's files against what they speak of: flags, rights, definitions, versions. What Helm makes of them is for
+//! e2e/tests/chart.rs. `UPDATE=1` rewrites what is generated.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod flags;
+mod rules;
+mod schema;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portico::k8s::permissions;
+use serde_json::Value;
+
+use values::Values;
+
+#[test]
+fn every_flag_is_a_value() {
+    same_file("values.yaml", &flags::written_into(&read("values.yaml")));
+}
+
+#[test]
+fn the_schema_knows_every_value_and_no_other() {
+    let values = Values::read(&read("values.yaml"));
+    let mut schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let findings = schema::findings(&schema, &values);
+    assert!(findings.is_empty(), "values.schema.json:\n{}", findings.join("\n"));
+    schema::describe(&mut schema, &values);
+    schema["properties"]["config"]["properties"] = flags::schemas();
+    same_file("values.schema.json", &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+}
+
+#[test]
+fn the_readme_lists_every_value() {
+    let values = Values::read(&read("values.yaml"));
+    let introduction = read("README.md.in");
+    same_file("README.md", &format!("{introduction}\n{}", values.tables()));
+}
+
+/// A switch has no value: its template has to know which they are.
+#[test]
+fn switches_are_those_of_the_program() {
+    let template = read("templates/_flags.tpl");
+    let (before, rest) = template.split_once("$switches := list").unwrap();
+    let (_, after) = rest.split_once(" }}").unwrap();
+    let switches: String = flags::switches().iter().map(|name| format!(" \"{name}\"")).collect();
+    same_file("templates/_flags.tpl", &format!("{before}$switches := list{switches} }}}}{after}"));
+}
+
+#[test]
+fn rules_are_those_of_the_manifests() {
+    let manifest = |name: &str| fs::read_to_string(root().join("manifests/base").join(name)).unwrap();
+    let everywhere = rules::of(&manifest("cluster-role.yaml"));
+    let home = rules::of(&manifest("role.yaml"));
+    let parts = rules::split(&everywhere);
+    same_file("files/rbac/everywhere.yaml", &rules::text(&everywhere));
+    same_file("files/rbac/cluster.yaml", &rules::text(&parts.cluster));
+    same_file("files/rbac/namespaced.yaml", &rules::text(&parts.namespaced));
+    same_file("files/rbac/events.yaml", &rules::text(&parts.events));
+    same_file("files/rbac/home.yaml", &rules::text(&home));
+
+    // Divided, they are still what the program asks for.
+    let granted = |rules: &[rules::Rule]| rules.iter().flat_map(rules::Rule::permissions).collect::<BTreeSet<_>>();
+    let asked: BTreeSet<_> = permissions::everywhere().iter().map(rules::name).collect();
+    let (cluster, namespaced) = (granted(&parts.cluster), granted(&parts.namespaced));
+    assert!(cluster.is_disjoint(&namespaced), "{:?} is in both", cluster.intersection(&namespaced).next());
+    assert_eq!(cluster.union(&namespaced).cloned().collect::<BTreeSet<_>>(), asked);
+    assert!(granted(&parts.events).is_subset(&namespaced));
+    assert_eq!(granted(&home), permissions::at_home().iter().map(rules::name).collect());
+}
+
+#[test]
+fn definitions_are_those_of_the_program() {
+    let expected: BTreeMap<String, String> = portico::app::crds().into_iter().collect();
+    for (name, text) in &expected {
+        same_file(&format!("files/crds/{name}"), text);
+    }
+    let entries = fs::read_dir(folder().join("files/crds")).unwrap();
+    let found: BTreeSet<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(found, expected.into_keys().collect());
+}
+
+#[test]
+fn the_version_is_the_programs() {
+    let chart: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
+}
+
+/// What decides about the Pods is in the manifests, too; e2e/tests/chart.rs compares all of it.
+#[test]
+fn every_template_explains_what_it_refuses() {
+    let text = read("templates/_check.tpl");
+    let messages: Vec<&str> = text.lines().filter_map(|line| line.split_once("fail ").map(|(_, rest)| rest)).collect();
+    assert!(messages.len() > 10, "{messages:?}");
+    for message in messages {
+        let message = message.trim_start_matches("(printf ").trim_start_matches('"');
+        let (value, rest) = message.split_once(' ').unwrap();
+        assert!(
+            value.ends_with(':') || value == "%s" || value.starts_with("metrics.%s"),
+            "{message}: begins with the value"
+        );
+        assert!(rest.contains("; "), "{message}: says what is wrong; and what would be right");
+    }
+}
+
+/// Compares a file of the chart with what it should be, or rewrites it.
+fn same_file(name: &str, expected: &str) {
+    let path = folder().join(name);
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    if std::env::var_os("UPDATE").is_some() && found != expected {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, expected).unwrap();
+        return;
+    }
+    assert!(found == expected, "charts/portico/{name} is not up to date: UPDATE=1 cargo test --test chart");
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("charts/portico/{name}: {error}"))
+}
+
+fn folder() -> PathBuf {
+    root().join("charts/portico")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

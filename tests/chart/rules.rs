@@ -1,0 +1,121 @@
+//! Rules of roles, with the reason of each, and how they are divided between the whole cluster and single namespaces.
+
+use std::collections::BTreeSet;
+
+use portico::api::Kind;
+use portico::k8s::permissions::Permission;
+use serde_json::Value;
+
+/// One rule and the lines before it that say what it is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    reason: String,
+    groups: Vec<String>,
+    resources: Vec<String>,
+    names: Vec<String>,
+    verbs: Vec<String>,
+}
+
+/// For `rbac.namespaced`.
+pub(crate) struct Parts {
+    /// Of kinds that are in no namespace.
+    pub(crate) cluster: Vec<Rule>,
+    pub(crate) namespaced: Vec<Rule>,
+    /// Those of `namespaced` that are needed in the namespace `default`, too: where events go that are about objects of no
+    /// namespace.
+    pub(crate) events: Vec<Rule>,
+}
+
+/// The rules of the first role of a manifest.
+pub(crate) fn of(manifest: &str) -> Vec<Rule> {
+    let role = manifest.split("\n---").next().expect("there is a first");
+    let (_, rules) = role.split_once("\nrules:\n").expect("it has rules");
+    let mut found = Vec::new();
+    let mut reason = String::new();
+    let mut text = String::new();
+    for line in rules.lines().chain(["- end"]) {
+        if (line.starts_with('#') || line.starts_with("- ")) && !text.is_empty() {
+            found.push(rule(std::mem::take(&mut reason), &std::mem::take(&mut text)));
+        }
+        let into = if line.starts_with('#') { &mut reason } else { &mut text };
+        into.push_str(line);
+        into.push('\n');
+    }
+    found
+}
+
+fn rule(reason: String, text: &str) -> Rule {
+    let rules: Value = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let words = |field: &str| -> Vec<String> {
+        let words = rules[0][field].as_array().into_iter().flatten();
+        words.map(|word| word.as_str().expect("a word").to_owned()).collect()
+    };
+    let (groups, resources) = (words("apiGroups"), words("resources"));
+    assert_eq!(groups.len(), 1, "{text}: one group for each rule");
+    Rule { reason, groups, resources, names: words("resourceNames"), verbs: words("verbs") }
+}
+
+pub(crate) fn split(rules: &[Rule]) -> Parts {
+    let of = |wanted: bool| -> Vec<Rule> {
+        let parts = rules.iter().map(|rule| rule.only(|resource| is_namespaced(&rule.groups[0], resource) == wanted));
+        parts.filter(|rule| !rule.resources.is_empty()).collect()
+    };
+    let namespaced = of(true);
+    let events = namespaced.iter().filter(|rule| rule.groups == ["events.k8s.io"]).cloned().collect();
+    Parts { cluster: of(false), namespaced, events }
+}
+
+fn is_namespaced(group: &str, resource: &str) -> bool {
+    let plural = resource.split('/').next().unwrap_or_default();
+    let kind = Kind::ALL.iter().find(|kind| kind.group() == group && kind.plural() == plural);
+    match (kind, group, plural) {
+        (Some(kind), ..) => kind.namespaced(),
+        (None, "events.k8s.io", "events") => true,
+        (None, "apiextensions.k8s.io", "customresourcedefinitions") => false,
+        _ => panic!("{plural}.{group} is in namespaces or not; say which"),
+    }
+}
+
+/// As a list of YAML.
+pub(crate) fn text(rules: &[Rule]) -> String {
+    let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+    let texts = rules.iter().map(|rule| {
+        let names = match rule.names.is_empty() {
+            true => String::new(),
+            false => format!("  resourceNames: [{}]\n", list(&rule.names)),
+        };
+        format!(
+            "{}- apiGroups: [{}]\n  resources: [{}]\n{names}  verbs: [{}]\n",
+            rule.reason,
+            list(&rule.groups),
+            list(&rule.resources),
+            list(&rule.verbs)
+        )
+    });
+    texts.collect()
+}
+
+fn quoted(word: &str) -> String {
+    if word.is_empty() { "\"\"".to_owned() } else { word.to_owned() }
+}
+
+pub(crate) fn name(permission: &Permission) -> String {
+    format!("{} {} {}", permission.verb, permission.resource, permission.group)
+}
+
+impl Rule {
+    fn only(&self, wanted: impl Fn(&str) -> bool) -> Rule {
+        let mut rule = self.clone();
+        rule.resources.retain(|resource| wanted(resource));
+        rule
+    }
+
+    /// As [`name`] writes them.
+    pub(crate) fn permissions(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (resource, verb) in self.resources.iter().flat_map(|one| self.verbs.iter().map(move |verb| (one, verb))) {
+            all.insert(format!("{verb} {resource} {}", self.groups[0]));
+        }
+        all
+    }
+}

@@ -1,0 +1,67 @@
+//! values.schema.json: closed, complete, and with the words of values.yaml.
+
+use serde_json::{Value, json};
+
+use crate::values::Values;
+
+/// Helm puts it there for charts that have others inside.
+const GLOBAL: &str = "global";
+
+/// Values that it does not know, and such that there are not.
+pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
+    let mut findings = Vec::new();
+    for entry in &values.entries {
+        let name = entry.path.join(".");
+        let Some(found) = find(schema, &entry.path) else {
+            if entry.path[0] != "config" || entry.path.len() == 1 {
+                findings.push(format!("lacks {name}"));
+            }
+            continue;
+        };
+        let closed = found["properties"].is_object();
+        if closed && found["additionalProperties"] != false {
+            findings.push(format!("{name} is open; say additionalProperties: false"));
+        }
+        if entry.has_entries && !closed && entry.path[0] != "config" {
+            findings.push(format!("{name} has no properties"));
+        }
+        if entry.comment.is_empty() && !entry.has_entries {
+            findings.push(format!("values.yaml: write before {name} what it is for"));
+        }
+    }
+    unknown(schema, &mut Vec::new(), values, &mut findings);
+    if schema["additionalProperties"] != false {
+        findings.push("it is open; say additionalProperties: false".to_owned());
+    }
+    findings
+}
+
+/// Properties that are no value.
+fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if path.is_empty() && (name == GLOBAL || name == "config") {
+            continue;
+        }
+        path.push(name.clone());
+        let inside_one = values.entries.iter().any(|entry| path.starts_with(&entry.path) && !entry.has_entries);
+        if !inside_one && !values.entries.iter().any(|entry| entry.path == *path) {
+            findings.push(format!("{} is not in values.yaml", path.join(".")));
+        }
+        unknown(property, path, values, findings);
+        path.pop();
+    }
+}
+
+/// Writes what values.yaml says of each value into its schema, for editors.
+pub(crate) fn describe(schema: &mut Value, values: &Values) {
+    for entry in values.entries.iter().filter(|entry| !entry.comment.is_empty() && entry.path[0] != "config") {
+        let steps = entry.path.iter().map(|key| format!("/properties/{key}"));
+        let found = schema.pointer_mut(&steps.collect::<String>());
+        found.expect("it was found before")["description"] = json!(entry.comment);
+    }
+    schema["properties"]["config"]["additionalProperties"] = json!(false);
+}
+
+fn find<'a>(schema: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(schema, |schema, key| schema["properties"].get(key))
+}

@@ -1,0 +1,90 @@
+//! values.yaml as people read it: sections, keys, what the comment before each says, and what it is by default.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// The documented values, in their order.
+pub(crate) struct Values {
+    pub(crate) entries: Vec<Entry>,
+}
+
+pub(crate) struct Entry {
+    /// The heading it stands under.
+    section: String,
+    /// From the outside to the inside.
+    pub(crate) path: Vec<String>,
+    /// What the lines before it say. Only what merely has others inside may be without.
+    pub(crate) comment: String,
+    pub(crate) default: Value,
+    /// It is described by what is inside.
+    pub(crate) has_entries: bool,
+}
+
+impl Values {
+    pub(crate) fn read(text: &str) -> Values {
+        let whole: Value = serde_saphyr::from_str(text).expect("values.yaml is YAML");
+        let mut entries: Vec<Entry> = Vec::new();
+        let (mut section, mut comment) = (String::new(), String::new());
+        let mut path: Vec<String> = Vec::new();
+        for line in text.lines() {
+            let indented = line.trim_start();
+            if let Some(heading) = indented.strip_prefix("## ") {
+                heading.clone_into(&mut section);
+                comment.clear();
+            } else if let Some(words) = indented.strip_prefix("# ") {
+                comment = format!("{comment} {words}").trim().to_owned();
+            } else if indented.is_empty() {
+                comment.clear();
+            } else if let Some((key, _)) = indented.split_once(':').filter(|(key, _)| is_key(key)) {
+                let depth = (line.len() - indented.len()) / 2;
+                path.truncate(depth);
+                path.push(key.to_owned());
+                let comment = std::mem::take(&mut comment);
+                let group = depth == 0 && line.ends_with(':');
+                if comment.is_empty() && !group && !has_documented_parts(text, line) {
+                    continue;
+                }
+                let default = path.iter().fold(&whole, |value, key| &value[key.as_str()]).clone();
+                let (section, path) = (section.clone(), path.clone());
+                entries.push(Entry { section, path, comment, default, has_entries: false });
+            }
+        }
+        for index in 0..entries.len() {
+            let own = &entries[index].path;
+            let is_inside = |other: &Entry| other.path.len() > own.len() && other.path.starts_with(own);
+            entries[index].has_entries = entries.get(index + 1).is_some_and(is_inside);
+        }
+        Values { entries }
+    }
+
+    /// A table for each section.
+    pub(crate) fn tables(&self) -> String {
+        let mut text = String::new();
+        let mut section = "";
+        for entry in &self.entries {
+            if entry.section != section {
+                section = &entry.section;
+                let space = if text.is_empty() { "" } else { "\n" };
+                _ = writeln!(text, "{space}### {section}\n\n| value | default | says |\n| --- | --- | --- |");
+            }
+            let comment = entry.comment.replace('|', "\\|");
+            let default = if entry.has_entries { String::new() } else { format!("`{}`", entry.default) };
+            if !(entry.has_entries && comment.is_empty()) {
+                _ = writeln!(text, "| `{}` | {default} | {comment} |", entry.path.join("."));
+            }
+        }
+        text
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+}
+
+/// Whether the line after this one is a comment: about the first of its parts.
+fn has_documented_parts(text: &str, line: &str) -> bool {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = text.lines().skip_while(|other| !std::ptr::eq(*other, line)).skip(1);
+    lines.next().is_some_and(|next| next.trim_start().starts_with("# ") && indentation(next) > indentation(line))
+}

@@ -1,0 +1,141 @@
+//! Random edits of consumers who want the same names and keys, step by step, against a compile from scratch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::addresses::{Memory, Pool, Provider};
+use portico::plugin::consumers::digest_of;
+use portico::store::{AnyObject, Batch};
+use serde_json::{Value, json};
+
+use super::case::World;
+
+const SEQUENCES: u64 = 30;
+const EDITS: usize = 80;
+const PEOPLE: usize = 6;
+
+// kong-compat §3.7
+#[test]
+fn whoever_comes_and_goes_everything_belongs_to_the_same_as_from_scratch() {
+    let mut disputes = 0;
+    for seed in 0..SEQUENCES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = world();
+        for step in 0..EDITS {
+            let batch = edit(&mut random);
+            let what = format!("seed {seed}, step {step}: {batch:?}");
+            world.apply(batch);
+            let fresh = world.compiled_anew();
+            assert_eq!(holders(&world), holders(&fresh), "{what}");
+            let found = world.describe_state();
+            assert_eq!(found, fresh.describe_state(), "{what}");
+            disputes += usize::from(found.contains("already, and is older"));
+        }
+    }
+    assert!(disputes > 500, "too few disputes to prove anything: {disputes}");
+}
+
+#[test]
+fn what_requests_hold_on_to_stays_the_same_if_nothing_changed_for_them() {
+    let mut world = world();
+    world.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1"), key("key-1", "secret")], removes: vec![] });
+    let credential = |world: &World| Arc::clone(world.snapshot.consumers.keys.get(&digest_of(b"secret")).unwrap());
+    let (snapshot, before) = (Arc::clone(&world.snapshot), credential(&world));
+
+    let mut annotated = consumer_object("ann", 1, "ann", "key-1");
+    annotated["metadata"]["annotations"]["konghq.com/tags"] = json!("a");
+    annotated["metadata"]["generation"] = json!(7);
+    world.apply(Batch { upserts: vec![parse(Kind::KongConsumer, annotated)], removes: vec![] });
+    assert!(Arc::ptr_eq(&world.snapshot, &snapshot), "an annotation is nothing to requests");
+    let id = ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", "ann"));
+    assert_eq!(world.compiler.verdicts()[&id].generation, 7, "the verdict is about the new generation");
+
+    world.apply(Batch { upserts: vec![consumer("bob", 2, "bob", "key-2")], removes: vec![] });
+    assert!(Arc::ptr_eq(&credential(&world), &before), "somebody else came");
+    world.apply(Batch { upserts: vec![consumer("ann", 1, "Ann", "key-1")], removes: vec![] });
+    assert_eq!(credential(&world).consumer.username.as_deref(), Some("Ann"));
+    assert_eq!(snapshot.consumers.keys.get(&digest_of(b"secret")).unwrap(), &before, "the old snapshot is as it was");
+}
+
+fn world() -> World {
+    let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});
+    world.apply(Batch { upserts: vec![parse(Kind::IngressClass, class)], removes: vec![] });
+    world
+}
+
+/// Who has what, by everything that there is to have.
+fn holders(world: &World) -> BTreeMap<String, String> {
+    let directory = &world.snapshot.consumers;
+    let mut holders = BTreeMap::new();
+    for number in 0..PEOPLE {
+        let name = format!("name-{number}");
+        let digest = digest_of(format!("secret-{number}").as_bytes());
+        let key = directory.keys.get(&digest).map(|key| format!("{} of {}", key.id, key.consumer.id));
+        for (what, holder) in [
+            ("username", directory.usernames.get(&*name).map(|consumer| consumer.id.to_string())),
+            ("custom id", directory.custom_ids.get(&*name).map(|consumer| consumer.id.to_string())),
+            ("key", key),
+        ] {
+            holders.extend(holder.map(|holder| (format!("{what} {number}"), holder)));
+        }
+    }
+    let sizes = [&directory.consumers, &directory.usernames, &directory.custom_ids].map(|map| map.len());
+    holders.insert("sizes".to_owned(), format!("{sizes:?} {}", directory.keys.len()));
+    holders
+}
+
+/// Several at once, as a list from a cluster has them.
+fn edit(random: &mut fastrand::Rng) -> Batch {
+    let mut batch = Batch::default();
+    for _ in 0..random.usize(1..4) {
+        let (person, name) = (format!("person-{}", random.usize(..PEOPLE)), format!("name-{}", random.usize(..3)));
+        let secret = format!("key-{}", random.usize(..PEOPLE));
+        match random.usize(..6) {
+            0 => batch.removes.push(ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", &person))),
+            1 => batch.removes.push(ObjectId::new(Kind::Secret, ObjectKey::new("default", &secret))),
+            2 => batch.upserts.push(key(&secret, &format!("secret-{}", random.usize(..2)))),
+            _ => {
+                let mut object = consumer_object(&person, random.i64(0..3), &name, &secret);
+                if random.bool() {
+                    object["custom_id"] = json!(format!("name-{}", random.usize(..2)));
+                }
+                if random.bool() {
+                    let other = format!("key-{}", random.usize(..PEOPLE));
+                    object["credentials"].as_array_mut().unwrap().push(json!(other));
+                }
+                batch.upserts.push(parse(Kind::KongConsumer, object));
+            }
+        }
+    }
+    batch
+}
+
+fn consumer(name: &str, created: i64, username: &str, secret: &str) -> AnyObject {
+    parse(Kind::KongConsumer, consumer_object(name, created, username, secret))
+}
+
+fn consumer_object(name: &str, created: i64, username: &str, secret: &str) -> Value {
+    json!({
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "creationTimestamp": format!("2026-01-02T12:00:0{created}Z"),
+            "annotations": {"kubernetes.io/ingress.class": "portico"},
+        },
+        "username": username,
+        "credentials": [secret],
+    })
+}
+
+fn key(name: &str, secret: &str) -> AnyObject {
+    let labels = json!({"konghq.com/credential": "key-auth"});
+    let object =
+        json!({"metadata": {"namespace": "default", "name": name, "labels": labels}, "stringData": {"key": secret}});
+    parse(Kind::Secret, object)
+}
+
+fn parse(kind: Kind, object: Value) -> AnyObject {
+    AnyObject::parse(kind, object).unwrap()
+}

@@ -1,0 +1,156 @@
+//! The dashboard for Grafana: `charts/portico/dashboards/portico.json` is what `dashboard/panels.rs` says; `UPDATE=1` writes it.
+//! That each of its queries has an answer is shown by tests/prometheus.rs.
+
+#[path = "dashboard/panels.rs"]
+mod panels;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use panels::{Form, Panel, ROWS, Row};
+use serde_json::{Value, json};
+
+const FILE: &str = "charts/portico/dashboards/portico.json";
+
+#[test]
+fn the_file_is_what_the_panels_say() {
+    let made = format!("{:#}\n", dashboard());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&file, &made).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == made, "{FILE} is not what tests/dashboard/panels.rs says; UPDATE=1 writes it");
+}
+
+/// What Grafana overlays or loses without a word.
+#[test]
+fn panels_have_numbers_of_their_own_and_do_not_overlap() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let at = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(at("x") + at("w") <= WIDTH, "{panel}");
+        for x in at("x")..at("x") + at("w") {
+            for y in at("y")..at("y") + at("h") {
+                assert!(taken.insert((x, y)), "two panels are at {x}, {y}: {}", panel["title"]);
+            }
+        }
+    }
+}
+
+/// Every panel can be restricted to one installation, and those of routes to one route.
+#[test]
+fn every_query_heeds_the_variables() {
+    for Row { title, panels } in ROWS {
+        for Panel { title: panel, queries, .. } in *panels {
+            for (query, _) in *queries {
+                let selectors = query.matches("portico_").count() + query.matches("process_").count();
+                assert_eq!(query.matches("job=~\"$job\"").count(), selectors, "{title}, {panel}: {query}");
+                let is_of_routes = *title == "Routes";
+                assert_eq!(query.contains("$route"), is_of_routes, "{title}, {panel}: {query}");
+            }
+        }
+    }
+}
+
+/// The unit of Grafana's grid.
+const WIDTH: u64 = 24;
+const HEIGHT: u64 = 8;
+
+fn dashboard() -> Value {
+    let mut panels = Vec::new();
+    let mut y = 0;
+    for Row { title, panels: row } in ROWS {
+        let id = panels.len() + 1;
+        let place = json!({"x": 0, "y": y, "w": WIDTH, "h": 1});
+        panels
+            .push(json!({"id": id, "type": "row", "title": title, "collapsed": false, "gridPos": place, "panels": []}));
+        y += 1;
+        let mut x = 0;
+        for each in *row {
+            if x + each.width > WIDTH {
+                (x, y) = (0, y + HEIGHT);
+            }
+            let place = json!({"x": x, "y": y, "w": each.width, "h": HEIGHT});
+            panels.push(panel(panels.len() + 1, each, &place));
+            x += each.width;
+        }
+        y += HEIGHT;
+    }
+    json!({
+        "uid": "portico",
+        "title": "Portico",
+        "description": "Requests, upstreams, configuration and plugins of Portico",
+        "tags": ["portico", "gateway-api", "ingress"],
+        "schemaVersion": 39,
+        "editable": true,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [
+            {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
+            variable("job", "Job", "label_values(portico_build_info, job)"),
+            variable("route", "Route", "label_values(portico_requests_total{job=~\"$job\"}, route)"),
+        ]},
+        "annotations": {"list": [{
+            "name": "Starts", "enable": true, "iconColor": "blue", "datasource": source(),
+            "expr": "changes(process_start_time_seconds{job=~\"$job\"}[1m]) > 0", "titleFormat": "{{instance}} started",
+        }]},
+        "panels": panels,
+    })
+}
+
+fn variable(name: &str, label: &str, query: &str) -> Value {
+    json!({
+        "name": name, "label": label, "type": "query", "datasource": source(), "refresh": 2, "sort": 1, "multi": true,
+        "includeAll": true, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+        "query": {"query": query, "refId": name},
+    })
+}
+
+fn source() -> Value {
+    json!({"type": "prometheus", "uid": "${datasource}"})
+}
+
+fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
+    let letters = 'A'..='Z';
+    let targets = letters.zip(panel.queries).map(|(letter, (query, legend))| {
+        let mut target = json!({
+            "refId": letter.to_string(), "datasource": source(), "editorMode": "code", "expr": query,
+            "legendFormat": legend,
+        });
+        match panel.form {
+            Form::Lines => target["range"] = json!(true),
+            Form::Number => target["instant"] = json!(true),
+            Form::Table => (target["instant"], target["format"]) = (json!(true), json!("table")),
+        }
+        target
+    });
+    let (kind, options) = match panel.form {
+        Form::Lines => (
+            "timeseries",
+            json!({
+                "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }),
+        ),
+        Form::Number => ("stat", json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"})),
+        Form::Table => ("table", json!({"showHeader": true})),
+    };
+    json!({
+        "id": id,
+        "type": kind,
+        "title": panel.title,
+        "description": panel.says,
+        "datasource": source(),
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+        "options": options,
+        "targets": targets.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,165 @@
+//! WebSocket as RFC 6455 has it: a client, and an endpoint that says everything again.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::harness::PATIENCE;
+use crate::harness::client::Answer;
+
+/// What a frame holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Text(String),
+    Binary(Vec<u8>),
+    /// With a status.
+    Close(u16),
+}
+
+/// One end of a connection.
+pub(crate) struct WebSocket {
+    stream: BufReader<TcpStream>,
+    /// Clients mask what they send, and endpoints do not.
+    is_client: bool,
+}
+
+impl WebSocket {
+    /// Asks for a WebSocket with these headers besides. The answer, if it is another one.
+    pub(crate) fn open(address: &str, path: &str, headers: &str) -> io::Result<Result<WebSocket, Answer>> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let mut stream = BufReader::new(stream);
+        let key = BASE64_STANDARD.encode(fastrand::u128(..).to_le_bytes());
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{headers}\r\n"
+        );
+        stream.get_mut().write_all(request.as_bytes())?;
+        let head = head(&mut stream)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        let mut answer = Answer { status, head, body: String::new() };
+        if status != 101 {
+            let length = answer.field("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body)?;
+            answer.body = String::from_utf8_lossy(&body).into_owned();
+            return Ok(Err(answer));
+        }
+        assert_eq!(answer.field("sec-websocket-accept"), Some(&*accepted(&key)), "{}", answer.head);
+        assert!(answer.field("upgrade").is_some_and(|protocol| protocol == "websocket"), "{}", answer.head);
+        Ok(Ok(WebSocket { stream, is_client: true }))
+    }
+
+    pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
+        let (opcode, payload) = match message {
+            Message::Text(text) => (1, text.clone().into_bytes()),
+            Message::Binary(bytes) => (2, bytes.clone()),
+            Message::Close(status) => (8, status.to_be_bytes().to_vec()),
+        };
+        let mask = if self.is_client { fastrand::u32(..).to_be_bytes() } else { [0; 4] };
+        let mut frame = vec![0x80 | opcode];
+        let masked = if self.is_client { 0x80 } else { 0 };
+        match payload.len() {
+            length @ 0..126 => frame.push(masked | u8::try_from(length).unwrap()),
+            length @ 126..65_536 => {
+                frame.push(masked | 126);
+                frame.extend(u16::try_from(length).unwrap().to_be_bytes());
+            }
+            length => {
+                frame.push(masked | 127);
+                frame.extend((length as u64).to_be_bytes());
+            }
+        }
+        if self.is_client {
+            frame.extend(mask);
+        }
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.stream.get_mut().write_all(&frame)
+    }
+
+    pub(crate) fn receive(&mut self) -> io::Result<Message> {
+        let [first, second] = self.bytes()?;
+        assert_eq!(first & 0xf0, 0x80, "neither end sends fragments");
+        assert_eq!(second & 0x80 != 0, !self.is_client, "what comes from a client is masked, and nothing else is");
+        let length = match second & 0x7f {
+            126 => u64::from(u16::from_be_bytes(self.bytes()?)),
+            127 => u64::from_be_bytes(self.bytes()?),
+            length => u64::from(length),
+        };
+        let mask = if self.is_client { [0; 4] } else { self.bytes()? };
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut payload)?;
+        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        Ok(match first & 0x0f {
+            1 => Message::Text(String::from_utf8(payload).unwrap()),
+            2 => Message::Binary(payload),
+            8 => Message::Close(u16::from_be_bytes(payload[..2].try_into().unwrap())),
+            opcode => panic!("a frame of kind {opcode}"),
+        })
+    }
+
+    /// Whether the other end has closed the connection.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.stream.read(&mut [0]).is_ok_and(|read| read == 0)
+    }
+
+    fn bytes<const COUNT: usize>(&mut self) -> io::Result<[u8; COUNT]> {
+        let mut bytes = [0; COUNT];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// An endpoint that greets, says everything again and closes when it is told to. Its first words are the head of the request.
+pub(crate) fn endpoint() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || talk(stream));
+        }
+    });
+    address
+}
+
+fn talk(stream: TcpStream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let head = head(&mut stream)?;
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let key = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")).map(|(_, key)| key).next();
+    let accepted = accepted(key.unwrap_or_default());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accepted}\r\n\r\n"
+    );
+    stream.get_mut().write_all(answer.as_bytes())?;
+    let mut socket = WebSocket { stream, is_client: false };
+    socket.send(&Message::Text(head))?;
+    loop {
+        let message = socket.receive()?;
+        socket.send(&message)?;
+        if let Message::Close(_) = message {
+            return Ok(());
+        }
+    }
+}
+
+fn head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {head:?}")));
+        }
+    }
+    Ok(head)
+}
+
+/// What an endpoint shows that it has understood.
+fn accepted(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
+}

@@ -1,0 +1,277 @@
+//! A real Prometheus that scrapes a real run under load: every query of the dashboard has an answer, every rule can be evaluated,
+//! and what goes wrong is noticed. The program has a played cluster, so that watches, statuses and the Lease are there too.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "watch/api.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod api;
+mod harness;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use api::Api;
+use harness::client::{get, try_get};
+use harness::eventually;
+use harness::objects::{place_good, route};
+use harness::program::{Program, portico, root, run};
+use harness::site::{Site, free_port};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_shows_and_the_alerts_notice_what_happens() {
+    let (site, api) = (Site::new(), Api::start().await);
+    fill(&site, &api);
+    let program = start(&site);
+    program.wait_stderr(|log| log.contains("Leads").then_some(()));
+    program.wait_stderr(|log| log.contains("Serving").then_some(()));
+    let prometheus = Prometheus::start(&site);
+
+    let mut unanswered = dashboard_queries();
+    let mut unnoticed =
+        BTreeSet::from(["PorticoErrorRatio", "PorticoUpstreamWithoutEndpoints", "PorticoConfigurationRejected"]);
+    let begun = Instant::now();
+    for round in 0.. {
+        load(&site, round);
+        unanswered.retain(|query| !prometheus.has_data(query));
+        let rules = prometheus.rules();
+        unnoticed.retain(|alert| !rules.iter().any(|rule| rule["name"] == *alert && rule["state"] != "inactive"));
+        if unanswered.is_empty() && unnoticed.is_empty() {
+            break;
+        }
+        let log = program.stderr();
+        assert!(begun.elapsed() < LONGEST, "no data for {unanswered:#?}\nno alert {unnoticed:?}\n{log}");
+    }
+
+    let rules = prometheus.rules();
+    let alerts = std::fs::read_to_string(root().join(ALERTS)).unwrap();
+    assert_eq!(rules.len(), alerts.matches("- alert:").count(), "all rules are there");
+    for rule in &rules {
+        let (health, error) = (&rule["health"], rule["lastError"].as_str().unwrap_or_default());
+        assert!(health == "ok" && error.is_empty(), "{}: {health} {error}", rule["name"]);
+    }
+    // What is fine is not told of.
+    let quiet =
+        ["PorticoAbsent", "PorticoNotReady", "PorticoLeaderMissing", "PorticoReplicasDisagree", "PorticoWatchStale"];
+    for rule in rules.iter().filter(|rule| quiet.iter().any(|name| rule["name"] == *name)) {
+        assert_eq!(rule["state"], "inactive", "{rule}");
+    }
+    let target = prometheus.ask("/api/v1/targets?state=active")["activeTargets"][0].clone();
+    assert_eq!((&target["health"], &target["lastError"]), (&json!("up"), &json!("")), "{target}");
+    assert!(!prometheus.has_data("up == 0") && prometheus.has_data("min_over_time(up[5m]) == 1"), "no scrape failed");
+    program.stop().expect_fine();
+}
+
+/// Whoever has many routes and few requests pays for the few.
+#[test]
+fn five_thousand_idle_routes_have_no_series() {
+    let series = |more: usize| {
+        let site = Site::new();
+        place_good(&site);
+        let routes: Vec<_> = (0..more).map(|number| route("good", &format!("idle-{number}"), "echo")).collect();
+        site.save("manifests/idle.yaml", &routes.join("---\n"));
+        let program = run(&site, &["--access-log", "off", "--log-level", "error"]);
+        eventually("it is ready", || is_ready(&site.at("status"), "/readyz").then_some(()));
+        assert_eq!(get(&site.at("port"), "/good").status, 200);
+        let metrics = get(&site.at("status"), "/metrics").body;
+        let names: BTreeSet<String> = metrics
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+            .collect();
+        assert!(metrics.contains("route=\"HTTPRoute/default/good\""), "{metrics}");
+        drop(program);
+        names
+    };
+    assert_eq!(series(0), series(5000));
+}
+
+const ALERTS: &str = "charts/portico/files/alerts.yaml";
+const DASHBOARD: &str = "charts/portico/dashboards/portico.json";
+/// The machine may be busy with other tests, and a rate takes a few scrapes.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Of every panel and of every variable, with what a reader may have chosen.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(root().join(DASHBOARD)).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        let query = variable["query"]["query"].as_str().and_then(|query| query.strip_prefix("label_values("));
+        if let Some((series, _)) = query.and_then(|query| query.rsplit_once(", ")) {
+            queries.push(series.to_owned());
+        }
+    }
+    assert!(queries.len() > 50, "{} queries", queries.len());
+    let filled =
+        |query: &String| query.replace("$job", ".*").replace("$route", ".*").replace("$__rate_interval", "15s");
+    let queries: Vec<String> = queries.iter().map(filled).collect();
+    assert!(queries.iter().all(|query| !query.contains('$')), "a variable is left: {queries:?}");
+    queries
+}
+
+/// A class, a Gateway with and without TLS, a backend and a route are in the cluster; what else is served is in files.
+fn fill(site: &Site, api: &Api) {
+    api.let_write();
+    let group = "gateway.networking.k8s.io/v1";
+    api.serve(group, "gatewayclasses", false);
+    for plural in ["gateways", "httproutes"] {
+        api.serve(group, plural, true);
+    }
+    api.serve("coordination.k8s.io/v1", "leases", true);
+    let kubeconfig = json!({
+        "current-context": "played",
+        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
+        "users": [{"name": "u", "user": {"token": "any"}}],
+    });
+    site.save("kubeconfig", &kubeconfig.to_string());
+    api.put("namespaces", json!({"metadata": {"name": "default"}}));
+    api.put(
+        "gatewayclasses",
+        json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}}),
+    );
+    let secure = json!({"certificateRefs": [{"name": "tls"}]});
+    api.put(
+        "gateways",
+        json!({
+            "metadata": {"namespace": "default", "name": "good", "generation": 1},
+            "spec": {"gatewayClassName": "portico", "listeners": [
+                {"name": "http", "protocol": "HTTP", "port": site.port("port")},
+                {"name": "https", "protocol": "HTTPS", "port": site.port("other"), "tls": secure},
+            ]},
+            "status": {"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]},
+        }),
+    );
+    let data = json!({"tls.crt": site.filled("@certificate@"), "tls.key": site.filled("@key@")});
+    api.put(
+        "secrets",
+        json!({"metadata": {"namespace": "default", "name": "tls"}, "type": "kubernetes.io/tls", "data": data}),
+    );
+    api.put(
+        "httproutes",
+        json!({
+            "metadata": {"namespace": "default", "name": "shop", "generation": 1},
+            "spec": {"parentRefs": [{"name": "good"}], "rules": [{
+                "matches": [{"path": {"type": "PathPrefix", "value": "/shop"}}],
+                "backendRefs": [{"name": "echo", "port": 80}],
+            }]},
+        }),
+    );
+    let service = |name: &str, port: u16| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  annotations:\n    portico.dev/address: @address@\n\
+             spec:\n  ports:\n    - {{port: 80, targetPort: {port}}}\n"
+        )
+    };
+    // Nobody listens there.
+    let closed = free_port(site.address());
+    site.save(
+        "manifests/services.yaml",
+        &format!("{}---\n{}", service("echo", site.port("echo")), service("gone", closed)),
+    );
+    site.save("manifests/failing.yaml", &route("good", "failing", "gone"));
+    site.save("manifests/wrong.yaml", &route("good", "wrong", "misspelt"));
+    let plugins = "  annotations: {konghq.com/plugins: 'marked,small'}\nspec:";
+    let plugins = route("good", "guarded", "echo").replacen("spec:", plugins, 1);
+    site.save(
+        "manifests/guarded.yaml",
+        &format!(
+            "{plugins}---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {{name: marked}}
+plugin: correlation-id
+config: {{header_name: x-mark, echo_downstream: true}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {{name: small}}
+plugin: request-size-limiting
+"
+        ),
+    );
+}
+
+fn start(site: &Site) -> Program {
+    let mut command = portico(site);
+    let words = format!(
+        "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
+         --status-listen {} --admin-listen {} --workers 2 --access-log off",
+        site.address(),
+        site.at("echo"),
+        site.at("status"),
+        site.at("admin"),
+    );
+    command.args(words.split(' '));
+    Program::start(command)
+}
+
+/// Some requests of each kind, and a change.
+fn load(site: &Site, round: usize) {
+    let edited = route("good", "edited", "echo").replace("/edited", &format!("/edited-{round}"));
+    site.save("manifests/edited.yaml", &edited);
+    let address = site.at("port");
+    for (path, status) in [("/shop", 200), ("/guarded", 200), ("/failing", 503), ("/wrong", 500), ("/nowhere", 404)] {
+        for _ in 0..10 {
+            let answer = get(&address, path);
+            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        }
+    }
+}
+
+fn is_ready(address: &str, path: &str) -> bool {
+    try_get(address, address, path).is_ok_and(|answer| answer.status == 200)
+}
+
+/// Ends with this.
+struct Prometheus {
+    address: String,
+    program: Program,
+}
+
+impl Prometheus {
+    /// With the rules of the chart, and scrapes and evaluations every second.
+    fn start(site: &Site) -> Prometheus {
+        let config = json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [root().join(ALERTS)],
+            "scrape_configs": [{"job_name": "portico", "static_configs": [{"targets": [site.at("status")]}]}],
+        });
+        site.save("prometheus.yaml", &config.to_string());
+        let address = format!("{}:{}", site.address(), free_port(site.address()));
+        let mut command = Command::new("prometheus");
+        command.current_dir(site.path(".")).args([
+            "--config.file=prometheus.yaml",
+            "--storage.tsdb.path=prometheus",
+            &format!("--web.listen-address={address}"),
+            "--log.level=warn",
+        ]);
+        let prometheus = Prometheus { program: Program::start(command), address };
+        eventually("Prometheus is ready", || is_ready(&prometheus.address, "/-/ready").then_some(()));
+        prometheus
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        let answer = get(&self.address, path);
+        assert_eq!(answer.status, 200, "{path}: {}\n{}", answer.body, self.program.stderr());
+        answer.json()["data"].clone()
+    }
+
+    /// Whether a query has an answer that is a number.
+    fn has_data(&self, query: &str) -> bool {
+        let data = self.ask(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
+        let series = data["result"].as_array().unwrap_or_else(|| panic!("{query}: {data}"));
+        series.iter().any(|series| series["value"][1] != "NaN")
+    }
+
+    fn rules(&self) -> Vec<Value> {
+        let data = self.ask("/api/v1/rules");
+        data["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+    }
+}

@@ -1,0 +1,34 @@
+//! The reference pages that are made of the code: flags, custom resources, permissions, versions. `UPDATE=1 cargo test --test reference`
+//! writes them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "reference/compatibility.rs"]
+mod compatibility;
+#[path = "reference/crds.rs"]
+mod crds;
+#[path = "reference/flags.rs"]
+mod flags;
+mod harness;
+#[path = "reference/permissions.rs"]
+mod permissions;
+
+use harness::golden::{Golden, expect_none};
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let pages = [
+        ("compatibility", compatibility::page()),
+        ("crds", crds::page()),
+        ("flags", flags::page()),
+        ("permissions", permissions::page()),
+    ];
+    let compared = pages.iter().map(|(name, text)| Golden::new(format!("../docs/reference/{name}.md")).compare(text));
+    let differing: Vec<String> = compared.filter_map(Result::err).map(|error| error.replace("tests/../", "")).collect();
+    expect_none(&differing, "reference");
+}
+
+/// A cell of a table: one line, and no bar that would end it.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
+}

@@ -1,0 +1,79 @@
+//! Every field of Kong's kinds, from the schema that `portico crds` prints.
+
+use std::fmt::Write;
+
+use portico::api::kong::crd;
+use serde_json::Value;
+
+use crate::cell;
+
+const INTRODUCTION: &str = "# Custom resources
+
+The kinds that `portico crds` defines, with every field that people write. What they mean together is told in [kinds.md](../kinds.md), what goes into `config` of a plugin on the page of the
+[plugin](../plugins/README.md). The kinds of the Gateway API are its own; which fields of them are served is told in [routing.md](../routing.md) and [listening.md](../listening.md). This page is made
+of the code.
+";
+
+pub(crate) fn page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for kind in crd::kinds() {
+        let definition = crd::definition(kind).expect("it is one of Kong's");
+        let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
+        let schema = &version["schema"]["openAPIV3Schema"];
+        writeln!(page, "\n## {kind}\n\n{}\n", text(&schema["description"])).unwrap();
+        let group = text(&spec["group"]);
+        write!(page, "`{group}/{}`, {}", text(&version["name"]), text(&spec["scope"]).to_lowercase()).unwrap();
+        if let Some(short) = spec["names"]["shortNames"][0].as_str() {
+            write!(page, ", short `{short}`").unwrap();
+        }
+        page += ".";
+        if let Some(warning) = version["deprecationWarning"].as_str() {
+            write!(page, " {warning}.").unwrap();
+        }
+        page += "\n\n| field | type | default | |\n| --- | --- | --- | --- |\n";
+        for (name, field) in schema["properties"].as_object().expect("it is an object") {
+            if !["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()) {
+                let required = is_required(schema, name);
+                rows(&mut page, name, field, required);
+            }
+        }
+    }
+    page
+}
+
+fn rows(page: &mut String, path: &str, field: &Value, required: bool) {
+    let default = match &field["default"] {
+        _ if required => "required".to_owned(),
+        Value::Null => String::new(),
+        default => format!("`{}`", cell(&default.to_string())),
+    };
+    let about = cell(&text(&field["description"]));
+    writeln!(page, "| `{path}` | {} | {default} | {about} |", of(field)).unwrap();
+    let (below, path) = match field["type"].as_str() {
+        Some("array") => (&field["items"], format!("{path}[]")),
+        _ => (field, path.to_owned()),
+    };
+    for (name, inner) in below["properties"].as_object().into_iter().flatten() {
+        rows(page, &format!("{path}.{name}"), inner, is_required(below, name));
+    }
+}
+
+fn is_required(schema: &Value, name: &str) -> bool {
+    schema["required"].as_array().is_some_and(|required| required.iter().any(|known| known == name))
+}
+
+fn of(field: &Value) -> String {
+    let choices: Vec<String> =
+        field["enum"].as_array().into_iter().flatten().map(|choice| format!("`{}`", text(choice))).collect();
+    let name = match field["type"].as_str() {
+        Some("array") => format!("list of {}", of(&field["items"])),
+        Some(name) => name.to_owned(),
+        None if field["x-kubernetes-int-or-string"] == true => "integer or string".to_owned(),
+        None => "anything".to_owned(),
+    };
+    if choices.is_empty() { name } else { format!("one of {}", choices.join(", ")) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

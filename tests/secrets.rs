@@ -1,0 +1,307 @@
+//! No secret in any output. Every place that can hold one gets a word of its own, everything is asked that the program
+//! answers, and then none of these words may stand in what it logged, showed, counted or wrote.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod harness;
+#[path = "secrets/objects.rs"]
+mod objects;
+#[path = "watch/api.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod played;
+#[path = "redis/server.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod server;
+
+use std::process::Command;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use harness::client::get;
+use harness::eventually;
+use harness::program::{Program, output, portico, run_arguments};
+use harness::site::Site;
+use http::Method;
+use objects::{Words, manifests};
+use played::Api;
+use serde_json::{Value, json};
+use server::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_read_from_files_shows_a_secret() {
+    let (site, redis) = (Site::new(), Server::start(&["--requirepass", "another"]).await);
+    let words = Words::new(&site);
+    for (name, text) in manifests(&site, redis.port) {
+        site.save(&format!("manifests/{name}.yaml"), &text);
+    }
+    let mut shown = Shown::default();
+    for flags in [&["-o", "json"][..], &[], &["--warnings-as-errors"]] {
+        let mut command = portico(&site);
+        command.args(["check", "manifests", "--ingress-class", "kong"]).args(flags);
+        let answer = output(command);
+        assert_eq!(answer.status.code(), Some(1), "some of it is refused");
+        shown.add(format!("check {flags:?}"), &[answer.stdout, answer.stderr].concat(), "KongPlugin default/typo");
+    }
+
+    let mut command = portico(&site);
+    command.args(run_arguments(&site)).args(["--ingress-class", "kong", "--log-level", "debug"]);
+    command.args(["--log-format", "json"]);
+    let program = Program::start(command);
+    program.wait_started();
+    ask(&site, &words);
+    views(&site, &mut shown);
+    // An edit, so that what is said of changes is said too.
+    for (name, text) in manifests(&site, redis.port) {
+        let text = if name == "plugins" { text.replace("typo", "slip") } else { text };
+        site.save(&format!("manifests/{name}.yaml"), &text);
+    }
+    program.wait_told(|told| told.contains("KongPlugin default/slip")).unwrap();
+    ask(&site, &words);
+    views(&site, &mut shown);
+    let ended = program.stop().expect_fine();
+    shown.add("access log".to_owned(), ended.stdout.as_bytes(), "\"path\":\"/keys");
+    shown.add("log".to_owned(), ended.stderr.as_bytes(), "\"DEBUG\"");
+    shown.expect_none_of(&words);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_read_from_a_cluster_shows_a_secret() {
+    let (site, redis, api) = (Site::new(), Server::start(&["--requirepass", "another"]).await, Api::start().await);
+    let words = Words::new(&site);
+    serve_kinds(&api);
+    api.let_write();
+    api.put("namespaces", json!({"metadata": {"name": "default"}}));
+    for (_, text) in manifests(&site, redis.port) {
+        for object in serde_saphyr::from_multiple::<Value>(&site.filled(&text)).unwrap() {
+            put(&site, &api, object);
+        }
+    }
+    api.demand_token(Words::TOKEN);
+    site.save("token", Words::TOKEN);
+    let kubeconfig = json!({
+        "current-context": "played",
+        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
+        "users": [{"name": "u", "user": {"tokenFile": site.path("token")}}],
+    });
+    site.save("kubeconfig", &kubeconfig.to_string());
+    let mut command = portico(&site);
+    let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
+    command.args(arguments.split(' ')).args(["--ingress-class", "kong", "--log-level", "debug"]);
+    let program = Program::start(command);
+    program.wait_stderr(|text| text.contains("Serving").then_some(()));
+    ask(&site, &words);
+    let written = |part: &str| {
+        let seen = api.requests("/api").into_iter().filter(|seen| seen.method != Method::GET);
+        seen.map(|seen| format!("{} {}", seen.path, seen.body)).filter(|line| line.contains(part)).collect::<Vec<_>>()
+    };
+    for part in ["kongplugins/typo/status", "kongconsumers/broken/status", "gateways/good/status", "/events"] {
+        eventually(part, || (!written(part).is_empty()).then_some(()));
+    }
+    let mut shown = Shown::default();
+    views(&site, &mut shown);
+    let ended = program.stop().expect_fine();
+    shown.add("writes".to_owned(), written("").join("\n").as_bytes(), "typo");
+    shown.add("access log".to_owned(), ended.stdout.as_bytes(), "/keys");
+    shown.add("log".to_owned(), ended.stderr.as_bytes(), "DEBUG");
+    shown.expect_none_of(&words);
+}
+
+/// A Service may name any address, this machine's among them.
+#[test]
+fn no_route_leads_to_the_admin_listener() {
+    let site = Site::new();
+    harness::objects::place_good(&site);
+    site.save("manifests/inside.yaml", INSIDE);
+    let mut command = portico(&site);
+    command.args(run_arguments(&site));
+    let program = Program::start(command);
+    program.wait_started();
+    let found = get(&site.at("port"), "/debug/store");
+    assert_eq!(found.status, 403, "{}", found.body);
+    assert!(found.body.contains("a route leads here"), "{}", found.body);
+    assert_eq!(get(&site.at("admin"), "/debug/store").status, 200, "others are answered");
+    program.stop().expect_fine();
+}
+
+/// As somebody would write it who knows that listener, without what a proxy adds to a request.
+const INSIDE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: inside}
+spec: {type: ExternalName, externalName: @address@, ports: [{port: 80, targetPort: @admin@}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: inside}
+spec:
+  parentRefs: [{name: good}]
+  rules:
+    - matches: [{path: {type: PathPrefix, value: /debug}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {hostname: 127.0.0.1}
+        - type: RequestHeaderModifier
+          requestHeaderModifier:
+            remove: [x-forwarded-for, x-forwarded-host, x-forwarded-port, x-forwarded-proto, x-request-id]
+      backendRefs: [{name: inside, port: 80}]
+";
+
+/// Everything that was shown, by what showed it.
+#[derive(Default)]
+struct Shown(Vec<(String, String)>);
+
+impl Shown {
+    /// `part` is in it for certain: whoever looks at nothing finds nothing.
+    fn add(&mut self, what: String, bytes: &[u8], part: &str) {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        assert!(text.contains(part), "{what} has no {part:?}:\n{text}");
+        self.0.push((what, text));
+    }
+
+    fn expect_none_of(&self, words: &Words) {
+        let mut found = Vec::new();
+        for (what, text) in &self.0 {
+            for (place, word) in words.all() {
+                let encoded = BASE64_STANDARD.encode(&word);
+                let encoded = encoded.trim_end_matches('=');
+                // The last character of the encoding depends on what follows.
+                for needle in [word.as_str(), &encoded[..encoded.len() - 1]] {
+                    if let Some(line) = text.lines().find(|line| line.contains(needle)) {
+                        found.push(format!("{what} shows what is {place}: {line}"));
+                    }
+                }
+            }
+        }
+        assert!(found.is_empty(), "{} times:\n{}", found.len(), found.join("\n"));
+    }
+}
+
+/// What the status and the admin listener answer.
+fn views(site: &Site, shown: &mut Shown) {
+    for (path, part) in [("/metrics", "kong_http_requests_total"), ("/readyz", ""), ("/healthz", ""), ("/status", "")] {
+        shown.add(format!("status {path}"), get(&site.at("status"), path).body.as_bytes(), part);
+    }
+    for (path, part) in [
+        ("/debug/snapshot", "key-auth"),
+        ("/debug/snapshot?o=yaml", "key-auth"),
+        ("/debug/store", "KongConsumer"),
+        ("/debug/verdicts", "KongPlugin"),
+        ("/debug/verdicts?o=yaml", "KongPlugin"),
+        ("/", "snapshot"),
+    ] {
+        shown.add(format!("admin {path}"), get(&site.at("admin"), path).body.as_bytes(), part);
+    }
+    // What is for people on this machine is nowhere else.
+    for listener in ["status", "port"] {
+        assert_eq!(get(&site.at(listener), "/debug/snapshot").status, 404, "{listener}");
+    }
+}
+
+/// Requests with secrets in every place of a request, over every protocol. Those that are right are let in, so that what is
+/// searched for is what is in use.
+fn ask(site: &Site, words: &Words) {
+    let plain = format!("http://{}", site.at("port"));
+    let secure = format!("https://secure.example:{}", site.port("other"));
+    let resolve = format!("secure.example:{}:{}", site.port("other"), site.address());
+    let key = format!("apikey: {}", Words::KEY);
+    let basic = format!("alice:{}", Words::PASSWORD);
+    let (token, cookie) =
+        (format!("Authorization: Bearer {}", words.jwt()), format!("Cookie: session={}", Words::COOKIE));
+    let query = format!("/keys?apikey={}", Words::KEY);
+    let token_query = format!("/tokens?jwt={}", words.jwt());
+    let wrong = format!("Authorization: Bearer {}", Words::WRONG);
+    let cases: &[(&str, &[&str], u16)] = &[
+        ("/keys", &["-H", &key], 200),
+        ("/keys", &["-H", &key, "--http2-prior-knowledge"], 200),
+        (&query, &[], 200),
+        (&query, &["--http2-prior-knowledge"], 200),
+        (&token_query, &[], 200),
+        ("/passwords", &["-u", &basic], 200),
+        ("/passwords", &["-u", &basic, "--http2-prior-knowledge"], 200),
+        ("/tokens", &["-H", &token], 200),
+        ("/tokens", &["-H", &wrong], 401),
+        ("/counted", &["-H", &cookie, "-d", Words::BODY], 200),
+        ("/from", &[], 200),
+        ("/patched", &[], 200),
+        ("/typo", &["-H", &key, "-H", &cookie], 503),
+        ("/nowhere", &["-H", &wrong, "-H", &cookie], 404),
+    ];
+    for (path, arguments, expected) in cases {
+        for base in [&plain, &secure] {
+            let mut command = Command::new("curl");
+            command.args(["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--insecure"]);
+            // Over TLS the protocol is agreed on.
+            let arguments = arguments.iter().filter(|word| *base == plain || !word.starts_with("--http2"));
+            command.args(["--resolve", &resolve]).args(arguments).arg(format!("{base}{path}"));
+            let status = String::from_utf8(output(command).stdout).unwrap();
+            assert_eq!(status, expected.to_string(), "{base}{path}");
+        }
+    }
+}
+
+/// The kinds that the manifests have, and those that are written.
+fn serve_kinds(api: &Api) {
+    let gateway = "gateway.networking.k8s.io/v1";
+    let kong = "configuration.konghq.com";
+    for (version, plural, namespaced) in [
+        (gateway.to_owned(), "gatewayclasses", false),
+        (gateway.to_owned(), "gateways", true),
+        (gateway.to_owned(), "httproutes", true),
+        (format!("{kong}/v1"), "kongplugins", true),
+        (format!("{kong}/v1"), "kongclusterplugins", false),
+        (format!("{kong}/v1"), "kongconsumers", true),
+        (format!("{kong}/v1alpha1"), "kongvaults", false),
+        (format!("{kong}/v1alpha1"), "konglicenses", false),
+        (format!("{kong}/v1alpha1"), "kongcustomentities", true),
+        ("coordination.k8s.io/v1".to_owned(), "leases", true),
+        ("events.k8s.io/v1".to_owned(), "events", true),
+    ] {
+        api.serve(&version, plural, namespaced);
+    }
+}
+
+/// As an API server keeps it: with a namespace and a generation, and without `stringData`.
+fn put(site: &Site, api: &Api, mut object: Value) {
+    let kind = object["kind"].as_str().unwrap().to_owned();
+    let cluster_wide = ["GatewayClass", "KongClusterPlugin", "KongVault", "KongLicense"].contains(&&*kind);
+    if !cluster_wide {
+        object["metadata"]["namespace"] = json!("default");
+    }
+    object["metadata"]["generation"] = json!(1);
+    if let Some(Value::Object(entries)) = object.as_object_mut().unwrap().shift_remove("stringData") {
+        for (name, value) in entries {
+            object["data"][&name] = json!(BASE64_STANDARD.encode(value.as_str().unwrap()));
+        }
+    }
+    if kind == "Gateway" {
+        // No replica is needed that gives it one.
+        object["status"] = json!({"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]});
+    }
+    let plural = match kind.as_str() {
+        "GatewayClass" => "gatewayclasses".to_owned(),
+        "KongCustomEntity" => "kongcustomentities".to_owned(),
+        _ => format!("{}s", kind.to_lowercase()),
+    };
+    api.put(&plural, object);
+}
+
+/// Its own output: what it is to find would be found.
+#[test]
+fn a_secret_that_is_shown_is_found() {
+    let site = Site::new();
+    let words = Words::new(&site);
+    let all: Vec<_> = words.all().collect();
+    assert!(all.len() > 15);
+    let text: String = manifests(&site, 1).into_iter().map(|(_, text)| site.filled(&text)).collect();
+    for (place, word) in all {
+        let encoded = BASE64_STANDARD.encode(&word);
+        for shown in [format!("x {word} y"), format!("x={encoded}")] {
+            let shown = Shown(vec![("a log".to_owned(), shown)]);
+            let found = std::panic::catch_unwind(|| shown.expect_none_of(&words));
+            assert!(found.is_err(), "{place}");
+        }
+        let is_of_manifests = text.contains(&word) || text.contains(encoded.trim_end_matches('='));
+        let is_of_requests = ["in a request", "signed", "in a kubeconfig"].iter().any(|of| place.contains(of));
+        assert!(is_of_manifests || is_of_requests || place.contains("private key"), "{place} is in no manifest");
+    }
+}

@@ -1,0 +1,302 @@
+//! Manifests with a secret in every place that can hold one, and the words that these secrets are.
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+
+use crate::harness::objects::GATEWAY;
+use crate::harness::site::Site;
+
+/// The secrets. Each says where it is.
+pub(crate) struct Words {
+    /// Lines of the private key in use. All of it, since none may be shown.
+    key_lines: Vec<String>,
+    jwt: String,
+}
+
+impl Words {
+    pub(crate) const KEY: &str = "zq-key-of-alice-5c1d";
+    pub(crate) const PASSWORD: &str = "zq-password-of-alice-5c1d";
+    pub(crate) const SIGNING: &str = "zq-signing-secret-of-alice-5c1d-that-is-long-enough";
+    pub(crate) const TOKEN: &str = "zq-token-of-the-kubeconfig-5c1d";
+    pub(crate) const COOKIE: &str = "zq-cookie-of-a-session-5c1d";
+    pub(crate) const BODY: &str = "zq-body-of-a-request-5c1d";
+    pub(crate) const WRONG: &str = "zq-authorization-that-is-wrong-5c1d";
+
+    pub(crate) fn new(site: &Site) -> Words {
+        let pem = String::from_utf8(base64(&site.filled("@key@"))).expect("PEM is text");
+        let key_lines =
+            pem.lines().filter(|line| !line.starts_with('-') && line.len() > 20).map(str::to_owned).collect();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
+        let claims = json!({"iss": "alice-tokens", "exp": now.as_secs() + 600});
+        let key = EncodingKey::from_secret(Words::SIGNING.as_bytes());
+        let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("it can be signed");
+        Words { key_lines, jwt }
+    }
+
+    /// A token of alice.
+    pub(crate) fn jwt(&self) -> &str {
+        &self.jwt
+    }
+
+    /// Where a secret is, and the secret.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let signature = self.jwt.rsplit('.').next().expect("a token has three parts").to_owned();
+        let lines = self.key_lines.iter().map(|line| ("a line of the private key", line.clone()));
+        let fixed = IN_MANIFESTS.iter().chain(IN_REQUESTS).map(|(place, word)| (*place, (*word).to_owned()));
+        fixed.chain([("the signature of a signed token", signature)]).chain(lines)
+    }
+}
+
+const IN_REQUESTS: &[(&str, &str)] = &[
+    ("a cookie in a request", Words::COOKIE),
+    ("the body in a request", Words::BODY),
+    ("a wrong token in a request", Words::WRONG),
+    ("a token in a kubeconfig", Words::TOKEN),
+];
+
+const IN_MANIFESTS: &[(&str, &str)] = &[
+    ("a credential of key-auth", Words::KEY),
+    ("a credential of basic-auth", Words::PASSWORD),
+    ("a credential of jwt", Words::SIGNING),
+    ("a credential with a field that is misspelt", "zq-misspelt-credential-5c1d"),
+    ("a credential that lacks its type", "zq-untyped-credential-5c1d"),
+    ("a key for jwt that is none", "zq-no-public-key-5c1d"),
+    ("a Secret that nothing refers to", "zq-unused-secret-5c1d"),
+    ("a private key that is none", "zq-no-private-key-5c1d"),
+    ("a password of Redis in a plugin", "zq-redis-password-5c1d"),
+    ("a password of Redis in a KongClusterPlugin", "zq-global-redis-password-5c1d"),
+    ("the Secret of configFrom", "zq-config-from-5c1d"),
+    ("the Secret of configFrom that cannot be read", "zq-broken-config-from-5c1d"),
+    ("the Secret of a configPatch", "zq-config-patch-5c1d"),
+    ("a field of a plugin that does not exist", "zq-unknown-field-5c1d"),
+    ("a field of a plugin that is of another type", "zq-wrong-type-5c1d"),
+    ("a secret where a plugin wants a choice", "zq-wrong-choice-5c1d"),
+    ("a token of a vault", "zq-vault-token-5c1d"),
+    ("a field of a custom entity", "zq-custom-entity-5c1d"),
+    ("a license", "zq-license-5c1d"),
+];
+
+fn base64(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::prelude::BASE64_STANDARD.decode(text).expect("the site encodes it")
+}
+
+/// Files by name, with the placeholders of a site.
+pub(crate) fn manifests(site: &Site, redis: u16) -> Vec<(&'static str, String)> {
+    let https = "    - name: https
+      protocol: HTTPS
+      port: @other@
+      tls:
+        certificateRefs:
+          - name: secure
+          - name: broken-key
+---
+apiVersion: v1";
+    let gateway = GATEWAY.replacen("---\napiVersion: v1", https, 1);
+    assert_ne!(gateway, GATEWAY, "site {}", site.address());
+    let routes = ["keys", "passwords", "tokens", "counted", "from", "patched", "typo"].map(route).join("---\n");
+    vec![
+        ("gateway", gateway),
+        ("routes", routes),
+        ("secrets", SECRETS.to_owned()),
+        ("consumers", CONSUMERS.to_owned()),
+        ("plugins", PLUGINS.replace("@redis@", &redis.to_string())),
+    ]
+}
+
+/// A path with the plugins of its name.
+fn route(name: &str) -> String {
+    let plugins = match name {
+        "typo" => "typo,keys,wrong-type,wrong-choice,broken-from".to_owned(),
+        name => name.to_owned(),
+    };
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: {name}
+  annotations: {{konghq.com/plugins: \"{plugins}\"}}
+spec:
+  parentRefs: [{{name: good}}]
+  rules:
+    - matches: [{{path: {{type: PathPrefix, value: /{name}}}}}]
+      backendRefs: [{{name: echo, port: 80}}]
+"
+    )
+}
+
+const SECRETS: &str = "apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {name: secure}
+data: {tls.crt: @certificate@, tls.key: @key@}
+---
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/tls
+metadata: {name: broken-key}
+data: {tls.crt: @certificate@}
+stringData: {tls.key: zq-no-private-key-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: unused}
+stringData: {password: zq-unused-secret-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: alice-key, labels: {konghq.com/credential: key-auth}}
+stringData: {key: zq-key-of-alice-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: alice-key-again, labels: {konghq.com/credential: key-auth}}
+stringData: {key: zq-key-of-alice-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: alice-password, labels: {konghq.com/credential: basic-auth}}
+stringData: {username: alice, password: zq-password-of-alice-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: alice-token, labels: {konghq.com/credential: jwt}}
+stringData: {key: alice-tokens, algorithm: HS256, secret: zq-signing-secret-of-alice-5c1d-that-is-long-enough}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: misspelt, labels: {konghq.com/credential: key-auth}}
+stringData: {kee: zq-misspelt-credential-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: untyped}
+stringData: {key: zq-untyped-credential-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: no-public-key, labels: {konghq.com/credential: jwt}}
+stringData: {key: broken-tokens, algorithm: RS256, rsa_public_key: zq-no-public-key-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: config}
+stringData:
+  whole: '{\"minute\": 1000, \"policy\": \"redis\", \"redis\": {\"host\": \"127.0.0.1\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
+  broken: '{\"minute\": 5, \"policy\": \"redis\", \"redis\": {\"password\": \"zq-broken-config-from-5c1d\"'
+  password: '\"zq-config-patch-5c1d\"'
+";
+
+const CONSUMERS: &str = "apiVersion: configuration.konghq.com/v1
+kind: KongConsumer
+metadata: {name: alice, annotations: {kubernetes.io/ingress.class: kong}}
+username: alice
+credentials: [alice-key, alice-password, alice-token]
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongConsumer
+metadata: {name: broken, annotations: {kubernetes.io/ingress.class: kong}}
+username: broken
+credentials: [misspelt, untyped, no-public-key, alice-key-again]
+---
+apiVersion: configuration.konghq.com/v1alpha1
+kind: KongVault
+metadata: {name: hcv, annotations: {kubernetes.io/ingress.class: kong}}
+spec: {backend: hcv, prefix: hcv, config: {host: vault.example, token: zq-vault-token-5c1d}}
+---
+apiVersion: configuration.konghq.com/v1alpha1
+kind: KongCustomEntity
+metadata: {name: entity}
+spec: {type: degraphql_routes, controllerName: kong, fields: {uri: /x, query: zq-custom-entity-5c1d}}
+---
+apiVersion: configuration.konghq.com/v1alpha1
+kind: KongLicense
+metadata: {name: license}
+rawLicenseString: zq-license-5c1d
+";
+
+const PLUGINS: &str = "apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: keys}
+plugin: key-auth
+config: {hide_credentials: false}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: passwords}
+plugin: basic-auth
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: tokens}
+plugin: jwt
+config: {claims_to_verify: [exp]}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: counted}
+plugin: rate-limiting
+config: {minute: 1000, policy: redis, redis: {host: 127.0.0.1, port: @redis@, password: zq-redis-password-5c1d}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: from}
+plugin: rate-limiting
+configFrom: {secretKeyRef: {name: config, key: whole}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: broken-from}
+plugin: rate-limiting
+configFrom: {secretKeyRef: {name: config, key: broken}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: patched}
+plugin: rate-limiting
+config: {minute: 1000, policy: redis, redis: {host: 127.0.0.1, port: 1}}
+configPatches:
+- path: /redis/password
+  valueFrom: {secretKeyRef: {name: config, key: password}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: typo}
+plugin: rate-limiting
+config:
+  minute: 5
+  policy: redis
+  redis: {host: 127.0.0.1, passwort: zq-unknown-field-5c1d}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: wrong-type}
+plugin: rate-limiting
+config:
+  minute: 5
+  redis: zq-wrong-type-5c1d
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: wrong-choice}
+plugin: rate-limiting
+config: {minute: 5, policy: zq-wrong-choice-5c1d}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongClusterPlugin
+metadata:
+  name: everywhere
+  annotations: {kubernetes.io/ingress.class: kong}
+  labels: {global: \"true\"}
+plugin: rate-limiting
+config: {minute: 1000, policy: redis, redis: {host: 127.0.0.1, port: 1, password: zq-global-redis-password-5c1d}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongClusterPlugin
+metadata:
+  name: metrics
+  annotations: {kubernetes.io/ingress.class: kong}
+  labels: {global: \"true\"}
+plugin: prometheus
+config: {per_consumer: true, status_code_metrics: true}
+";

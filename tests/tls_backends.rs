@@ -1,0 +1,167 @@
+//! A backend that speaks TLS, and authorities that change while requests flow, as the operator of the program meets it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod harness;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use harness::client::{Visitor, get};
+use harness::objects::GATEWAY;
+use harness::program::run;
+use harness::site::Site;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn issue(&self, name: &str) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        let made = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Arc::new(CertifiedKey::new(vec![made.der().clone()], any_supported_type(&key).unwrap()))
+    }
+}
+
+/// What the backend shows, which can be renewed.
+#[derive(Clone, Debug)]
+struct Shown(Arc<Mutex<Arc<CertifiedKey>>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        (hello.server_name() == Some("backend.example")).then(|| Arc::clone(&self.0.lock().unwrap()))
+    }
+}
+
+/// Answers every request, and keeps connections. Ends with the test.
+fn backend(shown: Shown) -> SocketAddr {
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            thread::spawn(move || {
+                let mut stream = BufReader::new(StreamOwned::new(connection, socket));
+                let mut line = String::new();
+                while stream.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    if line == "\r\n" {
+                        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn objects(address: SocketAddr) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: secure
+  annotations:
+    konghq.com/preserve-host: \"false\"
+spec:
+  parentRefs:
+    - name: good
+  rules:
+    - backendRefs:
+        - name: secure
+          port: 443
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: secure
+  annotations:
+    portico.dev/address: {address}
+    konghq.com/protocol: https
+    konghq.com/host-header: backend.example
+    konghq.com/tls-verify: \"true\"
+    konghq.com/ca-certificates-secrets: authority
+spec:
+  ports:
+    - port: 443
+"
+    )
+}
+
+fn secret(authorities: &[&Authority]) -> String {
+    let pem: String = authorities.iter().map(|authority| authority.0.pem()).collect();
+    let pem = pem.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: authority\n  labels:\n    konghq.com/ca-cert: \"true\"\n\
+         stringData:\n  cert: |\n    {pem}\n"
+    )
+}
+
+// kong-compat §2.1
+// kong-compat §2.3
+#[test]
+fn authorities_and_certificates_are_renewed_without_a_failed_request() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let shown = Shown(Arc::new(Mutex::new(old.issue("backend.example"))));
+    let site = Site::new();
+    site.save("manifests/gateway.yaml", GATEWAY);
+    site.save("manifests/secure.yaml", &objects(backend(shown.clone())));
+    site.save("manifests/authority.yaml", &secret(&[&old]));
+    let program = run(&site, &[]);
+    program.wait_started();
+    let own = site.at("port");
+    let edited = |number: usize| {
+        let told = |told: &str| told.matches("Changed, live after").count() >= number;
+        program.wait_told(told).unwrap_or_else(|told| panic!("edit {number} was not told of\n{told}"));
+    };
+    let visitors = [true, false].map(|keep| Visitor::start(own.clone(), "/", keep));
+    let step = |number: usize, authorities: &[&Authority]| {
+        site.save("manifests/authority.yaml", &secret(authorities));
+        edited(number);
+        visitors.iter().for_each(|visitor| visitor.wait_more(5));
+        for _ in 0..5 {
+            assert_eq!(get(&own, "/").status, 200, "step {number}");
+        }
+    };
+    step(1, &[&old, &new]);
+    *shown.0.lock().unwrap() = new.issue("backend.example");
+    step(2, &[&new]);
+    for visitor in visitors {
+        visitor.stop();
+    }
+
+    site.save("manifests/authority.yaml", &secret(&[&old]));
+    edited(3);
+    assert_eq!(get(&own, "/").status, 502, "connections of before serve nobody any more");
+    program.wait_stderr(|stderr| stderr.contains("Cannot speak TLS to an endpoint").then_some(()));
+    site.remove("manifests/authority.yaml");
+    edited(4);
+    assert_eq!(get(&own, "/").status, 503, "and without authority nothing is sent");
+    let ended = program.stop().expect_fine();
+    let faults = ended.stdout.matches("fault=tls_handshake").count();
+    assert_eq!(faults, 1, "{}", ended.told());
+    assert!(ended.told().contains("Secret default/authority does not exist"), "{}", ended.told());
+}
