@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
 #[path = "../benches/consumers/world.rs"]
-#[expect(dead_code, reason = "made for more than this")]
 mod world;
 
 use std::alloc::System;

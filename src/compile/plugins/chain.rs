@@ -149,6 +149,9 @@ impl Mix<'_> {
     }
 
     fn add_for(&mut self, made: &Made, people: &People, with: With, scope: &Arc<str>) {
+        if people.is_nobody() {
+            return;
+        }
         let consumers = people.consumers.iter().map(|consumer| Place::Consumer(Arc::clone(consumer), with));
         let groups = people.groups.iter().map(|group| Place::Group(Arc::clone(group), with));
         self.add(made, consumers.chain(groups), scope);

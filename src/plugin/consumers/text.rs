@@ -16,8 +16,9 @@ pub struct Id(HeaderValue);
 impl Id {
     /// The text itself, or its digest if it cannot be read back from a header as it is.
     pub fn of(text: &str) -> Self {
-        let value = HeaderValue::from_str(text).or_else(|_| HeaderValue::from_str(&hex(&digest_of(text.as_bytes()))));
-        Id(value.expect("digits can stand in a header"))
+        let itself = header_of(text).filter(|value| value.to_str().is_ok());
+        let digest = || header_of(&hex(&digest_of(text.as_bytes()))).expect("digits can stand in a header");
+        Id(itself.unwrap_or_else(digest))
     }
 
     pub fn header(&self) -> &HeaderValue {
