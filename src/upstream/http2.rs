@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -145,7 +144,7 @@ where
         .keep_alive_timeout(dial.ping_timeout);
     let (sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
         traffic.failed.add(1);
-        ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
+        ConnectFailure::once_connected(aim, address, error)
     })?;
     traffic.connected.add(1);
     let load = Rc::new(Load { requests: Cell::new(0), limit: Cell::new(0), since: Cell::new(Instant::now()) });
@@ -177,6 +176,9 @@ where
         Ok(Ok(())) => Ok(line),
         Ok(Err(_)) if heard.was_refused() => Err(ConnectFailure::Handshake(address, HandshakeFailure::Afterwards)),
         Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
+        Err(_) if aim.upstream.client.is_some() => {
+            Err(ConnectFailure::Handshake(address, HandshakeFailure::TimedOut(dial.timeout)))
+        }
         Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
     }
 }

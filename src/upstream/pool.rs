@@ -153,7 +153,7 @@ where
         match &connected {
             Ok(_) => upstream.succeeded(address),
             Err(failure) => {
-                if failure.blames_endpoint() {
+                if failure.blames_endpoint(upstream.client.is_some()) {
                     upstream.failed(address);
                 }
                 if let ConnectFailure::Handshake(..) = failure {

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use http::HeaderValue;
@@ -228,6 +229,8 @@ pub enum HandshakeFailure {
     Afterwards,
     #[error("what it says is no TLS; is the protocol of the Service right?")]
     NotTls,
+    #[error("it took the connection and did not shake hands within {0:?}")]
+    TimedOut(Duration),
     #[error("{0}")]
     Other(String),
 }
@@ -246,15 +249,20 @@ impl HandshakeFailure {
         }
     }
 
-    /// Whether the endpoint is to be passed over for a while. Which name it is asked for may be up to the client, who must not
-    /// be able to put it out of service.
+    /// Whether the endpoint is to be passed over for a while. The name that it was asked for may be up to the client, and by
+    /// the name endpoints choose what they do: show a certificate that nobody trusts or that has expired, refuse with whatever
+    /// alert, close, or wait for somebody behind them. Only who knows no TLS has not read it.
     pub(super) fn blames_endpoint(&self) -> bool {
-        !matches!(
-            self,
-            HandshakeFailure::WrongName(_)
-                | HandshakeFailure::NoName(_)
-                | HandshakeFailure::Refused(AlertDescription::UnrecognisedName, _)
-        )
+        match self {
+            HandshakeFailure::NotTls => true,
+            HandshakeFailure::Untrusted(_)
+            | HandshakeFailure::WrongName(_)
+            | HandshakeFailure::NoName(_)
+            | HandshakeFailure::Refused(..)
+            | HandshakeFailure::Afterwards
+            | HandshakeFailure::TimedOut(_)
+            | HandshakeFailure::Other(_) => false,
+        }
     }
 }
 
