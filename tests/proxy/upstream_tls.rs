@@ -303,14 +303,20 @@ async fn the_name_is_that_of_the_host_and_connections_are_kept_for_it() {
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_when_another_connection_is_needed() {
+async fn every_connection_is_verified_anew() {
     let own = Authority::new("own");
-    let endpoint = Secured::showing(own.issue(&["a.example"], &[])).await;
-    let gate = Gate::open(to(terms(own.trust(None), None), endpoint.address)).await;
-    for (connection, resumed) in [(1, false), (2, true), (3, true)] {
-        let text = gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.text();
-        assert!(text.starts_with(&format!("connection={connection} ")), "{text}");
-        assert!(text.contains(&format!("resumed={resumed} ")), "{text}");
+    for version in rustls::ALL_VERSIONS {
+        // One that would resume sessions, and with them would not show its certificate again.
+        let endpoint = Secured::asking(own.issue(&["a.example"], &[]), None, &[version]).await;
+        for trust in [own.trust(None), None] {
+            let before = endpoint.connections();
+            let gate = Gate::open(to(terms(trust, None), endpoint.address)).await;
+            for connection in before + 1..=before + 3 {
+                let text = gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.text();
+                assert!(text.starts_with(&format!("connection={connection} ")), "{version:?}: {text}");
+                assert!(text.contains("resumed=false "), "{version:?}: {text}");
+            }
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub(in crate::compile) fn terms(
         let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system()), Arc::new);
         Trust { anchors, depth: settings.depth }
     });
-    Terms::new(protocol, trust, client)
-        .map_err(|error| Problem::new(field(CLIENT_CERT), error.to_string(), "use another certificate"))
+    let terms = inputs.upstreams.terms(protocol, trust, client);
+    terms.map_err(|error| Problem::new(field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
 /// What the objects hold that the annotations name.
