@@ -76,6 +76,13 @@ impl<B> Lines<B> {
         });
     }
 
+    /// Since when nobody has used any of them. None if somebody does, or connects.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let lines = self.lines.borrow();
+        let is_busy = self.dialing.try_lock().is_err() || lines.iter().any(|line| line.load.requests.get() > 0);
+        if is_busy { None } else { lines.iter().map(|line| line.load.since.get()).max() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lines.borrow().is_empty() && self.dialing.try_lock().is_ok()
     }

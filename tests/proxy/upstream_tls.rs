@@ -320,6 +320,29 @@ async fn every_connection_is_verified_anew() {
     }
 }
 
+#[tokio::test]
+async fn names_that_a_client_makes_up_close_no_connection_that_others_use() {
+    let endpoint = Secured::showing(Authority::new("own").issue(&["a.example"], &[])).await;
+    for (protocol, content) in [(Protocol::Http1, "text/plain"), (Protocol::Http2, "application/grpc")] {
+        let before = endpoint.connections();
+        let terms = Terms::new(protocol, None, None).unwrap();
+        let upstream = secure_upstream(protocol, terms, &[endpoint.address]);
+        let gate = Gate::open(vec![route(forward(vec![(1, upstream)]))]).await;
+        let client = h2::Client::connect(gate.address).await;
+        let ask = async |host: String| {
+            let request = Request::post(format!("http://{host}/shop.Cart/Add")).header(CONTENT_TYPE, content);
+            String::from_utf8(client.ask(request.body(()).unwrap()).await.unwrap().body).unwrap()
+        };
+        for number in 0..150 {
+            if number % 10 == 0 {
+                let text = ask("a.example".to_owned()).await;
+                assert!(text.starts_with(&format!("connection={} ", before + 1)), "{protocol:?} {number}: {text}");
+            }
+            ask(format!("{number}.example")).await;
+        }
+    }
+}
+
 // kong-compat §2.1
 #[tokio::test]
 async fn a_client_certificate_is_shown_to_who_asks_for_it() {
