@@ -174,11 +174,17 @@ impl fmt::Debug for Terms {
     }
 }
 
-/// `TLS unverified`, `TLS verified with client certificate`.
+/// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with what tells them from others that read
+/// alike.
 impl fmt::Display for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(if self.verifies { "TLS verified" } else { "TLS unverified" })?;
-        if self.presents { formatter.write_str(" with client certificate") } else { Ok(()) }
+        if self.presents {
+            formatter.write_str(" with client certificate")?;
+        }
+        formatter.write_str(" (terms ")?;
+        self.digest[..8].iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
+        formatter.write_str(")")
     }
 }
 
