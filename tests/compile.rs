@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use compile::case::Case;
+use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::Code;
 use serde_json::{Value, json};
 
@@ -106,6 +107,18 @@ fn a_fingerprint_says_nothing_about_what_a_secret_holds() {
     for (what, object, edit) in edits {
         let case = || Case::all().into_iter().find(|case| case.name == "plugins").unwrap();
         assert_eq!(case().fingerprints(), case().edited(object, edit).fingerprints(), "{what}");
+    }
+}
+
+#[test]
+fn the_owner_of_a_service_is_told_what_is_wrong_with_its_secrets() {
+    let case = Case::all().into_iter().find(|case| case.name == "upstream-tls").unwrap();
+    for (service, annotation) in [("theirs", "client-cert"), ("mirrored", "ca-certificates-secrets")] {
+        let id = ObjectId::new(Kind::Service, ObjectKey::new("other", service));
+        for told in case.unheeded(&id) {
+            let expected = format!("metadata.annotations[konghq.com/{annotation}]: Secret other/hidden does not exist");
+            assert!(told.iter().any(|told| told.starts_with(&expected)), "{told:?}");
+        }
     }
 }
 

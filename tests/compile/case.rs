@@ -160,6 +160,12 @@ impl Case {
         world.snapshot.fingerprint()
     }
 
+    /// What is told of an object by events alone, of whoever saw all at once and of whoever saw one object after the other.
+    pub(crate) fn unheeded(&self, id: &ObjectId) -> [Vec<String>; 2] {
+        let told = |world: World| world.verdicts()[id].unheeded.iter().map(ToString::to_string).collect();
+        [told(self.at_once()), told(self.bit_by_bit())]
+    }
+
     /// The same with one object changed.
     pub(crate) fn edited(mut self, name: &str, edit: impl FnOnce(&mut Value)) -> Case {
         let mut documents = self.documents.iter_mut();
