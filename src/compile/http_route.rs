@@ -14,8 +14,9 @@ use super::plugins::{Chained, Plugins, Site};
 use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
+use crate::api::core::Service;
 use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
-use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::HostName;
@@ -220,11 +221,11 @@ fn services<'a>(
     store: &'a Store,
     route: &'a Object<HttpRoute>,
     index: usize,
-) -> impl Iterator<Item = (&'a Meta, &'a BackendRef)> {
+) -> impl Iterator<Item = (&'a Object<Service>, &'a BackendRef)> {
     let from = (Kind::HttpRoute, &*route.meta.key.namespace);
     route.spec.rules[index].backend_refs.iter().filter_map(move |backend| {
         let service = backends::service(store, from, &backend.target, "").ok()?;
-        Some((&service.meta, backend))
+        Some((service, backend))
     })
 }
 
@@ -246,7 +247,7 @@ fn chain(
     extensions: &[(ObjectKey, String)],
 ) -> Chained {
     let ObjectKey { namespace, name } = &route.meta.key;
-    let backends: Vec<_> = services(store, route, index).map(|(meta, _)| (Kind::Service, meta)).collect();
+    let backends: Vec<_> = services(store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
     let names = Names {
         route: format!("httproute.{namespace}.{name}.{index}.0").into(),
         service: format!("httproute.{namespace}.{name}.{index}").into(),
