@@ -21,6 +21,8 @@ mod refused;
 mod release;
 #[path = "helm/rendered.rs"]
 mod rendered;
+#[path = "helm/scaled.rs"]
+mod scaled;
 #[path = "helm/valid.rs"]
 mod valid;
 

@@ -98,10 +98,14 @@ fn the_version_is_the_programs() {
 #[test]
 fn flags_that_objects_follow_are_taken_in_config_only() {
     let template = read("templates/_flags.tpl");
-    let (_, rest) = template.split_once("define \"portico.followed\" -}}\n").unwrap();
-    let (list, _) = rest.split_once("{{- end }}").unwrap();
-    let refused: BTreeSet<String> = list.lines().map(|line| line.trim_start_matches("- ").to_owned()).collect();
-    let mut read_by_templates = BTreeSet::new();
+    let list = |name: &str| {
+        let (_, rest) = template.split_once(&format!("define \"{name}\" -}}}}\n")).unwrap();
+        rest.split_once("{{- end }}").unwrap().0.lines()
+    };
+    let refused: BTreeSet<String> =
+        list("portico.followed").map(|line| line.trim_start_matches("- ").to_owned()).collect();
+    let listens = list("portico.listens").map(|line| line.split_once(':').unwrap().0.to_owned());
+    let mut read_by_templates: BTreeSet<String> = listens.collect();
     for text in templates().values() {
         let quoted = text.split('"').skip(1).step_by(2);
         read_by_templates.extend(quoted.filter(|word| flags::variable(word).is_some()).map(str::to_owned));
@@ -126,10 +130,7 @@ fn every_template_explains_what_it_refuses() {
     for message in messages {
         let message = message.trim_start_matches("(printf ").trim_start_matches('"');
         let (value, rest) = message.split_once(' ').unwrap();
-        assert!(
-            value.ends_with(':') || value == "%s",
-            "{message}: begins with the value"
-        );
+        assert!(value.ends_with(':') || value == "%s", "{message}: begins with the value");
         assert!(rest.contains("; "), "{message}: says what is wrong; and what would be right");
     }
 }

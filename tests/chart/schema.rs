@@ -20,8 +20,10 @@ pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
             }
             continue;
         };
+        // Parts of a Pod are Kubernetes' to check, and only what templates read of them is said here.
+        let of_pod = !entry.has_entries && found["additionalProperties"] == true;
         let closed = found["properties"].is_object();
-        if closed && found["additionalProperties"] != false {
+        if closed && !of_pod && found["additionalProperties"] != false {
             findings.push(format!("{name} is open; say additionalProperties: false"));
         }
         if entry.has_entries && !closed && entry.path[0] != "config" {

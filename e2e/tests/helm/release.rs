@@ -23,11 +23,9 @@ use crate::rendered::NAMESPACE;
 const HOST: &str = "release.example";
 const SOME: usize = 100;
 /// For what is to succeed. Rolling two Pods takes some seconds.
-const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
+pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
 /// For what cannot succeed; old Pods serve meanwhile.
 const UNDO: &[&str] = &["--rollback-on-failure", "--timeout", "20s"];
-/// For what is to win over the number of Pods that somebody else said.
-const FORCE: &[&str] = &["--force-conflicts"];
 /// "Within seconds", on a machine with much to do.
 const SECONDS: Duration = Duration::from_secs(30);
 /// Releases of the Gateway API.
@@ -38,8 +36,8 @@ const THEIRS: &str = "kongvaults.configuration.konghq.com";
 
 /// A release under the name `portico`.
 pub(crate) struct Release<'a> {
-    cluster: &'a Cluster,
-    helm: Helm,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) helm: Helm,
 }
 
 /// Requests to a Gateway and to an Ingress.
@@ -149,97 +147,6 @@ impl<'a> Release<'a> {
         self.does("upgrade", NAME, WAIT).await?;
         ensure!(self.pods().await? == before, "the same values have the same Pods");
         Ok(())
-    }
-
-    pub(crate) async fn is_scaled(&self, traffic: &Traffic) -> Result<()> {
-        self.has(1, &[], traffic).await?;
-        self.has(3, &[], traffic).await?;
-
-        // What somebody else has scaled is told, and set back by whoever says so; in both directions.
-        let revision = self.revision().await?;
-        self.scale(4, traffic).await?;
-        let before = self.pods().await?;
-        let settings = ["--set", "replicas=3", "--set", "config.log-level=debug"];
-        let refused = self.fails("upgrade", NAME, &settings).await?;
-        ensure!(refused.contains("conflict") && refused.contains(".spec.replicas"), "{refused}");
-        traffic.flows("an upgrade met somebody else's number").await?;
-        ensure!(self.pods().await? == before, "Pods were replaced all the same");
-        self.has(3, FORCE, traffic).await?;
-        self.scale(4, traffic).await?;
-        let back = ["rollback", NAME, &revision.to_string(), "--namespace", NAMESPACE];
-        self.helm.run(self.cluster, &[&back[..], FORCE, WAIT].concat()).await?;
-        self.there_are(3).await?;
-        traffic.flows("it was rolled back over somebody else's number").await
-    }
-
-    /// An autoscaler begins with what it finds, and has the number to itself from then on: nothing conflicts with it, forward
-    /// and back.
-    pub(crate) async fn is_scaled_by_load(&self, traffic: &Traffic) -> Result<()> {
-        let before = self.pods().await?;
-        let scaling = ["--set", "autoscaling.enabled=true"];
-        let revision = self.revision().await?;
-        let refused = self.fails("upgrade", NAME, &scaling).await?;
-        ensure!(refused.contains("the 3 Pods of Deployment portico") && refused.contains("hand the number over"), "{refused}");
-        ensure!(self.revision().await? == revision, "what is refused is no revision");
-        self.does_as_told(&refused).await?;
-        self.does("upgrade", NAME, &[&scaling, WAIT].concat()).await?;
-        traffic.flows("an autoscaler came").await?;
-        ensure!(self.pods().await? == before, "it has taken Pods away");
-
-        let revision = self.revision().await?.to_string();
-        let more = ["--set", "autoscaling.enabled=true,autoscaling.minReplicas=4"];
-        self.does("upgrade", NAME, &[&more, WAIT].concat()).await?;
-        self.there_are(4).await?;
-        traffic.flows("it was scaled by the autoscaler").await?;
-        self.does("upgrade", NAME, &[&more[..], &["--set", "config.log-level=debug"], WAIT].concat()).await?;
-        self.there_are(4).await?;
-        self.helm
-            .run(self.cluster, &[&["rollback", NAME, &revision, "--namespace", NAMESPACE], WAIT].concat())
-            .await
-            .context("rolling back what an autoscaler has scaled")?;
-        self.there_are(4).await?;
-        traffic.flows("it was rolled back to fewer at the least").await?;
-
-        let refused = self.fails("upgrade", NAME, &["--set", "replicas=2"]).await?;
-        ensure!(refused.contains("conflict") && refused.contains(".spec.replicas"), "{refused}");
-        self.has(2, FORCE, traffic).await
-    }
-
-    async fn has(&self, replicas: usize, more: &[&str], traffic: &Traffic) -> Result<()> {
-        self.does("upgrade", NAME, &[&["--set", &format!("replicas={replicas}")], more, WAIT].concat()).await?;
-        self.there_are(replicas).await?;
-        traffic.flows(&format!("it was scaled to {replicas}")).await
-    }
-
-    /// As somebody does who does not think of Helm.
-    async fn scale(&self, replicas: usize, traffic: &Traffic) -> Result<()> {
-        let replicas_flag = format!("--replicas={replicas}");
-        self.cluster.kubectl(&["scale", "deployment/portico", "--namespace", NAMESPACE, &replicas_flag]).await?;
-        self.there_are(replicas).await?;
-        let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=120s"];
-        self.cluster.kubectl(&status).await?;
-        traffic.flows(&format!("kubectl scaled it to {replicas}")).await
-    }
-
-    async fn there_are(&self, replicas: usize) -> Result<()> {
-        until(&format!("there are {replicas} Pods"), async || {
-            let pods = self.pods().await?;
-            ensure!(pods.len() == replicas, "there are {pods:?}");
-            Ok(())
-        })
-        .await
-    }
-
-    /// Runs the command that a refusal ends with.
-    async fn does_as_told(&self, refused: &str) -> Result<()> {
-        let command = refused.split_once("echo '").context("it names no command")?.1;
-        let (object, rest) = command.split_once("' | kubectl ").context("it pipes into kubectl")?;
-        let arguments = rest.lines().next().unwrap_or_default().trim_end_matches(" -f -");
-        let file = self.cluster.folder().join("handed-over.json");
-        std::fs::write(&file, object)?;
-        let file = format!("--filename={}", file.display());
-        let arguments: Vec<&str> = arguments.split(' ').chain([file.as_str()]).collect();
-        self.cluster.kubectl(&arguments).await.map(drop)
     }
 
     /// The Pods that serve go on doing so.
@@ -375,7 +282,7 @@ impl<'a> Release<'a> {
         self.helm.run(self.cluster, &["uninstall", NAME, "--namespace", NAMESPACE, "--wait"]).await.map(drop)
     }
 
-    async fn does(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) async fn does(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
         let chart = Helm::chart()?;
         let mut all = vec![verb, release, &chart];
         if !arguments.contains(&"--namespace") {
@@ -386,21 +293,21 @@ impl<'a> Release<'a> {
     }
 
     /// The same for what has to fail, and what it says then.
-    async fn fails(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) async fn fails(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
         match self.does(verb, release, arguments).await {
             Ok(said) => bail!("helm {verb} {arguments:?} works:\n{said}"),
             Err(error) => Ok(format!("{error:#}")),
         }
     }
 
-    async fn revision(&self) -> Result<u64> {
+    pub(crate) async fn revision(&self) -> Result<u64> {
         let arguments = ["status", NAME, "--namespace", NAMESPACE, "--output", "json"];
         let status: Value = serde_json::from_str(&self.helm.run(self.cluster, &arguments).await?)?;
         ensure!(status["info"]["status"] == "deployed", "{}", status["info"]);
         status["version"].as_u64().context("a release has a revision")
     }
 
-    async fn pods(&self) -> Result<BTreeSet<String>> {
+    pub(crate) async fn pods(&self) -> Result<BTreeSet<String>> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let pods = pods.list(&ListParams::default().labels("app.kubernetes.io/name=portico")).await?;
         let stays = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
@@ -431,7 +338,7 @@ impl<'a> Release<'a> {
 
 impl Traffic {
     /// Fails if a single request did.
-    async fn flows(&self, after: &str) -> Result<()> {
+    pub(crate) async fn flows(&self, after: &str) -> Result<()> {
         for load in &self.loads {
             load.more(SOME).await?;
             let failures = load.seen().failures;
@@ -443,7 +350,7 @@ impl Traffic {
     }
 }
 
-const NAME: &str = "portico";
+pub(crate) const NAME: &str = "portico";
 const ADDRESS: &str = "--output=jsonpath={.status.addresses[0].value}";
 
 fn ingress(name: &str, path: &str, plugin: Option<&str>) -> Value {
