@@ -5,16 +5,16 @@
 mod backend;
 #[path = "scenarios/client.rs"]
 mod client;
-#[path = "scenarios/load.rs"]
-mod load;
-#[path = "scenarios/objects.rs"]
-mod objects;
 #[path = "helm/follows.rs"]
 mod follows;
+#[path = "scenarios/load.rs"]
+mod load;
 #[path = "helm/names.rs"]
 mod names;
 #[path = "helm/nulls.rs"]
 mod nulls;
+#[path = "scenarios/objects.rs"]
+mod objects;
 #[path = "helm/refused.rs"]
 mod refused;
 #[path = "helm/release.rs"]

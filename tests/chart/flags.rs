@@ -77,7 +77,9 @@ fn schema(flag: &Arg) -> Map<String, Value> {
             // More digits than that are longer than anybody waits, and more than templates can count.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))+$" }),
             Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
-            Some("ADDR") if flag.get_long() == Some("echo") => json!({ "type": ["string", "null"], "pattern": ADDRESS }),
+            Some("ADDR") if flag.get_long() == Some("echo") => {
+                json!({ "type": ["string", "null"], "pattern": ADDRESS })
+            }
             // YAML reads a bare `off` as false; what true could be, the templates ask.
             Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": ADDRESS }),
             Some("FILE") if flag.get_long() == Some("access-log") => {

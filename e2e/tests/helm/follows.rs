@@ -39,7 +39,10 @@ pub(crate) fn rights_are_where_the_lease_is(helm: &Helm) -> Result<()> {
 pub(crate) fn no_budget_is_in_the_way_of_a_drain(helm: &Helm) -> Result<()> {
     let budget = |settings: &str| -> Result<Option<Value>> {
         let rendered = render(helm, &["--set", settings])?;
-        Ok(rendered.into_iter().find(|object| object["kind"] == "PodDisruptionBudget").map(|budget| budget["spec"].clone()))
+        Ok(rendered
+            .into_iter()
+            .find(|object| object["kind"] == "PodDisruptionBudget")
+            .map(|budget| budget["spec"].clone()))
     };
     ensure!(budget("kind=DaemonSet")?.is_none());
     ensure!(budget("podDisruptionBudget.enabled=false")?.is_none());

@@ -49,7 +49,11 @@ pub(crate) fn every_label_is_there_once(helm: &Helm) -> Result<()> {
     let rendered = render(helm, &["--set", "commonLabels.team=all,podLabels.team=pods,service.labels.team=front"])?;
     let team = |kind: &str, part: &str| -> Result<String> {
         let found = rendered.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))?;
-        Ok(found.pointer(&format!("{part}/metadata/labels/team")).and_then(Value::as_str).unwrap_or_default().to_owned())
+        Ok(found
+            .pointer(&format!("{part}/metadata/labels/team"))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned())
     };
     let found = [team("Deployment", "")?, team("Deployment", "/spec/template")?, team("Service", "")?];
     ensure!(found == ["all", "pods", "front"], "{found:?}");

@@ -29,7 +29,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "image.tag=a b"], &["'/image/tag'"]),
     (&["--set", "resources=small"], &["'/resources'", "want object"]),
     (&["--set", "extraArgs=--echo"], &["'/extraArgs'", "want array"]),
-    (&["--set", "podDisruptionBudget.maxUnavailable=some"], &["'/podDisruptionBudget/maxUnavailable'", "'some' does not match"]),
+    (
+        &["--set", "podDisruptionBudget.maxUnavailable=some"],
+        &["'/podDisruptionBudget/maxUnavailable'", "'some' does not match"],
+    ),
     (&["--set", "service.ipFamilyPolicy=RequireDualStack"], &["'/service/ipFamilyPolicy'", "'SingleStack'"]),
     (&["--set", "kind=DaemonSet,autoscaling.enabled=true"], &["autoscaling.enabled:", "set kind to Deployment"]),
     (&["--set", "autoscaling.enabled=true,autoscaling.minReplicas=20"], &["autoscaling.minReplicas: 20", "10"]),
@@ -51,7 +54,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     ),
     (&["--set", "podDisruptionBudget.maxUnavailable=0"], &["podDisruptionBudget.maxUnavailable: with 0", "write 1"]),
     (&["--set", "podDisruptionBudget.maxUnavailable=0%"], &["podDisruptionBudget.maxUnavailable: with 0%", "write 1"]),
-    (&["--set", "podDisruptionBudget.minAvailable=2"], &["podDisruptionBudget.minAvailable: 2 of 2 Pods", "write less"]),
+    (
+        &["--set", "podDisruptionBudget.minAvailable=2"],
+        &["podDisruptionBudget.minAvailable: 2 of 2 Pods", "write less"],
+    ),
     (&["--set", "podDisruptionBudget.minAvailable=60%"], &["podDisruptionBudget.minAvailable: 60% of 2 Pods"]),
     (
         &["--set", "autoscaling.enabled=true,autoscaling.minReplicas=4,podDisruptionBudget.minAvailable=4"],
@@ -79,7 +85,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     ),
     (&["--set", "config.status-listen=127.0.0.1:8100"], &["config.status-listen:", "cannot reach", "write 0.0.0.0"]),
     (&["--set", "config.status-listen=[::1]:8100"], &["config.status-listen:", "cannot reach [::1]:8100"]),
-    (&["--set", "config.ingress-http-listen=localhost:8000"], &["config.ingress-http-listen:", "write 0.0.0.0 or [::]"]),
+    (
+        &["--set", "config.ingress-http-listen=localhost:8000"],
+        &["config.ingress-http-listen:", "write 0.0.0.0 or [::]"],
+    ),
     (&["--set", "config.status-listen=0.0.0.0:0"], &["'/config/status-listen'", "'0.0.0.0:0' does not match pattern"]),
     (&["--set", "config.status-listen=0.0.0.0:70000"], &["config.status-listen: there is no port 70000"]),
     (

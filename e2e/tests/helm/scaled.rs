@@ -38,7 +38,10 @@ impl Release<'_> {
         let scaling = ["--set", "autoscaling.enabled=true"];
         let revision = self.revision().await?;
         let refused = self.fails("upgrade", NAME, &scaling).await?;
-        ensure!(refused.contains("the 3 Pods of Deployment portico") && refused.contains("hand the number over"), "{refused}");
+        ensure!(
+            refused.contains("the 3 Pods of Deployment portico") && refused.contains("hand the number over"),
+            "{refused}"
+        );
         ensure!(self.revision().await? == revision, "what is refused is no revision");
         self.does_as_told(&refused).await?;
         self.does("upgrade", NAME, &[&scaling, WAIT].concat()).await?;
