@@ -150,6 +150,7 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--values",
     "--timeout",
     "--rollback-on-failure",
+    "--atomic",
     "--reset-then-reuse-values",
     "--reuse-values",
     "--take-ownership",
