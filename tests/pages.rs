@@ -139,7 +139,8 @@ fn a_page_that_shows_something_else_is_found() {
         let problem = checked::problem(&page.blocks[0]).unwrap_or_default();
         assert!(problem.contains(part), "{text}: {problem}");
     }
-    let text = "`portico_tunnels` `a{b}`\n```\n`portico_x{}`\n```\n| x | `sum(portico_tunnels)` | `portico_tunnels > 1`";
+    let text =
+        "`portico_tunnels` `a{b}`\n```\n`portico_x{}`\n```\n| x | `sum(portico_tunnels)` | `portico_tunnels > 1`";
     assert_eq!(checked::queries(text).collect::<Vec<_>>(), ["sum(portico_tunnels)", "portico_tunnels > 1"]);
     let page = Page::parse("d.md", "```promql\nsum(rate(portico_request_duration_seconds_bucket[5m]))\n```\n");
     assert_eq!(checked::problem(&page.blocks[0]), None);

@@ -22,7 +22,11 @@ pub(crate) fn problem(block: &Block) -> Option<String> {
 /// Queries within lines, such as those in a table: code that names a metric of ours and does something with it.
 pub(crate) fn queries(text: &str) -> impl Iterator<Item = &str> {
     let is_query = |code: &&str| code.contains("portico_") && code.contains(['(', '{', '<', '>', '/']);
-    text.split("```").step_by(2).flat_map(str::lines).flat_map(|line| line.split('`').skip(1).step_by(2)).filter(is_query)
+    text.split("```")
+        .step_by(2)
+        .flat_map(str::lines)
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(is_query)
 }
 
 /// A query is one that Prometheus can read, and asks for metrics that there are.

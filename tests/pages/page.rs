@@ -1,7 +1,7 @@
 //! A page of the guide as its blocks of code, each with where it stands and what is said about running it.
 //!
 //! ````text
-//! <!-- on a cluster -->                    the next block is run by e2e/tests/pages.rs, on a cluster
+//! <!-- on a cluster -->                    the next block is run by e2e/tests/guide.rs, on a cluster
 //! <!-- not run: it goes on for ever -->    the next block is left out, and this is why
 //! <!-- page on a cluster -->               either of both, for all of this page but whole objects
 //! <!-- page not run: … -->

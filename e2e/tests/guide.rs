@@ -5,11 +5,11 @@
 
 #[path = "../../tests/pages/page.rs"]
 mod page;
-#[path = "pages/shown.rs"]
+#[path = "guide/shown.rs"]
 mod shown;
-#[path = "pages/terminal.rs"]
+#[path = "guide/terminal.rs"]
 mod terminal;
-#[path = "pages/walk.rs"]
+#[path = "guide/walk.rs"]
 mod walk;
 
 use std::path::Path;
@@ -33,7 +33,7 @@ fn commands_that_pages_show_for_a_cluster_do_what_the_pages_say() {
     if !scenario::on_our_own("a walk through the pages") {
         return;
     }
-    scenario::run_with(Options { channel: None, ..Options::named("pages") }, async |cluster| {
+    scenario::run_with(Options { channel: None, ..Options::named("guide") }, async |cluster| {
         let node = Node::start(cluster).await?;
         walk::through(cluster, &pages()).await?;
         node.stop().await
