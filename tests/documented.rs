@@ -165,6 +165,8 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--requirepass",
     "--save",
     // kubectl.
+    "--all",
+    "--ignore-not-found",
     "--previous",
     "--as",
     "--raw",

@@ -80,6 +80,16 @@ fn a_program_that_names_the_folder_of_its_build_is_refused() {
     }
 }
 
+/// `scripts/image-root.sh` refuses a program that names the folder; `/src` is in every path of a crate.
+#[test]
+fn it_builds_in_a_folder_that_no_path_of_the_program_names() {
+    let folder = after("WORKDIR ");
+    for path in ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"] {
+        assert!(!path.contains(&folder), "{path} has {folder}");
+    }
+    assert!(dockerfile().contains(&format!("COPY --from=build {folder}/target/image-root/ /")));
+}
+
 /// The rest of the first line of the Dockerfile that starts so.
 fn after(start: &str) -> String {
     let dockerfile = dockerfile();
