@@ -86,8 +86,7 @@ fn fields_and_defaults_are_kong_s() {
             OURS_OR_LATER.contains(&format!("{name} {top}").as_str())
         };
         let fields = fields::of(kind).into_iter().filter(|field| !is_further(&field.path));
-        let found: Map<String, Value> =
-            fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
+        let found: Map<String, Value> = fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
         assert_eq!(Value::Object(found), of_kong(name), "{name}: left is what is here");
     }
 }

@@ -457,6 +457,7 @@ async fn only_websocket_is_upgraded_to() {
 }
 
 /// Gateway API routes are as they always were, unless they have something of Kong's or headers are wanted of all.
+// kong-compat §3.6
 #[tokio::test]
 async fn who_gets_the_headers() {
     let endpoint = Endpoint::ok().await;
@@ -486,6 +487,7 @@ async fn who_gets_the_headers() {
     }
 }
 
+// kong-compat §3.6
 #[tokio::test]
 async fn the_product_can_be_another() {
     let endpoint = Endpoint::ok().await;

@@ -16,8 +16,7 @@ async fn gate(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint) 
     let plugins: Vec<(&dyn AnyKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let route =
-        Route { plugins: Some(chain(&plugins)), kong: Some(Box::new(Manner::default())), ..route(action) };
+    let route = Route { plugins: Some(chain(&plugins)), kong: Some(Box::new(Manner::default())), ..route(action) };
     let (address, reserved) = reserve();
     let mut consumers = Directory::default();
     consumers.add(&consumer("guest", &["guests"]));
