@@ -8,7 +8,6 @@ mod shards;
 mod text;
 
 use std::fmt::{self, Write};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -171,6 +170,9 @@ pub struct Directory {
     pub passwords: Shards<ByLogin>,
     /// By key claim.
     pub tokens: Shards<ByClaim>,
+    /// What tells this directory from others, in every process alike. Whoever fills it says so: of what is in here, keys and
+    /// passwords could be guessed from it.
+    pub told_apart: u64,
 }
 
 impl Directory {
@@ -190,33 +192,6 @@ impl Directory {
     pub fn called(&self, name: &str) -> Option<&Arc<Consumer>> {
         self.usernames.get(name).or_else(|| self.custom_ids.get(name))
     }
-
-    /// What tells this directory from others, in every process alike. Of what a token is verified with only the algorithm
-    /// counts, since keys do not say what they are.
-    pub fn told_apart(&self) -> u64 {
-        let people = self.consumers.iter().map(|consumer| {
-            let name = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
-            hash_of(("consumer", name, consumer.groups(), consumer.acls()))
-        });
-        let keys = self.keys.iter().map(|key| hash_of(("key", key.digest, &*key.id, key.expires, &*key.consumer.id)));
-        let passwords = self
-            .passwords
-            .iter()
-            .map(|basic| hash_of(("password", &*basic.username, &*basic.id, basic.password, &*basic.consumer.id)));
-        let tokens = self
-            .tokens
-            .iter()
-            .map(|jwt| hash_of(("token", &*jwt.claim, &*jwt.id, jwt.key.algorithm(), &*jwt.consumer.id)));
-        // A sum, since there is no order.
-        people.chain(keys).chain(passwords).chain(tokens).fold(0, u64::wrapping_add)
-    }
-}
-
-/// The hasher has no seed.
-fn hash_of(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 macro_rules! indexes {

@@ -8,7 +8,7 @@ mod credentials;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -39,6 +39,7 @@ struct Known {
     object: Arc<Object<KongConsumer>>,
     consumer: Arc<Consumer>,
     credentials: Box<[Credential]>,
+    told_apart: u64,
     /// Most have none.
     remarks: Option<Box<Remarks>>,
 }
@@ -86,7 +87,14 @@ impl Consumers {
             match (before, after) {
                 // What requests and caches hold on to stays the very same.
                 (Some(before), Some(after)) if before.is_alike(&after) => {
-                    self.known.insert(Known { object: after.object, remarks: after.remarks, ..before });
+                    if before.told_apart != after.told_apart {
+                        let directory = Arc::make_mut(&mut self.directory);
+                        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
+                        directory.told_apart = directory.told_apart.wrapping_add(after.told_apart);
+                    }
+                    // With the new object, of which something else may be told.
+                    let Known { consumer, credentials, .. } = before;
+                    self.known.insert(Known { consumer, credentials, ..after });
                 }
                 (before, after) => {
                     if let Some(before) = before {
@@ -110,6 +118,8 @@ impl Consumers {
         // A snapshot shares the directory, so this copies it the first time; what is in it is shared again.
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.insert(Arc::clone(&known.consumer));
+        // A sum, since there is no order.
+        directory.told_apart = directory.told_apart.wrapping_add(known.told_apart);
         let mut disputed = Vec::new();
         for claim in known.claims() {
             if !self.disputes.is_disputed(&claim) {
@@ -134,6 +144,7 @@ impl Consumers {
     fn leave(&mut self, before: &Known, again: &mut Again) {
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.remove(&*before.consumer.id);
+        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
         for claim in before.claims() {
             if !self.disputes.is_disputed(&claim) {
                 claim.leave(Arc::make_mut(&mut self.directory));
@@ -251,14 +262,34 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>)
     let consumer = Arc::new(consumer);
     let credentials = raw.into_iter().map(|(secret, raw)| Credential::new(uuid(Kind::Secret, &secret), raw, &consumer));
     let remarks = (!problems.is_empty() || !notes.is_empty()).then(|| Box::new(Remarks { problems, notes }));
-    Known { object: Arc::clone(object), credentials: credentials.collect(), consumer, remarks }
+    Known {
+        object: Arc::clone(object),
+        told_apart: told_apart(store, object, &consumer),
+        credentials: credentials.collect(),
+        consumer,
+        remarks,
+    }
+}
+
+/// What tells a consumer from others, in every process alike: also from one who is older and has the same names. For what is in
+/// Secrets stands which version of them it is, since the number is for everybody to see.
+fn told_apart(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
+    (names, consumer.groups(), object.meta.created).hash(&mut hasher);
+    for name in &object.credentials {
+        let key = ObjectKey::new(&object.meta.key.namespace, name);
+        (name, store.secrets.get(&key).map(|secret| secret.meta.revision)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl Known {
     /// Whether requests cannot tell it from the other, nor those who claim the same.
     fn is_alike(&self, other: &Known) -> bool {
-        let age = |known: &Known| known.object.meta.created;
-        (age(self), &self.consumer, &self.credentials) == (age(other), &other.consumer, &other.credentials)
+        let Known { object, consumer, credentials, told_apart: _, remarks: _ } = self;
+        (object.meta.created, consumer, credentials)
+            == (other.object.meta.created, &other.consumer, &other.credentials)
     }
 
     fn claimant(&self) -> Claimant {
