@@ -288,8 +288,7 @@ impl Known {
     /// Whether requests cannot tell it from the other, nor those who claim the same.
     fn is_alike(&self, other: &Known) -> bool {
         let Known { object, consumer, credentials, told_apart: _, remarks: _ } = self;
-        (object.meta.created, consumer, credentials)
-            == (other.object.meta.created, &other.consumer, &other.credentials)
+        (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
     }
 
     fn claimant(&self) -> Claimant {
