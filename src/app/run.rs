@@ -45,9 +45,9 @@ use crate::ready::Ready;
 use crate::snapshot::Snapshot;
 use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
-use crate::upstream::Registry;
 use crate::upstream::dns::Dns;
 use crate::upstream::tls::Anchors;
+use crate::upstream::{Loopback, Registry};
 
 /// Serves until told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
@@ -74,7 +74,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let first_snapshot = ready.guard("first snapshot");
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let upstreams = Arc::new(Registry::new(Anchors::of_system()));
+    let others_write = options.cluster.as_ref().is_some_and(|cluster| !cluster.loopback_backends);
+    let loopback = if others_write { Loopback::Refused } else { Loopback::Served };
+    let upstreams = Arc::new(Registry::new(Anchors::of_system(), loopback));
     let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;

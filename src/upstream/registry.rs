@@ -6,24 +6,30 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::tls::Anchors;
-use super::{Protocol, Upstream, UpstreamKey};
+use super::{Loopback, Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
     system: Arc<Anchors>,
+    loopback: Loopback,
 }
 
 impl Registry {
     /// `system` is whom this machine trusts.
-    pub fn new(system: Anchors) -> Self {
-        Registry { system: Arc::new(system), ..Registry::default() }
+    pub fn new(system: Anchors, loopback: Loopback) -> Self {
+        Registry { system: Arc::new(system), loopback, ..Registry::default() }
     }
 
     /// Whom this machine trusts.
     pub fn system(&self) -> &Arc<Anchors> {
         &self.system
+    }
+
+    /// Whether this machine or Pod itself may be a backend.
+    pub fn loopback(&self) -> Loopback {
+        self.loopback
     }
 
     /// The upstream of this identity, made if there is none yet.
@@ -32,7 +38,9 @@ impl Registry {
         if let Some(known) = upstreams.get(key) {
             return Arc::clone(known);
         }
-        let made = Arc::new(Upstream::new(key.clone()));
+        let mut made = Upstream::new(key.clone());
+        made.loopback = self.loopback;
+        let made = Arc::new(made);
         // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
         let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };
         let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
