@@ -165,6 +165,7 @@ mod tests {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    // kong-compat §3.14
     #[tokio::test]
     async fn ready_or_what_is_waited_for() {
         let waiting: &[&str] = &["first snapshot", "listeners"];
