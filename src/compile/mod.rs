@@ -169,7 +169,7 @@ impl Compiler {
         // What is said of a Service depends on whether requests go there.
         let services =
             upstreams.iter().map(|key| ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() });
-        let services = services.chain(std::mem::take(&mut run.disagreeing));
+        let services = services.chain(std::mem::take(&mut run.services));
         touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
         self.judge_gateways(&mut run);
         self.judge_ingresses(store, inputs, updated.again, &mut run);
@@ -292,11 +292,13 @@ impl Compiler {
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
             let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
-            run.disagreeing.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
+            run.services.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
             let before = match &plan {
                 Some(plan) => self.routes.insert(key.clone(), plan.clone()),
                 None => self.routes.remove(&key),
             };
+            let unspoken = [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unspoken.iter().cloned());
+            run.services.extend(unspoken);
             let nothing = BTreeSet::new();
             let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
             self.count_users(&of(&before), &of(&plan), &mut upstreams);
@@ -391,15 +393,21 @@ impl Compiler {
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
                     unserved::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(id)),
+                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(store, id)),
             };
             self.judge(id.clone(), verdict, run);
         }
     }
 
-    /// Whether requests go to a Service that speaks for itself.
-    fn is_used(&self, id: &ObjectId) -> bool {
-        id.kind == Kind::Service && self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+    /// Whether requests go to a Service that speaks for itself, or would if it could be spoken to in TLS.
+    fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
+        let leads = |route: &ObjectId| {
+            let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
+            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unspoken.contains(&id.key))
+        };
+        id.kind == Kind::Service
+            && (self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+                || store.refs().dependents(id).any(leads))
     }
 
     fn users_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
@@ -458,8 +466,8 @@ struct Run {
     verdicts_changed: BTreeSet<ObjectId>,
     /// Gateways whose own verdict has to be given again.
     rerouted: BTreeSet<ObjectKey>,
-    /// Services whose policies begin to count, or cease to.
-    disagreeing: BTreeSet<ObjectKey>,
+    /// Services of which something else is to be said: their policies begin to count, or cease to, or a route cannot speak to them.
+    services: BTreeSet<ObjectKey>,
 }
 
 /// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan

@@ -27,7 +27,11 @@ pub(super) fn verdict(
             // What others make of the Services of others is nothing to us.
             if is_used {
                 let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
-                unheeded = service_settings::read(&service.meta, "a Service", tls_port).unheeded;
+                let settings = service_settings::read(&service.meta, "a Service", tls_port);
+                if settings.protocol.map_or(tls_port, Speech::is_tls) {
+                    unheeded.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
+                }
+                unheeded.extend(settings.unheeded);
                 unheeded.extend(policy::notes(store, &service.meta));
                 unheeded.extend(disagreements.of(&id.key));
             }
@@ -43,7 +47,9 @@ pub(super) fn verdict(
             unheeded.extend(policy::notes(store, meta));
             let mut notes = settings.notes;
             if settings.protocol.map_or(tls_port, Speech::is_tls) {
-                notes.extend(upstream_tls::notes(store, meta, &settings.tls));
+                let problem = upstream_tls::notes(store, meta, &settings.tls);
+                unheeded.extend(problem.clone());
+                notes.extend(problem);
             }
             notes.extend(policy::notes(store, meta));
             notes

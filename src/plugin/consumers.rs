@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -161,6 +161,9 @@ pub struct Directory {
     pub passwords: Shards<Arc<str>, Arc<BasicCredential>>,
     /// By key claim.
     pub tokens: Shards<Arc<str>, Arc<JwtCredential>>,
+    /// What tells this directory from others, in every process alike. Whoever fills it says so: of what is in here, keys and
+    /// passwords could be guessed from it.
+    pub told_apart: u64,
 }
 
 impl Directory {
@@ -194,27 +197,6 @@ impl Directory {
     /// By what an issuer of tokens calls somebody: a username, or else a custom id.
     pub fn called(&self, name: &str) -> Option<&Arc<Consumer>> {
         self.usernames.get(name).or_else(|| self.custom_ids.get(name))
-    }
-
-    /// What tells this directory from others, in every process alike. Of what a token is verified with only the algorithm
-    /// counts, since keys do not say what they are.
-    pub fn told_apart(&self) -> u64 {
-        let people = self.consumers.values().map(|consumer| {
-            let name = (&consumer.id, &consumer.username, &consumer.custom_id);
-            hash_of(("consumer", name, &consumer.groups, &consumer.acls))
-        });
-        let keys =
-            self.keys.iter().map(|(digest, key)| hash_of(("key", digest, &key.id, key.expires, &key.consumer.id)));
-        let passwords = self
-            .passwords
-            .iter()
-            .map(|(username, basic)| hash_of(("password", username, &basic.id, basic.password, &basic.consumer.id)));
-        let tokens = self
-            .tokens
-            .iter()
-            .map(|(claim, jwt)| hash_of(("token", claim, &jwt.id, jwt.key.algorithm(), &jwt.consumer.id)));
-        // A sum, since there is no order.
-        people.chain(keys).chain(passwords).chain(tokens).fold(0, u64::wrapping_add)
     }
 }
 
@@ -265,13 +247,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     pub fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_empty())
     }
-}
-
-/// The hasher has no seed.
-fn hash_of(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn shard_of<Q: Hash + ?Sized>(key: &Q) -> usize {

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustls::sign::CertifiedKey;
 
-use super::tls::Anchors;
+use super::tls::{Anchors, Shared, Terms, Trust};
 use super::{Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
+    terms: Shared,
     system: Arc<Anchors>,
 }
 
@@ -24,6 +26,16 @@ impl Registry {
     /// Whom this machine trusts.
     pub fn system(&self) -> &Arc<Anchors> {
         &self.system
+    }
+
+    /// Terms of TLS, as [`Terms::new`] makes them, which all upstreams share for which they say the same.
+    pub fn terms(
+        &self,
+        protocol: Protocol,
+        trust: Option<Trust>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<Terms, rustls::Error> {
+        self.terms.terms(protocol, trust, client)
     }
 
     /// The upstream of this identity, made if there is none yet.
@@ -54,12 +66,12 @@ impl Registry {
     /// Forgets what no snapshot uses any more. Requests in flight keep what they hold.
     pub fn retain(&self, used: &BTreeSet<UpstreamKey>) {
         self.upstreams.lock().retain(|key, _| used.contains(key));
+        self.terms.sweep();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tls::{Terms, Trust};
     use super::super::{Address, Endpoints};
     use super::*;
 

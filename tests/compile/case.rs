@@ -153,6 +153,19 @@ impl Case {
         [self.at_once().snapshot.fingerprint(), self.bit_by_bit().snapshot.fingerprint()]
     }
 
+    /// Of who saw these objects first and then those of another case.
+    pub(crate) fn fingerprint_after(&self, other: &Case) -> Fingerprint {
+        let mut world = self.at_once();
+        world.apply(Batch { upserts: other.objects(), removes: vec![] });
+        world.snapshot.fingerprint()
+    }
+
+    /// What is told of an object by events alone, of whoever saw all at once and of whoever saw one object after the other.
+    pub(crate) fn unheeded(&self, id: &ObjectId) -> [Vec<String>; 2] {
+        let told = |world: World| world.verdicts()[id].unheeded.iter().map(ToString::to_string).collect();
+        [told(self.at_once()), told(self.bit_by_bit())]
+    }
+
     /// The same with one object changed.
     pub(crate) fn edited(mut self, name: &str, edit: impl FnOnce(&mut Value)) -> Case {
         let mut documents = self.documents.iter_mut();
@@ -358,8 +371,21 @@ impl World {
             let answers: Vec<_> = requests.iter().map(|request| answer(&self.snapshot, request)).collect();
             document.insert("answers".to_owned(), json!(answers));
         }
-        serde_saphyr::to_string(&document).unwrap()
+        without_digests(&serde_saphyr::to_string(&document).unwrap())
     }
+}
+
+/// Terms of TLS are told apart by certificates, which were made for this run.
+fn without_digests(described: &str) -> String {
+    let mut pieces = described.split("(terms ");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (digest, rest) = piece.split_once(')').unwrap();
+        assert!(digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digest}");
+        text.push_str("(terms …)");
+        text.push_str(rest);
+    }
+    text
 }
 
 fn memory(remembered: Vec<Remembered>) -> Memory {

@@ -222,4 +222,75 @@ mod tests {
             if &*username == "ann\n" && password == b"p\n"));
         assert!(matches!(read("group"), Read::Acl(group) if &*group == "staff\n"));
     }
+
+    // kong-compat §3.7
+    #[test]
+    fn what_each_type_needs_and_may_have() {
+        const CREATED: &str = "2026-01-01T00:00:00Z";
+        let at = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
+        type Expected = Result<&'static str, &'static str>;
+        let cases: [(&str, &str, Expected); 22] = [
+            ("key-auth", r#"{"key": "k"}"#, Ok("key that stays")),
+            ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key that ends")),
+            ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key that stays")),
+            ("key-auth", r#"{"key": "k", "ttl": "1h"}"#, Err("ttl is no number of seconds")),
+            ("key-auth", "{}", Err("key-auth credentials need key, which is missing or empty")),
+            ("key-auth", r#"{"key": ""}"#, Err("key-auth credentials need key, which is missing or empty")),
+            ("basic-auth", r#"{"username": "a", "password": "b"}"#, Ok("login")),
+            ("basic-auth", r#"{"username": "a"}"#, Err("basic-auth credentials need password")),
+            ("basic-auth", r#"{"password": "b"}"#, Err("basic-auth credentials need username")),
+            ("jwt", r#"{"key": "a", "secret": "s"}"#, Ok("HS256")),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "HS512"}"#, Ok("HS512")),
+            ("jwt", r#"{"key": "a"}"#, Err("jwt credentials need secret")),
+            ("jwt", r#"{"secret": "s"}"#, Err("jwt credentials need key")),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "RS256"}"#, Err("need rsa_public_key")),
+            (
+                "jwt",
+                r#"{"key": "a", "rsa_public_key": "p", "algorithm": "ES256"}"#,
+                Err("rsa_public_key cannot be used"),
+            ),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "none"}"#, Err("algorithm \"none\" is not known")),
+            ("acl", r#"{"group": "staff"}"#, Ok("group staff")),
+            ("acl", "{}", Err("acl credentials need group")),
+            ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
+            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Ok("nothing, and it is said")),
+            ("mtls-auth", "{}", Ok("nothing, and it is said")),
+            ("password", "{}", Err("says \"password\", which is no type of credential")),
+        ];
+        for (kind, data, expected) in cases {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {"namespace": "a", "name": "s", "labels": {CREDENTIAL_LABEL: kind}, "creationTimestamp": CREATED},
+                "stringData": parsed(data),
+            });
+            let mut store = Store::default();
+            let upserts = vec![AnyObject::parse(crate::api::Kind::Secret, secret).unwrap()];
+            store.apply(Batch { upserts, removes: Vec::new() });
+            let found = read(&store, &ObjectKey::new("a", "s"), "credentials[0]");
+            let found = found.map(|read| match read {
+                Read::Credential(Raw::Key { expires: None, .. }) => "key that stays".to_owned(),
+                // So long after the Secret was made.
+                Read::Credential(Raw::Key { expires, .. }) if expires == at(1_767_225_660) => {
+                    "key that ends".to_owned()
+                }
+                Read::Credential(Raw::Key { expires, .. }) => format!("key that ends at {expires:?}"),
+                Read::Credential(Raw::Basic { .. }) => "login".to_owned(),
+                Read::Credential(Raw::Jwt { key, .. }) => key.algorithm().name().to_owned(),
+                Read::Acl(group) => format!("group {group}"),
+                Read::Ignored(None) => "nothing".to_owned(),
+                Read::Ignored(Some(_)) => "nothing, and it is said".to_owned(),
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{kind} {data}"),
+                (Err(problem), Err(expected)) => {
+                    assert!(problem.message.contains(expected), "{kind} {data}: {problem}");
+                    assert_eq!(problem.field, "credentials[0]", "{kind} {data}");
+                }
+                (found, expected) => {
+                    panic!("{kind} {data}: {:?}, not {expected:?}", found.map_err(|it| it.to_string()))
+                }
+            }
+        }
+    }
 }

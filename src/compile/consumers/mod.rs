@@ -7,6 +7,7 @@ mod claims;
 mod credentials;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -38,6 +39,7 @@ struct Known {
     generation: i64,
     consumer: Arc<Consumer>,
     credentials: Box<[Credential]>,
+    told_apart: u64,
     /// Most have none.
     remarks: Option<Box<Remarks>>,
 }
@@ -82,6 +84,12 @@ impl Consumers {
             match (self.known.get_mut(&name), after) {
                 // What requests and caches hold on to stays the very same.
                 (Some(before), Some(after)) if before.is_alike(&after) => {
+                    if before.told_apart != after.told_apart {
+                        let directory = Arc::make_mut(&mut self.directory);
+                        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
+                        directory.told_apart = directory.told_apart.wrapping_add(after.told_apart);
+                    }
+                    before.told_apart = after.told_apart;
                     (before.generation, before.remarks) = (after.generation, after.remarks);
                 }
                 (_, after) => {
@@ -106,6 +114,8 @@ impl Consumers {
         // A snapshot shares the directory, so this copies it the first time; what is in it is shared again.
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.insert(Arc::clone(&id), Arc::clone(&known.consumer));
+        // A sum, since there is no order.
+        directory.told_apart = directory.told_apart.wrapping_add(known.told_apart);
         let mut disputed = Vec::new();
         for claim in known.claims() {
             if !self.disputes.is_disputed(&claim) {
@@ -130,6 +140,7 @@ impl Consumers {
     fn leave(&mut self, before: &Known, again: &mut Again) {
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.remove(&before.consumer.id);
+        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
         for claim in before.claims() {
             if !self.disputes.is_disputed(&claim) {
                 claim.leave(Arc::make_mut(&mut self.directory));
@@ -257,16 +268,29 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
     Known {
         claimant: Claimant { created: object.meta.created, key: key.clone() },
         generation: object.meta.generation,
+        told_apart: told_apart(store, object, &consumer),
         consumer: Arc::clone(&consumer),
         credentials: credentials.into(),
         remarks,
     }
 }
 
+/// What tells a consumer from others, in every process alike: also from one who is older and has the same names. For what is in
+/// Secrets stands which version of them it is, since the number is for everybody to see.
+fn told_apart(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&consumer.id, &consumer.username, &consumer.custom_id, &consumer.groups, object.meta.created).hash(&mut hasher);
+    for name in &object.credentials {
+        let key = ObjectKey::new(&object.meta.key.namespace, name);
+        (name, store.secrets.get(&key).map(|secret| secret.meta.revision)).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 impl Known {
     /// Whether requests cannot tell it from the other, nor those who claim the same.
     fn is_alike(&self, other: &Known) -> bool {
-        let Known { claimant, generation: _, consumer, credentials, remarks: _ } = self;
+        let Known { claimant, generation: _, consumer, credentials, told_apart: _, remarks: _ } = self;
         (claimant, consumer, credentials) == (&other.claimant, &other.consumer, &other.credentials)
     }
 
