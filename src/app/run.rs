@@ -47,7 +47,7 @@ use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::dns::Dns;
 use crate::upstream::tls::Anchors;
-use crate::upstream::{Loopback, Registry};
+use crate::upstream::{Authors, Loopback, Registry};
 
 /// Serves until told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
@@ -74,9 +74,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let first_snapshot = ready.guard("first snapshot");
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let others_write = options.cluster.as_ref().is_some_and(|cluster| !cluster.loopback_backends);
-    let loopback = if others_write { Loopback::Refused } else { Loopback::Served };
-    let upstreams = Arc::new(Registry::new(Anchors::of_system(), loopback));
+    let authors = match &options.cluster {
+        Some(cluster) if cluster.loopback_backends => Authors::Tenants { loopback: Loopback::Served },
+        Some(_) => Authors::Tenants { loopback: Loopback::Refused },
+        None => Authors::Operator,
+    };
+    let upstreams = Arc::new(Registry::new(Anchors::of_system(), authors));
     let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
@@ -137,7 +140,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let (watcher, ticks) = Watcher::start();
     let dns = {
         let upstreams = upstreams.clone();
-        Dns::from_system(move |name, addresses| {
+        Dns::from_system(authors, move |name, addresses| {
             for upstream in upstreams.all() {
                 upstream.set_resolved(name, addresses.to_vec());
             }

@@ -22,7 +22,7 @@ pub(super) fn of(store: &Store, key: &UpstreamKey, forbidden: &Forbidden, disagr
     let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
     let Some(port) = port else { return Endpoints::default() };
     let mut addresses = if key.whole { whole(service, port) } else { written_down(store, service, port) };
-    addresses.retain(|address| !forbidden.contains(address));
+    addresses.retain(|address| !forbidden.contains(&key.namespace, address));
     addresses.sort();
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
@@ -66,6 +66,7 @@ pub(super) fn notes(
     disagreements: &Disagreements,
 ) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
+    let ObjectKey { namespace, name } = &service.meta.key;
     let mut notes: Vec<_> = balance(&service.meta).err().into_iter().collect();
     let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
     let settings = service_settings::read(&service.meta, "a Service", tls_port);
@@ -77,8 +78,19 @@ pub(super) fn notes(
     notes.extend(disagreements.of(&service.meta.key));
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let written = written_down(store, service, port);
-        if let Some(problem) = forbidden.problem(&format!("spec.ports[{index}]"), &written) {
-            notes.push(problem);
+        let field = format!("spec.ports[{index}]");
+        let hosts = if service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+            &*annotation
+        } else if service.spec.kind.as_deref() == Some("ExternalName") {
+            "spec.externalName"
+        } else {
+            &*field
+        };
+        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written) {
+            // Of a Service of many ports once.
+            if !notes.contains(&problem) {
+                notes.push(problem);
+            }
             continue;
         }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
@@ -88,13 +100,12 @@ pub(super) fn notes(
             continue;
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
-        let ObjectKey { namespace, name } = &service.meta.key;
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         // Nobody asks for endpoints of a Service that is sent everything as a whole.
         if !settings.whole && of(store, &key, forbidden, disagreements).addresses.is_empty() {
             notes.push(Problem::new(
-                format!("spec.ports[{index}]"),
+                field,
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
             ));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::addresses::Addresses;
 use super::gateway::GatewayPlan;
 use super::verdict::Problem;
-use crate::upstream::{Address, Loopback, NoBackend};
+use crate::upstream::{Address, Authors, NoBackend};
 
 /// Where nothing is sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Forbidden {
     sockets: BTreeSet<SocketAddr>,
     /// Of the Pods that listen on all their interfaces.
     replicas: BTreeSet<IpAddr>,
-    loopback: Loopback,
+    authors: Authors,
 }
 
 impl Forbidden {
@@ -25,36 +25,38 @@ impl Forbidden {
         gateways: impl Iterator<Item = &'a GatewayPlan>,
         entrances: impl Iterator<Item = SocketAddr>,
         addresses: &Addresses,
-        loopback: Loopback,
+        authors: Authors,
     ) -> Self {
         Forbidden {
             sockets: gateways.flat_map(GatewayPlan::sockets).chain(entrances).collect(),
             replicas: addresses.replicas().clone(),
-            loopback,
+            authors,
         }
     }
 
-    pub(super) fn contains(&self, address: &Address) -> bool {
-        self.is_own(address) || self.no_backend(address).is_some()
+    /// Whether nothing is sent to this endpoint of a Service of this namespace.
+    pub(super) fn contains(&self, namespace: &str, address: &Address) -> bool {
+        self.is_own(address) || self.no_backend(namespace, address).is_some()
     }
 
-    /// Of these endpoints of a field, which ones are left out and why, if any.
-    pub(super) fn problem(&self, field: &str, addresses: &[Address]) -> Option<Problem> {
+    /// Of these endpoints of a Service, which ones are left out and why, if any. Its hosts stand in one field, its port in
+    /// another.
+    pub(super) fn problem(&self, namespace: &str, hosts: &str, port: &str, addresses: &[Address]) -> Option<Problem> {
         let own: Vec<_> = addresses.iter().filter(|address| self.is_own(address)).map(Address::to_string).collect();
         if !own.is_empty() {
             let message = format!("{} is where this Portico itself listens, so nothing is sent there", own.join(", "));
-            return Some(Problem::new(field, message, "name the address of the backend"));
+            return Some(Problem::new(port, message, "name the address of the backend"));
         }
         let (host, why) =
-            addresses.iter().find_map(|address| self.no_backend(address).map(|why| (host(address), why)))?;
-        Some(Problem::new(field, format!("{host} is {why}, so nothing is sent there"), why.remedy()))
+            addresses.iter().find_map(|address| self.no_backend(namespace, address).map(|why| (host(address), why)))?;
+        Some(Problem::new(hosts, format!("{host} is {why}, so nothing is sent there"), why.remedy()))
     }
 
     /// What a name leads to is seen when DNS says it.
-    fn no_backend(&self, address: &Address) -> Option<NoBackend> {
+    fn no_backend(&self, namespace: &str, address: &Address) -> Option<NoBackend> {
         match address {
-            Address::Ip(address) => NoBackend::of(address.ip(), self.loopback),
-            Address::Name { host, .. } => NoBackend::of_name(host, self.loopback),
+            Address::Ip(address) => NoBackend::of(address.ip(), self.authors.loopback()),
+            Address::Name { host, .. } => NoBackend::of_name_within(namespace, host, self.authors),
         }
     }
 
@@ -87,7 +89,7 @@ mod tests {
     fn a_port_of_ours_is_ours_on_every_pod_of_ours() {
         let sockets = BTreeSet::from(["0.0.0.0:10080".parse().unwrap(), "192.0.2.1:80".parse().unwrap()]);
         let replicas = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
-        let forbidden = Forbidden { sockets, replicas, loopback: Loopback::Served };
+        let forbidden = Forbidden { sockets, replicas, authors: Authors::Operator };
         for (address, expected) in [
             ("10.0.0.1:10080", true),
             ("127.0.0.1:10080", true),
@@ -97,7 +99,7 @@ mod tests {
             ("10.0.0.1:8080", false),
             ("10.0.0.2:10080", false),
         ] {
-            assert_eq!(forbidden.contains(&Address::Ip(address.parse().unwrap())), expected, "{address}");
+            assert_eq!(forbidden.contains("default", &Address::Ip(address.parse().unwrap())), expected, "{address}");
         }
     }
 }

@@ -161,7 +161,7 @@ impl Compiler {
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
         let gateways = self.gateways.values().map(|plan| &**plan);
-        let forbidden = Forbidden::of(gateways, entrances, inputs.addresses, inputs.upstreams.loopback());
+        let forbidden = Forbidden::of(gateways, entrances, inputs.addresses, inputs.upstreams.authors());
         if forbidden != self.forbidden {
             self.forbidden = forbidden;
             // Any endpoint may have become one of our own sockets, or ceased to be.

@@ -24,6 +24,6 @@ pub use connect::{BUFFER, ConnectFailure, Dial, HYPER_FIELDS};
 pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Standing, Tally, Upstream, UpstreamKey};
 pub use health::Load;
 pub use pool::{Aim, Connection, Keep, Pools};
-pub use reach::{Loopback, NoBackend};
+pub use reach::{Authors, Loopback, NoBackend};
 pub use registry::Registry;
 pub use traffic::{Count, Traffic};

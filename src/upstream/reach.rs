@@ -14,6 +14,25 @@ pub enum Loopback {
     Refused,
 }
 
+/// Who writes the objects, and so how far is followed what they name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authors {
+    /// Whoever runs Portico.
+    #[default]
+    Operator,
+    /// Whoever may write into a namespace of the cluster.
+    Tenants { loopback: Loopback },
+}
+
+impl Authors {
+    pub fn loopback(self) -> Loopback {
+        match self {
+            Authors::Operator => Loopback::Served,
+            Authors::Tenants { loopback } => loopback,
+        }
+    }
+}
+
 /// Why no backend can have an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoBackend {
@@ -29,6 +48,10 @@ enum Why {
     /// Credentials of the machine are given there to everybody who asks from it.
     Metadata,
     Loopback,
+    /// A name of the cluster, for what nobody said that this namespace may use.
+    OtherNamespace,
+    /// A name of the cluster that leads to whatever address is in it.
+    Pod,
 }
 
 impl NoBackend {
@@ -53,6 +76,15 @@ impl NoBackend {
         (is_localhost && loopback == Loopback::Refused).then_some(NoBackend { why: Why::Loopback, translated: None })
     }
 
+    /// The same of a name that an object of this namespace gives. What else it leads to is seen when DNS says it.
+    pub fn of_name_within(namespace: &str, host: &str, authors: Authors) -> Option<Self> {
+        let why = match authors {
+            Authors::Operator => None,
+            Authors::Tenants { .. } => of_cluster_name(namespace, host),
+        };
+        why.map(|why| NoBackend { why, translated: None }).or_else(|| NoBackend::of_name(host, authors.loopback()))
+    }
+
     /// What would be right instead.
     pub fn remedy(&self) -> &'static str {
         match self.why {
@@ -61,11 +93,15 @@ impl NoBackend {
                 "name the address of the backend, or start Portico with --allow-loopback-backends if it is meant to lead \
                  there"
             }
+            Why::OtherNamespace => {
+                "name the Service in the backendRef of an HTTPRoute, with its namespace, and have a ReferenceGrant written there"
+            }
+            Why::Pod => "name a Service that selects the Pod",
         }
     }
 }
 
-/// Behind "ADDRESS is ".
+/// Behind "ADDRESS is " or "NAME is ".
 impl fmt::Display for NoBackend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.translated {
@@ -75,9 +111,31 @@ impl fmt::Display for NoBackend {
             Why::NoHost => "of a link or a group, or of no host",
             Why::Metadata => "where clouds give away credentials of the machine",
             Why::Loopback => "within the machine or Pod that Portico itself runs in",
+            Why::OtherNamespace => "a name of the cluster that is not of the Service's own namespace",
+            Why::Pod => "a name of the cluster for an address of any Pod",
         })
     }
 }
+
+/// Names of Services end in `NAMESPACE.svc`, those of Pods in `NAMESPACE.pod`, both with or without the cluster's domain.
+fn of_cluster_name(namespace: &str, host: &str) -> Option<Why> {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let is_below = |name: &str, parent: &str| {
+        name.strip_suffix(parent).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    };
+    let in_domain = is_below(&host, CLUSTER_DOMAIN);
+    let name = if in_domain { host.strip_suffix(CLUSTER_DOMAIN)?.trim_end_matches('.') } else { &host };
+    if is_below(name, "pod") {
+        Some(Why::Pod)
+    } else if is_below(name, "svc") {
+        (!is_below(name, &format!("{namespace}.svc"))).then_some(Why::OtherNamespace)
+    } else {
+        in_domain.then_some(Why::OtherNamespace)
+    }
+}
+
+/// What clusters are called inside unless somebody chose another name.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 fn of_v4(address: Ipv4Addr) -> Option<Why> {
     if address.is_link_local() || address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
@@ -224,6 +282,40 @@ mod tests {
         ] {
             assert_eq!(why(address, Loopback::Refused), "", "{address}");
         }
+    }
+
+    #[test]
+    fn names_of_the_cluster_lead_into_ones_own_namespace_only() {
+        let tenants = Authors::Tenants { loopback: Loopback::Served };
+        for (name, expected) in [
+            ("db.b.svc.cluster.local", Some(Why::OtherNamespace)),
+            ("db.b.svc.cluster.local.", Some(Why::OtherNamespace)),
+            ("DB.B.SVC.Cluster.Local", Some(Why::OtherNamespace)),
+            ("db.b.svc", Some(Why::OtherNamespace)),
+            ("db.b.svc.", Some(Why::OtherNamespace)),
+            ("one.db.b.svc.cluster.local", Some(Why::OtherNamespace)),
+            ("db.ba.svc", Some(Why::OtherNamespace)),
+            ("svc.cluster.local", Some(Why::OtherNamespace)),
+            ("db.cluster.local", Some(Why::OtherNamespace)),
+            ("10-0-0-1.b.pod.cluster.local", Some(Why::Pod)),
+            ("10-0-0-1.a.pod.cluster.local", Some(Why::Pod)),
+            ("10-0-0-1.a.pod", Some(Why::Pod)),
+            ("db.a.svc.cluster.local", None),
+            ("db.A.svc", None),
+            ("one.db.a.svc.cluster.local.", None),
+            ("db.b", None),
+            ("db", None),
+            ("svc.example", None),
+            ("db.b.svc.example", None),
+            ("mycluster.local", None),
+            ("notsvc", None),
+        ] {
+            assert_eq!(NoBackend::of_name_within("a", name, tenants).map(|no| no.why), expected, "{name}");
+            assert_eq!(NoBackend::of_name_within("a", name, Authors::Operator), None, "{name}");
+        }
+        let tenants = Authors::Tenants { loopback: Loopback::Refused };
+        let why = NoBackend::of_name_within("a", "localhost", tenants).map(|no| no.why);
+        assert_eq!(why, Some(Why::Loopback));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::tls::{Anchors, Shared, Terms, Trust};
-use super::{Loopback, Protocol, Upstream, UpstreamKey};
+use super::{Authors, Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
@@ -15,13 +15,13 @@ pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
     terms: Shared,
     system: Arc<Anchors>,
-    loopback: Loopback,
+    authors: Authors,
 }
 
 impl Registry {
     /// `system` is whom this machine trusts.
-    pub fn new(system: Anchors, loopback: Loopback) -> Self {
-        Registry { system: Arc::new(system), loopback, ..Registry::default() }
+    pub fn new(system: Anchors, authors: Authors) -> Self {
+        Registry { system: Arc::new(system), authors, ..Registry::default() }
     }
 
     /// Whom this machine trusts.
@@ -29,9 +29,9 @@ impl Registry {
         &self.system
     }
 
-    /// Whether this machine or Pod itself may be a backend.
-    pub fn loopback(&self) -> Loopback {
-        self.loopback
+    /// Who says what the endpoints are.
+    pub fn authors(&self) -> Authors {
+        self.authors
     }
 
     /// Terms of TLS, as [`Terms::new`] makes them, which all upstreams share for which they say the same.
@@ -51,7 +51,7 @@ impl Registry {
             return Arc::clone(known);
         }
         let mut made = Upstream::new(key.clone());
-        made.loopback = self.loopback;
+        made.loopback = self.authors.loopback();
         let made = Arc::new(made);
         // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
         let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };

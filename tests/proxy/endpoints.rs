@@ -237,12 +237,12 @@ async fn a_named_endpoint_serves_once_it_is_resolved() {
 
 #[tokio::test]
 async fn a_name_that_dns_turns_to_ourselves_or_to_the_cloud_gets_nothing_more() {
-    use portico::upstream::{Address, Endpoints, Loopback, Registry, tls::Anchors};
+    use portico::upstream::{Address, Authors, Endpoints, Loopback, Registry, tls::Anchors};
 
     for (loopback, expected) in [(Loopback::Served, 200), (Loopback::Refused, 503)] {
         let own = Endpoint::ok().await;
         let key = upstream("web", &[]).key.clone();
-        let upstream = Registry::new(Anchors::default(), loopback).upstream(&key);
+        let upstream = Registry::new(Anchors::default(), Authors::Tenants { loopback }).upstream(&key);
         let name = Address::Name { host: "db.example".into(), port: own.address.port() };
         upstream.set_endpoints(Endpoints { addresses: vec![name], ..Endpoints::default() });
         let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;

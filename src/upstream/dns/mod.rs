@@ -10,6 +10,7 @@
 mod servers;
 mod source;
 mod system;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +24,9 @@ use tracing::{debug, info, warn};
 
 use source::{Answer, Source, Unresolved};
 use system::System;
+use whole::Whole;
+
+use super::Authors;
 
 /// Answers about names that are asked for once. [`Dns`] follows those that matter for longer.
 pub struct Resolver(Box<dyn Source>);
@@ -71,9 +75,14 @@ struct Bounds {
 
 impl Dns {
     /// Resolves as this machine is configured to: `/etc/hosts`, then the servers of `/etc/resolv.conf`. Edits
-    /// of both count.
-    pub fn from_system(on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
-        Dns::new(Box::new(System::of_this_machine()), BOUNDS, on_change)
+    /// of both count. Search domains are those of Portico's own namespace, so names that tenants write do without.
+    pub fn from_system(authors: Authors, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
+        let system = System::of_this_machine();
+        let source: Box<dyn Source> = match authors {
+            Authors::Operator => Box::new(system),
+            Authors::Tenants { .. } => Box::new(Whole(system)),
+        };
+        Dns::new(source, BOUNDS, on_change)
     }
 
     fn new(

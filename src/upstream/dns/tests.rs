@@ -298,6 +298,23 @@ async fn none_and_no_answer_are_told_apart() {
 }
 
 #[tokio::test]
+async fn names_of_tenants_are_never_the_beginning_of_others() {
+    let (asked, mut questions) = mpsc::channel(1);
+    let answers = Mutex::new(vec![answer(5, &["10.0.0.1"])]);
+    let whole = Whole(Script { answers, asked });
+    for (written, expected) in [
+        ("db", "db."),
+        ("db.b", "db.b."),
+        ("api.example.com", "api.example.com."),
+        ("api.example.com.", "api.example.com."),
+        ("web.shop.svc", "web.shop.svc"),
+    ] {
+        whole.ask(written).await.unwrap();
+        assert_eq!(questions.recv().await.unwrap().0, expected);
+    }
+}
+
+#[tokio::test]
 async fn whole_names_are_asked_for_before_they_are_searched() {
     let server = Server::start().await;
     let source = server.source(&["ns.test", "other.test"], NO_HOSTS);
