@@ -39,7 +39,8 @@ const IMPORTS: &[Row] = &[
     ("snapshot", &["plugin", "upstream"]),
     ("proxy", &["plugin", "snapshot", "upstream"]),
     // Plugins know the contract, and neither each other nor who runs them.
-    ("plugin", &[]),
+    // Servers that plugins name are held against the same list as backends.
+    ("plugin", &["upstream::Loopback", "upstream::NoBackend"]),
     ("plugins", &["plugin"]),
     // Edges of the process.
     // The fields of the access log are named by a flag, which is to refuse others at once.

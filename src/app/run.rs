@@ -146,7 +146,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
             }
         })
     };
-    let (servers, lookups) = Servers::start().context("cannot prepare connections of plugins")?;
+    let (servers, lookups) = Servers::start(authors.loopback()).context("cannot prepare connections of plugins")?;
     let troubles = servers.troubles();
     let fail_open = options.ingress_class.fail_open;
     let services = Arc::new(servers);

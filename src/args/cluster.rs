@@ -32,8 +32,8 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = namespace)]
     leader_election_namespace: Option<String>,
 
-    /// Let Services lead to loopback addresses of the machine or Pod that Portico runs in, as to a sidecar; without it they
-    /// may where all objects come from files, and not where some come from a cluster
+    /// Let Services and plugins lead to loopback addresses of the machine or Pod that Portico runs in, as to a sidecar;
+    /// without it they may where all objects come from files, and not where some come from a cluster
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
     allow_loopback_backends: bool,
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Plugin, Services, State};
+use crate::upstream::NoBackend;
 
 /// One file in `plugins/` implements this once.
 pub trait Kind: Send + Sync + 'static {
@@ -86,6 +87,15 @@ impl BuildCx<'_> {
     /// Tells whoever wrote this configuration something about it, although it is in effect.
     pub fn note(&self, note: Invalid) {
         self.notes.0.borrow_mut().push(note);
+    }
+
+    /// Why no server can be asked at this host, which is what the field says or part of it. What a name leads to is
+    /// held against the same list whenever it is connected to.
+    pub fn unreachable(&self, field: impl fmt::Display, host: &str) -> Option<Invalid> {
+        let why = NoBackend::of_host(host, self.services.loopback())?;
+        let remedy = "name another address of the server, or its Service; in a cluster, one within Portico's own Pod needs \
+                      --allow-loopback-backends";
+        Some(Invalid::new(field, format!("{host} is {why}, so nothing is asked there"), remedy))
     }
 
     /// Where the object is, if it is in a namespace.

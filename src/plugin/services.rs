@@ -8,12 +8,18 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::kind::Invalid;
+use crate::upstream::Loopback;
 
 /// Given to plugins when they are built. Requests never wait for it, unless a plugin does so knowingly.
 pub trait Services: Send + Sync {
     /// Runs beside the requests, on the threads of the control side, until it ends or the process does. Whoever spawns
     /// something endless ends it when the plugin that wants it is gone.
     fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Whether servers may be asked that listen within the machine or Pod itself.
+    fn loopback(&self) -> Loopback {
+        Loopback::Refused
+    }
 
     /// Fetches a document by `http` or `https`, the certificate checked against the system's roots. Follows no redirects.
     /// Bodies larger than `most` bytes are an error.
@@ -73,6 +79,10 @@ pub struct Fetched {
 pub struct NoServices;
 
 impl Services for NoServices {
+    fn loopback(&self) -> Loopback {
+        Loopback::Served
+    }
+
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         drop(task);
     }

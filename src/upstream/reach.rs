@@ -1,5 +1,5 @@
-//! Which addresses no backend can have, whatever objects and DNS say: whoever writes a Service may name any, and it is
-//! Portico that asks there.
+//! Which addresses no backend can have, nor a server that plugins ask, whatever objects and DNS say: whoever writes a
+//! Service or a plugin may name any, and it is Portico that asks there.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -70,9 +70,19 @@ impl NoBackend {
         (why != Why::Loopback || loopback == Loopback::Refused).then_some(NoBackend { why, translated })
     }
 
+    /// The same of a host that is written as an address, with or without brackets, or as a name.
+    pub fn of_host(host: &str, loopback: Loopback) -> Option<Self> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match bare.parse() {
+            Ok(address) => NoBackend::of(address, loopback),
+            Err(_) => NoBackend::of_name(host, loopback),
+        }
+    }
+
     /// The same of a name, if what it means is known without asking DNS (RFC 6761, section 6.3).
     pub fn of_name(host: &str, loopback: Loopback) -> Option<Self> {
-        let is_localhost = host.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
+        let is_localhost =
+            host.trim_end_matches('.').rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
         (is_localhost && loopback == Loopback::Refused).then_some(NoBackend { why: Why::Loopback, translated: None })
     }
 
@@ -328,11 +338,16 @@ mod tests {
             ("localhost", true),
             ("LocalHost", true),
             ("web.localhost", true),
+            ("localhost.", true),
             ("localhost.example", false),
             ("notlocalhost", false),
         ] {
             assert_eq!(NoBackend::of_name(name, Loopback::Refused).is_some(), expected, "{name}");
             assert_eq!(NoBackend::of_name(name, Loopback::Served), None, "{name}");
+            assert_eq!(NoBackend::of_host(name, Loopback::Refused).is_some(), expected, "{name}");
+        }
+        for (host, expected) in [("[::1]", true), ("::1", true), ("127.0.0.1", true), ("[2001:db8::1]", false)] {
+            assert_eq!(NoBackend::of_host(host, Loopback::Refused).is_some(), expected, "{host}");
         }
     }
 }

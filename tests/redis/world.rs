@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use portico::plugin::{Fetched, Invalid, Remote, RemoteTls, Services, Stream};
+use portico::upstream::Loopback;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -50,6 +51,10 @@ impl World {
 }
 
 impl Services for World {
+    fn loopback(&self) -> Loopback {
+        Loopback::Served
+    }
+
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         tokio::spawn(task);
     }

@@ -70,7 +70,8 @@ fn misfits() -> Vec<Misfit> {
     let mut from_nowhere = plugin("secret", "acl", json!({}));
     from_nowhere.as_object_mut().map(|fields| fields.remove("config"));
     from_nowhere["configFrom"] = json!({ "secretKeyRef": { "name": "not-there", "key": "config" } });
-    let redis = json!({ "minute": 100, "policy": "redis", "redis": { "host": "127.0.0.1", "port": 1 } });
+    let redis =
+        |host: &str| json!({ "minute": 100, "policy": "redis", "redis": { "host": host, "port": 1, "timeout": 200 } });
     let misfit = |name, plugin, condition, words, answer| Misfit { name, plugin, condition, words, answer };
     vec![
         misfit("unknown", plugin("unknown", "kee-auth", json!({})), INVALID, &["plugin: ", "kee-auth"], 503),
@@ -100,10 +101,17 @@ fn misfits() -> Vec<Misfit> {
         // In effect as it says: without its server it lets everybody through.
         misfit(
             "redis",
-            plugin("redis", "rate-limiting", redis),
+            plugin("redis", "rate-limiting", redis("192.0.2.1")),
             ("Degraded", "True"),
-            &["config.redis", "127.0.0.1"],
+            &["config.redis", "192.0.2.1"],
             200,
+        ),
+        misfit(
+            "own-redis",
+            plugin("own-redis", "rate-limiting", redis("127.0.0.1")),
+            INVALID,
+            &["config.redis.host", "127.0.0.1", "Portico itself"],
+            503,
         ),
     ]
 }

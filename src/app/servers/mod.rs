@@ -33,6 +33,7 @@ use names::Names;
 use tls::Configs;
 
 use crate::plugin::{Fetched, Invalid, Remote, RemoteTls, Services, Stream};
+use crate::upstream::Loopback;
 
 /// What plugins are given.
 pub(super) struct Servers {
@@ -68,8 +69,8 @@ impl Troubles {
 
 impl Servers {
     /// Runs its work on the present runtime. Whoever knows the Services answers the lookups.
-    pub(super) fn start() -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<Lookup>)> {
-        let (names, lookups) = Names::new();
+    pub(super) fn start(loopback: Loopback) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<Lookup>)> {
+        let (names, lookups) = Names::new(loopback);
         let reach = Arc::new(Reach { names, configs: Configs::new()? });
         Ok((Servers { runtime: Handle::current(), reach, troubles: Arc::default() }, lookups))
     }
@@ -80,6 +81,10 @@ impl Servers {
 }
 
 impl Services for Servers {
+    fn loopback(&self) -> Loopback {
+        self.reach.names.loopback()
+    }
+
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.runtime.spawn(task);
     }

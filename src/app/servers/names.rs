@@ -1,4 +1,5 @@
-//! What a name means to a plugin: a Service that is known here, else whatever DNS says.
+//! What a name means to a plugin: a Service that is known here, else whatever DNS says; in no case an address that no server
+//! can have.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::ObjectKey;
 use crate::app::control::Control;
 use crate::plugin::Remote;
-use crate::upstream::Address;
 use crate::upstream::dns::Resolver;
+use crate::upstream::{Address, Loopback, NoBackend};
 
 /// A question to whoever knows the Services: where this one listens. None if it is not there.
 pub(in crate::app) struct Lookup {
@@ -27,15 +28,41 @@ impl Lookup {
 pub(super) struct Names {
     lookups: mpsc::Sender<Lookup>,
     dns: Resolver,
+    loopback: Loopback,
 }
 
 impl Names {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Lookup>) {
+    pub(super) fn new(loopback: Loopback) -> (Self, mpsc::Receiver<Lookup>) {
         let (lookups, receiver) = mpsc::channel(16);
-        (Names { lookups, dns: Resolver::from_system() }, receiver)
+        (Names { lookups, dns: Resolver::from_system(), loopback }, receiver)
     }
 
+    pub(super) fn loopback(&self) -> Loopback {
+        self.loopback
+    }
+
+    /// At least one address.
     pub(super) async fn resolve(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = self.find(to).await?;
+        if addresses.is_empty() {
+            return Err("no endpoint of the Service is ready".to_owned());
+        }
+        let mut refused = None;
+        addresses.retain(|address| match NoBackend::of(address.ip(), self.loopback) {
+            Some(why) => {
+                refused = Some(format!("{} is {why}, so nothing is asked there", address.ip()));
+                false
+            }
+            None => true,
+        });
+        match refused {
+            Some(refused) if addresses.is_empty() => Err(refused),
+            _ => Ok(addresses),
+        }
+    }
+
+    /// Wherever that may be.
+    async fn find(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
         if let Ok(ip) = to.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, to.port)]);
         }
@@ -54,7 +81,7 @@ impl Names {
                 }
             }
         }
-        if addresses.is_empty() { Err("no endpoint of the Service is ready".to_owned()) } else { Ok(addresses) }
+        Ok(addresses)
     }
 
     async fn look_up(&self, service: ObjectKey, port: u16) -> Option<Vec<Address>> {

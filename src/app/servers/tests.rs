@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn documents_come_whole_or_not_at_all() {
-    let (servers, _lookups) = Servers::start().unwrap();
+    let (servers, _lookups) = Servers::start(Loopback::Served).unwrap();
     let fetch = async |answer, most| {
         let address = server(answer).await;
         servers.fetch(&format!("http://{address}/keys?a=b"), SOON, most).await
@@ -49,7 +49,7 @@ async fn documents_come_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_not_waited_for() {
-    let (servers, _lookups) = Servers::start().unwrap();
+    let (servers, _lookups) = Servers::start(Loopback::Served).unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/", silent.local_addr().unwrap());
     let error = servers.fetch(&uri, Duration::from_millis(50), 9).await.unwrap_err();
@@ -58,7 +58,7 @@ async fn a_server_that_never_answers_is_not_waited_for() {
 
 #[tokio::test]
 async fn names_of_services_are_looked_up_before_dns() {
-    let (servers, mut lookups) = Servers::start().unwrap();
+    let (servers, mut lookups) = Servers::start(Loopback::Served).unwrap();
     let address = server(b"+PONG\r\n").await;
     tokio::spawn(async move {
         while let Some(lookup) = lookups.recv().await {
@@ -77,8 +77,70 @@ async fn names_of_services_are_looked_up_before_dns() {
 }
 
 #[tokio::test]
+async fn nothing_is_asked_where_no_server_can_be() {
+    let address = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let named = |host: &str| Address::Name { host: host.into(), port: address.port() };
+    let known = [
+        ("shop/own", vec![Address::Ip(address)]),
+        ("shop/named", vec![named("localhost")]),
+        ("shop/metadata", vec![Address::Ip("169.254.169.254:80".parse().unwrap())]),
+        ("shop/mixed", vec![Address::Ip("169.254.169.254:80".parse().unwrap()), Address::Ip(address)]),
+    ];
+    let own = "within the machine or Pod";
+    let link = "of a link or a group";
+    for (loopback, cases) in [
+        (
+            Loopback::Served,
+            [
+                ("127.0.0.1", None),
+                ("own.shop", None),
+                ("named.shop", None),
+                ("mixed.shop", None),
+                ("localhost", None),
+                ("metadata.shop", Some(link)),
+                ("169.254.169.254", Some(link)),
+            ],
+        ),
+        (
+            Loopback::Refused,
+            [
+                ("127.0.0.1", Some(own)),
+                ("own.shop", Some(own)),
+                ("named.shop", Some(own)),
+                ("mixed.shop", Some(own)),
+                ("localhost", Some(own)),
+                ("metadata.shop", Some(link)),
+                ("169.254.169.254", Some(link)),
+            ],
+        ),
+    ] {
+        let (servers, mut lookups) = Servers::start(loopback).unwrap();
+        let known = known.clone();
+        tokio::spawn(async move {
+            while let Some(lookup) = lookups.recv().await {
+                let service = lookup.service.to_string();
+                let found = known.iter().find(|(name, _)| *name == service).map(|(_, addresses)| addresses.clone());
+                drop(lookup.answer.send(found));
+            }
+        });
+        for (host, refusal) in cases {
+            let to = Remote { host: host.into(), port: address.port(), namespace: None, tls: None, timeout: SOON };
+            let connected = servers.connect(to).await.map(drop);
+            let fetched = servers.fetch(&format!("http://{host}:{}/", address.port()), SOON, 9).await.map(drop);
+            for outcome in [connected, fetched] {
+                match (outcome, refusal) {
+                    (Ok(()), None) => {}
+                    (Err(error), Some(refusal)) if error.contains(refusal) => {}
+                    (outcome, _) => panic!("{host}: {outcome:?}, {loopback:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_said_is_heard_once() {
-    let (servers, _lookups) = Servers::start().unwrap();
+    let (servers, _lookups) = Servers::start(Loopback::Served).unwrap();
     let troubles = servers.troubles();
     let trouble = || Some(Invalid::new("redis.host", "cannot be reached", "start it"));
     servers.tell("KongPlugin/a/b", trouble());

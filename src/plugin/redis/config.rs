@@ -67,6 +67,7 @@ impl RedisConfig {
             let remedy = "name the server, such as redis.shop.svc";
             invalid.push(Invalid::new(at("host"), "is missing", remedy));
         }
+        invalid.extend(host.as_deref().and_then(|host| cx.unreachable(at("host"), host)));
         if self.port == 0 {
             invalid.push(Invalid::new(at("port"), "0 is no port", "use the server's, which is 6379 as a rule"));
         }

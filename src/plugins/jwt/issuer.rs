@@ -109,14 +109,17 @@ pub(super) enum Checked {
 impl Issuer {
     /// `path` is where it stands in the configuration.
     pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<Invalid>> {
-        let mut invalid = Vec::new();
+        let uri = check_uri(&config.uri);
+        let host = uri.as_ref().ok().and_then(Uri::host);
+        let mut invalid: Vec<_> =
+            host.and_then(|host| cx.unreachable(format!("{path}.uri"), host)).into_iter().collect();
         let mut refuse = |field: &str, message: &str, remedy: &str| {
             invalid.push(Invalid::new(format!("{path}.{field}"), message, remedy));
         };
         if config.issuer.is_empty() {
             refuse("issuer", "is empty", "write what its tokens have in `iss`");
         }
-        if let Err(wrong) = check_uri(&config.uri) {
+        if let Err(wrong) = uri {
             refuse("uri", wrong, "write where the keys are, for example https://issuer.example/keys");
         }
         let mapping = match (config.consumer, config.consumer_claim) {
@@ -226,7 +229,7 @@ fn verify<'k>(token: &Token<'_>, mut keys: impl Iterator<Item = &'k Arc<Publishe
     keys.find(fits).cloned()
 }
 
-fn check_uri(uri: &str) -> Result<(), &'static str> {
+fn check_uri(uri: &str) -> Result<Uri, &'static str> {
     let uri: Uri = uri.parse().map_err(|_| "is no URI")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("begins with neither https:// nor http://");
@@ -234,6 +237,6 @@ fn check_uri(uri: &str) -> Result<(), &'static str> {
     match uri.authority() {
         None => Err("names no host"),
         Some(authority) if authority.as_str().contains('@') => Err("holds a username, which would not be sent"),
-        Some(_) => Ok(()),
+        Some(_) => Ok(uri),
     }
 }

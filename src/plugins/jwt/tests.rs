@@ -327,6 +327,8 @@ fn what_cannot_work_is_refused() {
         (issuer("issuer", "".into()), "config.jwks[0].issuer"),
         (issuer("uri", "i.example/keys".into()), "config.jwks[0].uri"),
         (issuer("uri", "ftp://i.example/keys".into()), "config.jwks[0].uri"),
+        (issuer("uri", "http://169.254.169.254/keys".into()), "config.jwks[0].uri"),
+        (issuer("uri", "https://[fd00:ec2::254]:8443/keys".into()), "config.jwks[0].uri"),
         (issuer("uri", "https://a:b@i.example/keys".into()), "config.jwks[0].uri"),
         (issuer("algorithms", json!(["RS256", "HS256"])), "config.jwks[0].algorithms[1]"),
         (issuer("consumer_claim", "".into()), "config.jwks[0].consumer_claim"),

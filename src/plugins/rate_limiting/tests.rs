@@ -308,6 +308,8 @@ fn what_cannot_be_meant_is_refused() {
         (json!({"hour": 1, "sync_rate": 0.5}), "config.sync_rate"),
         (redis(json!({})), "config.redis.host"),
         (redis(json!({"redis": {"host": ""}})), "config.redis.host"),
+        (redis(json!({"redis": {"host": "169.254.169.254"}})), "config.redis.host"),
+        (redis(json!({"redis": {"host": "fd00:ec2::254"}})), "config.redis.host"),
         (redis(json!({"redis": {"host": "a", "port": 0}})), "config.redis.port"),
         (redis(json!({"redis": {"host": "a", "timeout": 0}})), "config.redis.timeout"),
         (redis(json!({"redis": {"host": "a", "username": "b"}})), "config.redis.username"),
