@@ -84,7 +84,9 @@ fn a_program_that_names_the_folder_of_its_build_is_refused() {
 #[test]
 fn it_builds_in_a_folder_that_no_path_of_the_program_names() {
     let folder = after("WORKDIR ");
-    for path in ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"] {
+    for path in
+        ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"]
+    {
         assert!(!path.contains(&folder), "{path} has {folder}");
     }
     assert!(dockerfile().contains(&format!("COPY --from=build {folder}/target/image-root/ /")));

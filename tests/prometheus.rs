@@ -235,7 +235,7 @@ fn start(site: &Site) -> Program {
     let mut command = portico(site);
     let words = format!(
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
-         --status-listen {} --admin-listen {} --workers 2 --access-log off",
+         --allow-loopback-backends --status-listen {} --admin-listen {} --workers 2 --access-log off",
         site.address(),
         site.at("echo"),
         site.at("status"),

@@ -23,6 +23,7 @@ mod consumers;
 mod cors;
 mod endpoints;
 mod filters;
+mod forbidden;
 mod gateway;
 mod grants;
 mod hostname;
@@ -32,7 +33,6 @@ mod listener;
 mod matches;
 mod notes;
 mod overlaps;
-mod own_sockets;
 mod plugins;
 mod routers;
 mod selector;
@@ -53,12 +53,12 @@ use addresses::Addresses;
 use certificates::Secrets;
 pub use classes::Classes;
 use consumers::Consumers;
+use forbidden::Forbidden;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use ingress::Ingresses;
 use ingress::disagreements::Disagreements;
 pub use ingress::{Entrance, IngressSettings, Publish};
-use own_sockets::OwnSockets;
 use plugins::Plugins;
 pub use plugins::with_troubles;
 use routers::Routers;
@@ -113,7 +113,7 @@ pub struct Compiler {
     /// Addresses of Ingresses, and those of them that Gateways have.
     entrances: BTreeSet<SocketAddr>,
     lost: BTreeSet<SocketAddr>,
-    own_sockets: OwnSockets,
+    forbidden: Forbidden,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
     /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
@@ -136,7 +136,7 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::of(store, &key, &self.own_sockets, &self.disagreements).addresses)
+        Some(endpoints::of(store, &key, &self.forbidden, &self.disagreements).addresses)
     }
 
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
@@ -160,9 +160,10 @@ impl Compiler {
         self.routers.set_entrances(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
-        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), entrances, inputs.addresses);
-        if own_sockets != self.own_sockets {
-            self.own_sockets = own_sockets;
+        let gateways = self.gateways.values().map(|plan| &**plan);
+        let forbidden = Forbidden::of(gateways, entrances, inputs.addresses, inputs.upstreams.loopback());
+        if forbidden != self.forbidden {
+            self.forbidden = forbidden;
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
@@ -393,7 +394,7 @@ impl Compiler {
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
                     unserved::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(store, id)),
+                _ => notes::verdict(store, id, &self.forbidden, &self.disagreements, self.is_used(store, id)),
             };
             self.judge(id.clone(), verdict, run);
         }
@@ -448,7 +449,7 @@ impl Compiler {
         for service in keys(touched, Kind::Service).chain(&behind) {
             wanted.extend(self.users_of(service));
         }
-        let of = |key| endpoints::of(store, key, &self.own_sockets, &self.disagreements);
+        let of = |key| endpoints::of(store, key, &self.forbidden, &self.disagreements);
         wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
 }

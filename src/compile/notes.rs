@@ -1,10 +1,10 @@
 //! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
 
 use super::endpoints;
+use super::forbidden::Forbidden;
 use super::ingress::disagreements::Disagreements;
 use super::ingress::service_settings::Speech;
 use super::ingress::{policy, service_settings, upstream_tls};
-use super::own_sockets::OwnSockets;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -14,7 +14,7 @@ use crate::store::Store;
 pub(super) fn verdict(
     store: &Store,
     id: &ObjectId,
-    own_sockets: &OwnSockets,
+    forbidden: &Forbidden,
     disagreements: &Disagreements,
     is_used: bool,
 ) -> Option<Verdict> {
@@ -35,7 +35,7 @@ pub(super) fn verdict(
                 unheeded.extend(policy::notes(store, &service.meta));
                 unheeded.extend(disagreements.of(&id.key));
             }
-            endpoints::notes(store, service, own_sockets, disagreements)
+            endpoints::notes(store, service, forbidden, disagreements)
         }),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
         Kind::KongServiceFacade => store.meta(id).map(|meta| {

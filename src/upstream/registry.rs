@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::tls::{Anchors, Shared, Terms, Trust};
-use super::{Protocol, Upstream, UpstreamKey};
+use super::{Loopback, Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
@@ -15,17 +15,23 @@ pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
     terms: Shared,
     system: Arc<Anchors>,
+    loopback: Loopback,
 }
 
 impl Registry {
     /// `system` is whom this machine trusts.
-    pub fn new(system: Anchors) -> Self {
-        Registry { system: Arc::new(system), ..Registry::default() }
+    pub fn new(system: Anchors, loopback: Loopback) -> Self {
+        Registry { system: Arc::new(system), loopback, ..Registry::default() }
     }
 
     /// Whom this machine trusts.
     pub fn system(&self) -> &Arc<Anchors> {
         &self.system
+    }
+
+    /// Whether this machine or Pod itself may be a backend.
+    pub fn loopback(&self) -> Loopback {
+        self.loopback
     }
 
     /// Terms of TLS, as [`Terms::new`] makes them, which all upstreams share for which they say the same.
@@ -44,7 +50,9 @@ impl Registry {
         if let Some(known) = upstreams.get(key) {
             return Arc::clone(known);
         }
-        let made = Arc::new(Upstream::new(key.clone()));
+        let mut made = Upstream::new(key.clone());
+        made.loopback = self.loopback;
+        let made = Arc::new(made);
         // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
         let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };
         let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;

@@ -26,7 +26,8 @@ use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Backend, Failure, Scheme, Target};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
+use portico::upstream::tls::Anchors;
+use portico::upstream::{Balance, Endpoints, Loopback, Registry, UpstreamKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,6 +43,7 @@ pub(crate) struct Case {
     unknown: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
+    loopback: Loopback,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -126,6 +128,7 @@ impl Case {
             unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
             ingress: ingress(&header("Router"), &header("Published")),
+            loopback: if header("Loopback") == ["refused"] { Loopback::Refused } else { Loopback::Served },
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -214,6 +217,7 @@ impl Case {
             unknown,
             classes,
             ingress,
+            upstreams: Registry::new(Anchors::default(), self.loopback),
             ..World::new(self.provider.clone(), self.memory.clone())
         }
     }
@@ -293,6 +297,7 @@ impl World {
         (fresh.installed, fresh.troubled) = (self.installed.clone(), self.troubled.clone());
         fresh.unknown = self.unknown.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
+        fresh.upstreams = Registry::new(Anchors::default(), self.upstreams.loopback());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();

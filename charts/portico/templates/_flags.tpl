@@ -30,7 +30,7 @@
 
 {{/* The arguments, as a list in YAML. In order of their names, so that nothing is rolled out for another order. */}}
 {{- define "portico.args" -}}
-{{- $switches := list "allow-port-sharing" "kong-compat-fail-open" "kong-metrics" "kubernetes" }}
+{{- $switches := list "allow-loopback-backends" "allow-port-sharing" "kong-compat-fail-open" "kong-metrics" "kubernetes" }}
 {{- $args := list "run" }}
 {{- $config := include "portico.config" . | fromYaml }}
 {{- range $name := keys $config | sortAlpha }}

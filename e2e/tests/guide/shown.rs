@@ -49,7 +49,8 @@ pub(crate) async fn objects(cluster: &Cluster, pages: &[Page]) -> Result<()> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
         let taken = cluster.apply_dry(&list.to_string()).await;
         if let Some((_, words)) = REFUSED.iter().find(|(refused, _)| refused == place) {
-            let error = taken.err().with_context(|| format!("{place}: it is taken, and is in a list of what is not"))?;
+            let error =
+                taken.err().with_context(|| format!("{place}: it is taken, and is in a list of what is not"))?;
             ensure!(error.to_string().contains(words), "{place}: {error:#}");
             continue;
         }

@@ -63,6 +63,11 @@ impl<'a> Release<'a> {
         let vaults =
             portico::app::crds().into_iter().find(|(name, _)| THEIRS.starts_with(name.trim_end_matches(".yaml")));
         self.cluster.apply(&vaults.context("there is such a definition")?.1).await?;
+        // An image that does not start: what was made of it goes again, and is in nobody's way.
+        let broken = ["--create-namespace", "--set", "image.repository=nobody/has-this"];
+        let failed = self.fails("install", NAME, &[&broken, UNDO].concat()).await?;
+        ensure!(failed.contains("has been uninstalled"), "{failed}");
+        ensure!(self.pods().await?.is_empty(), "Pods of what failed are left");
         let notes = self.does("install", NAME, &[&["--create-namespace"], WAIT].concat()).await?;
         for words in ["kubectl rollout status deployment/portico --namespace portico-system", THEIRS, "helm uninstall"]
         {

@@ -118,6 +118,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "status-listen" => (json!("0.0.0.0:9100"), &["--status-listen=0.0.0.0:9100"]),
         "admin-listen" => (json!(false), &["--admin-listen=off"]),
         "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
+        "allow-loopback-backends" => (json!(true), &["--allow-loopback-backends"]),
         "allow-port-sharing" => (json!(false), &[]),
         "trusted-ips" => (json!("10.0.0.0/8,::1"), &["--trusted-ips=10.0.0.0/8,::1"]),
         "proxy-protocol-from" => (json!(["10.0.0.0/8"]), &["--proxy-protocol-from=10.0.0.0/8"]),

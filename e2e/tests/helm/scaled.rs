@@ -55,16 +55,18 @@ impl Release<'_> {
         traffic.flows("it was scaled by the autoscaler").await?;
         self.does("upgrade", NAME, &[&more[..], &["--set", "config.log-level=debug"], WAIT].concat()).await?;
         self.there_are(4).await?;
-        self.helm
-            .run(self.cluster, &[&["rollback", NAME, &revision, "--namespace", NAMESPACE], WAIT].concat())
-            .await
-            .context("rolling back what an autoscaler has scaled")?;
+        let back = [&["rollback", NAME, &revision, "--namespace", NAMESPACE], WAIT].concat();
+        self.helm.run(self.cluster, &back).await.context("rolling back what an autoscaler has scaled")?;
         self.there_are(4).await?;
         traffic.flows("it was rolled back to fewer at the least").await?;
 
         let refused = self.fails("upgrade", NAME, &["--set", "replicas=2"]).await?;
         ensure!(refused.contains("conflict") && refused.contains(".spec.replicas"), "{refused}");
-        self.has(2, FORCE, traffic).await
+        self.has(3, FORCE, traffic).await?;
+        // That revision names no number, so the autoscaler begins anew, and brings the least it may have.
+        self.helm.run(self.cluster, &back).await?;
+        self.there_are(2).await?;
+        traffic.flows("it was rolled back to an autoscaler").await
     }
 
     async fn has(&self, replicas: usize, more: &[&str], traffic: &Traffic) -> Result<()> {

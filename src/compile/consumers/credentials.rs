@@ -11,79 +11,72 @@ use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Object, ObjectKey};
 use crate::plugin::Consumer;
-use crate::plugin::consumers::{BasicCredential, Digest, Directory, JwtCredential, KeyCredential, digest_of};
+use crate::plugin::consumers::{BasicCredential, Directory, Id, JwtCredential, KeyCredential};
 use crate::plugin::signature::{Algorithm, Key, PublicKey, Secret as TokenSecret};
 use crate::store::Store;
 
 /// A credential of a consumer, ready for the directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Credential {
-    /// Where the consumer names it.
-    pub(super) index: u32,
-    made: Made,
-}
-
-/// Each with what it is found by.
-#[derive(Debug, PartialEq, Eq)]
-enum Made {
-    Key(Digest, Arc<KeyCredential>),
-    Basic(Arc<str>, Arc<BasicCredential>),
-    Jwt(Arc<str>, Arc<JwtCredential>),
+pub(super) enum Credential {
+    Key(Arc<KeyCredential>),
+    Basic(Arc<BasicCredential>),
+    Jwt(Arc<JwtCredential>),
 }
 
 /// What a Secret holds.
-pub(super) enum Read {
+pub(super) enum Read<'s> {
     /// A group for access lists.
     Acl(Arc<str>),
-    Credential(Raw),
+    Credential(Raw<'s>),
     /// It means nothing here, with what there is to say about that.
     Ignored(Option<Problem>),
 }
 
-pub(super) enum Raw {
-    Key { key: Vec<u8>, expires: Option<SystemTime> },
-    Basic { username: Arc<str>, password: Vec<u8> },
+pub(super) enum Raw<'s> {
+    Key { key: &'s [u8], expires: Option<SystemTime> },
+    Basic { username: Arc<str>, password: &'s [u8] },
     Jwt { claim: Arc<str>, key: Key },
 }
 
 impl Credential {
-    pub(super) fn new(id: Arc<str>, index: u32, raw: Raw, consumer: &Arc<Consumer>) -> Self {
+    pub(super) fn new(id: Id, raw: Raw, consumer: &Arc<Consumer>) -> Self {
         let consumer = Arc::clone(consumer);
-        let made = match raw {
-            Raw::Key { key, expires } => {
-                Made::Key(digest_of(&key), Arc::new(KeyCredential::new(id, expires, consumer)))
-            }
+        match raw {
+            Raw::Key { key, expires } => Credential::Key(Arc::new(KeyCredential::new(id, key, expires, consumer))),
             Raw::Basic { username, password } => {
-                let made = BasicCredential::new(id, &username, &password, consumer);
-                Made::Basic(username, Arc::new(made))
+                Credential::Basic(Arc::new(BasicCredential::new(id, username, password, consumer)))
             }
-            Raw::Jwt { claim, key } => {
-                let made = JwtCredential::new(id, &claim, key, consumer);
-                Made::Jwt(claim, Arc::new(made))
-            }
-        };
-        Credential { index, made }
+            Raw::Jwt { claim, key } => Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer))),
+        }
+    }
+
+    pub(super) fn id(&self) -> &Id {
+        match self {
+            Credential::Key(made) => &made.id,
+            Credential::Basic(made) => &made.id,
+            Credential::Jwt(made) => &made.id,
+        }
     }
 
     pub(super) fn claim(&self) -> Claim {
-        match &self.made {
-            Made::Key(digest, _) => Claim::Key(*digest),
-            Made::Basic(name, _) => Claim::Login(Arc::clone(name)),
-            Made::Jwt(key, _) => Claim::Token(Arc::clone(key)),
+        match self {
+            Credential::Key(made) => Claim::Key(made.digest),
+            Credential::Basic(made) => Claim::Login(Arc::clone(made.username.text())),
+            Credential::Jwt(made) => Claim::Token(Arc::clone(made.claim.text())),
         }
     }
 
     pub(super) fn enter(&self, directory: &mut Directory) {
-        match &self.made {
-            Made::Key(digest, made) => directory.keys.insert(*digest, Arc::clone(made)),
-            Made::Basic(name, made) => directory.passwords.insert(Arc::clone(name), Arc::clone(made)),
-            Made::Jwt(key, made) => directory.tokens.insert(Arc::clone(key), Arc::clone(made)),
+        match self {
+            Credential::Key(made) => directory.keys.insert(Arc::clone(made)),
+            Credential::Basic(made) => directory.passwords.insert(Arc::clone(made)),
+            Credential::Jwt(made) => directory.tokens.insert(Arc::clone(made)),
         }
     }
 }
 
 /// `field` is where the consumer names the Secret.
-pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, Problem> {
+pub(super) fn read<'s>(store: &'s Store, key: &ObjectKey, field: &str) -> Result<Read<'s>, Problem> {
     let Some(secret) = store.secrets.get(key) else {
         let message = format!("Secret {key} does not exist");
         return Err(Problem::new(field, message, "create it or correct the name"));
@@ -96,12 +89,12 @@ pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, 
     let holder = Holder { secret, key, field, kind };
     match &**kind {
         "key-auth" => {
-            let value = holder.bytes("key")?.to_vec();
+            let value = holder.bytes("key")?;
             Ok(Read::Credential(Raw::Key { key: value, expires: holder.expires()? }))
         }
         "basic-auth" => {
             let username = holder.text("username")?;
-            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")?.to_vec() }))
+            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")? }))
         }
         "jwt" => Ok(Read::Credential(holder.jwt()?)),
         "acl" => Ok(Read::Acl(holder.text("group")?)),
@@ -118,19 +111,19 @@ pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, 
     }
 }
 
-struct Holder<'a> {
-    secret: &'a Object<Secret>,
+struct Holder<'s, 'a> {
+    secret: &'s Object<Secret>,
     key: &'a ObjectKey,
     field: &'a str,
     kind: &'a str,
 }
 
-impl<'a> Holder<'a> {
+impl<'s> Holder<'s, '_> {
     fn problem(&self, message: String, remedy: &str) -> Problem {
         Problem::new(self.field, format!("Secret {}: {message}", self.key), remedy)
     }
 
-    fn bytes(&self, name: &str) -> Result<&'a [u8], Problem> {
+    fn bytes(&self, name: &str) -> Result<&'s [u8], Problem> {
         let value = self.secret.value(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| {
             let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
@@ -163,7 +156,7 @@ impl<'a> Holder<'a> {
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
     }
 
-    fn jwt(&self) -> Result<Raw, Problem> {
+    fn jwt(&self) -> Result<Raw<'s>, Problem> {
         let claim = self.text("key")?;
         let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
         let algorithm = Algorithm::named(named.trim()).ok_or_else(|| {
