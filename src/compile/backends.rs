@@ -126,6 +126,7 @@ fn find(
         port: number,
         protocol,
         tls,
+        whole: service_settings::is_whole(&service.meta),
         ..UpstreamKey::default()
     })
 }

@@ -166,11 +166,15 @@ impl Compiler {
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
-        // What is said of a Service depends on whether requests go there.
-        let services =
-            upstreams.iter().map(|key| ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() });
-        let services = services.chain(std::mem::take(&mut run.disagreeing));
-        touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
+        // What is said of a Service, or of a facade, depends on whether requests go there.
+        let id = |kind, key: &UpstreamKey, name: &Arc<str>| {
+            ObjectId::new(kind, ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
+        };
+        touched.extend(upstreams.iter().map(|key| id(Kind::Service, key, &key.service)));
+        let facade = |key: &UpstreamKey| Some(id(Kind::KongServiceFacade, key, key.facade.as_ref()?));
+        touched.extend(upstreams.iter().filter_map(facade));
+        let disagreeing = std::mem::take(&mut run.disagreeing);
+        touched.extend(disagreeing.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
         self.judge_gateways(&mut run);
         self.judge_ingresses(store, inputs, updated.again, &mut run);
         self.judge_policies(store, &touched, &mut run);
@@ -391,15 +395,22 @@ impl Compiler {
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
                     unserved::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(id)),
+                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(store, id)),
             };
             self.judge(id.clone(), verdict, run);
         }
     }
 
-    /// Whether requests go to a Service that speaks for itself.
-    fn is_used(&self, id: &ObjectId) -> bool {
-        id.kind == Kind::Service && self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+    /// Whether requests go to a Service that speaks for itself, or for which this facade speaks.
+    fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
+        match id.kind {
+            Kind::Service => self.users_of(&id.key).any(|upstream| upstream.facade.is_none()),
+            Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
+                let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
+                self.users_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
+            }),
+            _ => false,
+        }
     }
 
     fn users_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {

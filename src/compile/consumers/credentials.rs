@@ -36,8 +36,8 @@ pub(super) enum Read {
     /// A group for access lists.
     Acl(Arc<str>),
     Credential(Raw),
-    /// It means nothing here, with what there is to say about that.
-    Ignored(Option<Problem>),
+    /// It means nothing here, as in Kong.
+    Ignored,
 }
 
 pub(super) enum Raw {
@@ -105,10 +105,10 @@ pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, 
         }
         "jwt" => Ok(Read::Credential(holder.jwt()?)),
         "acl" => Ok(Read::Acl(holder.text("group")?)),
-        "konnect" => Ok(Read::Ignored(None)),
+        "konnect" => Ok(Read::Ignored),
         known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
             let message = format!("credentials of type {known} are not served by this version, so it admits nobody");
-            Ok(Read::Ignored(Some(Problem::new(field, message, "use key-auth, basic-auth or jwt"))))
+            Err(Problem::new(field, message, "use key-auth, basic-auth or jwt"))
         }
         other => {
             let message =

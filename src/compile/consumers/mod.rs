@@ -42,12 +42,9 @@ struct Known {
     remarks: Option<Box<Remarks>>,
 }
 
+/// What is wrong with a consumer apart from claims of others.
 #[derive(Clone, Debug, Default)]
-struct Remarks {
-    /// What is wrong with it apart from claims of others.
-    problems: Vec<Problem>,
-    notes: Vec<Problem>,
-}
+struct Remarks(Vec<Problem>);
 
 /// What has to be judged again.
 #[derive(Default)]
@@ -164,10 +161,15 @@ impl Consumers {
         if id.kind == Kind::KongConsumerGroup {
             let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_ours(store, inputs, id))?;
             let problems = named(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
-            return Some(verdict(group.meta.generation, problems, Vec::new()));
+            let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
+            let note = name.map(|_| {
+                let message = format!("it has no effect, as in Kong: the group is called {}", group.meta.key.name);
+                Problem::new("spec.name", message, "remove it")
+            });
+            return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
         let known = self.known.get(&*self::id(&id.key))?;
-        let Remarks { mut problems, notes } = known.remarks.as_deref().cloned().unwrap_or_default();
+        let Remarks(mut problems) = known.remarks.as_deref().cloned().unwrap_or_default();
         for (claim, field) in known.claims_with_fields() {
             let holder = self.disputes.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
@@ -175,7 +177,7 @@ impl Consumers {
                 problems.push(Problem::new(field, message, "choose another, or remove it there"));
             }
         }
-        Some(verdict(known.generation, problems, notes))
+        Some(verdict(known.generation, problems, Vec::new()))
     }
 }
 
@@ -224,7 +226,6 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
             }
         }
     }
-    let mut notes = Vec::new();
     let mut acls = Vec::new();
     let mut raw = Vec::new();
     for (index, name) in object.credentials.iter().enumerate() {
@@ -235,7 +236,7 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
             Ok(credentials::Read::Credential(credential)) => {
                 raw.push((secret, u32::try_from(index).unwrap_or(u32::MAX), credential));
             }
-            Ok(credentials::Read::Ignored(note)) => notes.extend(note),
+            Ok(credentials::Read::Ignored) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -253,13 +254,12 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
         all.push(credential);
         all
     });
-    let remarks = (!problems.is_empty() || !notes.is_empty()).then(|| Box::new(Remarks { problems, notes }));
     Known {
         claimant: Claimant { created: object.meta.created, key: key.clone() },
         generation: object.meta.generation,
         consumer: Arc::clone(&consumer),
         credentials: credentials.into(),
-        remarks,
+        remarks: (!problems.is_empty()).then(|| Box::new(Remarks(problems))),
     }
 }
 
