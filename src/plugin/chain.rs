@@ -613,7 +613,7 @@ mod tests {
         let anna = Consumer::new("anna", None, None, Vec::new(), Vec::new());
         builder.add("knows", 2, Place::Base(Base::Route), instance(Knows(anna.into())));
         let outcome = Visit::get("/").run(&builder.build(names()).unwrap()).await;
-        let ran: Vec<_> = outcome.request.headers().get_all("x-ran").iter().map(|name| name.to_str().unwrap()).collect();
+        let ran: Vec<_> = outcome.request.headers.get_all("x-ran").iter().map(|name| name.to_str().unwrap()).collect();
         assert_eq!(ran, ["b-before for everybody", "a-before for everybody", "after for anna"]);
     }
 
@@ -634,9 +634,8 @@ mod tests {
             let instance = Instance { protocols, ..instance(Refuses(401)) };
             builder.add("guard", 1, Place::Base(Base::Route), instance);
             let spoken = [(false, false), (true, false), (false, true), (true, true)];
-            let picked = spoken.map(|(secure, grpc)| {
-                builder.slots[0].pick(Spoken { secure, grpc }, &Identity::default()).is_some()
-            });
+            let picked = spoken
+                .map(|(secure, grpc)| builder.slots[0].pick(Spoken { secure, grpc }, &Identity::default()).is_some());
             assert_eq!(picked, expected, "{names:?}");
         }
     }
