@@ -76,6 +76,7 @@ impl KongRule {
     }
 }
 
+/// Reads what the rules of a route have in common.
 pub(in crate::compile) fn read(inputs: &Inputs<'_>, route: &Meta) -> OnRoute {
     if !has_kongs(route) {
         return OnRoute::default();
