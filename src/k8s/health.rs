@@ -61,6 +61,8 @@ pub(super) struct Trouble {
     pub(super) unauthorized: bool,
     /// What has to begin anew with a list, as is usual after a long pause.
     pub(super) expired: bool,
+    /// 429: the server has too much to do, and says nothing of what was asked for.
+    pub(super) busy: bool,
     /// As the server asks.
     pub(super) retry_after: Duration,
 }
@@ -170,7 +172,12 @@ impl Board {
 impl State {
     /// It is more than a moment of weakness.
     fn lasts(&self) -> bool {
-        self.failing.is_some_and(|since| since.elapsed() >= LASTING)
+        let lasting = if self.is_busy() { BUSY } else { LASTING };
+        self.failing.is_some_and(|since| since.elapsed() >= lasting)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.busy)
     }
 
     /// It will not be listed, so nobody need wait for it.
@@ -226,6 +233,10 @@ impl Health {
 
     pub(super) fn trouble(&self, trouble: &Trouble) {
         self.change(|state| {
+            if state.is_busy() != trouble.busy {
+                // Time that it waited as it was asked to does not count as failing.
+                state.failing = None;
+            }
             state.failing.get_or_insert_with(Instant::now);
             state.stale.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
@@ -272,6 +283,7 @@ impl Trouble {
             absent: code == 404,
             unauthorized: code == 401,
             expired: code == 410,
+            busy: code == 429,
             retry_after: Duration::from_secs(u64::from(asked.clamp(least, MOST_SECONDS))),
         }
     }
@@ -283,6 +295,7 @@ impl Trouble {
             absent: false,
             unauthorized: false,
             expired: false,
+            busy: false,
             retry_after: Duration::ZERO,
         }
     }
@@ -290,6 +303,8 @@ impl Trouble {
 
 /// A server that starts answers all kinds of things for a few seconds.
 const LASTING: Duration = Duration::from_secs(5);
+/// A server that asks to wait is asked again for so long before statuses speak of it: their writing is more work for it.
+const BUSY: Duration = Duration::from_secs(60);
 /// A server that asks for more than this is asked again nevertheless.
 const MOST_SECONDS: u32 = 60;
 
@@ -324,6 +339,31 @@ mod tests {
         assert_eq!(age(), Some(8));
         one.fine();
         assert_eq!(age(), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_server_is_not_taken_for_one_that_cannot_be_read() {
+        let board = Board::new();
+        let watch = board.health(Watched::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
+        let broken = Trouble::new("connection reset".to_owned());
+        let busy = Trouble { busy: true, ..broken.clone() };
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let is_unreadable = || !board.unreadable().is_empty();
+        watch.trouble(&busy);
+        later(59).await;
+        watch.trouble(&busy);
+        assert!(!is_unreadable(), "it waits as it is asked to");
+        // What fails otherwise has failed for a moment only.
+        watch.trouble(&broken);
+        later(4).await;
+        watch.trouble(&broken);
+        assert!(!is_unreadable());
+        later(1).await;
+        assert!(is_unreadable());
+        watch.trouble(&busy);
+        assert!(!is_unreadable());
+        later(60).await;
+        assert!(is_unreadable(), "it waits for ever");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use portico_e2e::cluster::Cluster;
 use portico_e2e::front::{Fault, Front, Requests, new_token};
 use portico_e2e::portico::Portico;
@@ -70,12 +70,12 @@ pub(crate) async fn requests_are_answered_whatever_the_api_server_answers(cluste
     for (name, requests, fault, times) in FAULTS {
         let begun = Instant::now();
         scene.outlives(*requests, fault.clone(), *times).await.context(*name)?;
-        ensure!(untouched(cluster).await? == before, "{name}: what did not change was written");
+        nothing_was_written(cluster, &before).await.context(*name)?;
         say(format_args!("faults: {name}, {:.1} s", begun.elapsed().as_secs_f64()));
     }
     scene.waits_as_it_is_asked_to().await.context("too many requests")?;
     scene.takes_a_new_token().await.context("a token that is no good any more")?;
-    ensure!(untouched(cluster).await? == before, "what did not change was written");
+    nothing_was_written(cluster, &before).await.context("at the end")?;
     scene.load.stop()?;
     scene.portico.stop().await?;
     cluster.kubectl(&["delete", "httproute", "faults", "untouched"]).await?;
@@ -163,10 +163,19 @@ impl Scene<'_> {
     }
 }
 
-/// The versions of what nobody changes.
-async fn untouched(cluster: &Cluster) -> Result<[Option<String>; 3]> {
-    let class = classes(cluster).get("portico").await?;
-    let gateway = gateways(cluster).get("faults").await?;
-    let route = routes(cluster).get("untouched").await?;
-    Ok([class.metadata.resource_version, gateway.metadata.resource_version, route.metadata.resource_version])
+/// What nobody changes.
+async fn untouched(cluster: &Cluster) -> Result<[DynamicObject; 3]> {
+    Ok([
+        classes(cluster).get("portico").await?,
+        gateways(cluster).get("faults").await?,
+        routes(cluster).get("untouched").await?,
+    ])
+}
+
+async fn nothing_was_written(cluster: &Cluster, before: &[DynamicObject]) -> Result<()> {
+    for (before, now) in before.iter().zip(untouched(cluster).await?) {
+        let (then, later) = (&before.metadata.resource_version, &now.metadata.resource_version);
+        ensure!(then == later, "what did not change was written: {before:?} is now {now:?}");
+    }
+    Ok(())
 }
