@@ -7,13 +7,14 @@ ARG BUILDARCH
 ARG TARGETARCH
 # What `portico version` says it was built from.
 ARG PORTICO_COMMIT
-WORKDIR /src
+# Not a name that any path in the program has, since scripts/image-root.sh looks there for that of its folder.
+WORKDIR /portico-checkout
 COPY . .
 RUN bash scripts/setup.sh image "$TARGETARCH"
 RUN PORTICO_COMMIT=$PORTICO_COMMIT bash scripts/image-root.sh "$TARGETARCH" \
     && if [ "$TARGETARCH" != "$BUILDARCH" ]; then mv "target/image-root-$TARGETARCH" target/image-root; fi
 
 FROM scratch
-COPY --from=build /src/target/image-root/ /
+COPY --from=build /portico-checkout/target/image-root/ /
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/portico"]

@@ -103,9 +103,9 @@ fill() {
 forbid_paths() {
     local path
     for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"; do
-        if LC_ALL=C grep -aqF "$path/" "$1"; then
+        if LC_ALL=C grep -aqF "$path" "$1"; then
             echo "image-root: $1 names $path, so that it would differ where it is built elsewhere; for example:" >&2
-            strings -n 8 "$1" | grep -F "$path/" | head -3 >&2
+            strings -n 8 "$1" | grep -F "$path" | head -3 >&2
             exit 1
         fi
     done

@@ -21,7 +21,7 @@ use crate::quantity::duration;
 ///
 /// The query may ask for another answer: `?status=503` for its status code, `?delay=500ms` to wait before it.
 pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    http_server::serve(listener, LIMITS, answer, shutdown).await;
+    http_server::serve(listener, LIMITS, |ends| move |request| answer(request, ends), shutdown).await;
 }
 
 /// What was received.

@@ -44,10 +44,16 @@ pub(crate) struct Limits {
     pub(crate) header_count: usize,
 }
 
-/// Answers requests on `listener` until `shutdown` is over; requests being answered then get a moment to finish.
-pub(crate) async fn serve<H, F>(listener: TcpListener, limits: Limits, handler: H, shutdown: impl Future<Output = ()>)
-where
-    H: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
+/// Answers requests on `listener` until `shutdown` is over; requests being answered then get a moment to finish. `welcome` gives
+/// each connection what answers its requests.
+pub(crate) async fn serve<W, H, F>(
+    listener: TcpListener,
+    limits: Limits,
+    welcome: W,
+    shutdown: impl Future<Output = ()>,
+) where
+    W: Fn(Ends) -> H,
+    H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
     let slots = Arc::new(Semaphore::new(limits.connections));
@@ -69,9 +75,9 @@ where
             Ok((ends, stream)) => {
                 // An answer in two packets would otherwise wait for the acknowledgment of the first.
                 stream.set_nodelay(true).ok();
-                let (handler, stop) = (handler.clone(), stop.clone());
+                let (handler, stop) = (welcome(ends), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, ends, limits, handler, stop).await;
+                    connection(stream, ends.client, limits, handler, stop).await;
                     drop(slot);
                 });
             }
@@ -85,15 +91,15 @@ where
     tokio::time::timeout(LAST_WORDS, finished).await.ok();
 }
 
-async fn connection<S, H, F>(stream: S, ends: Ends, limits: Limits, handler: H, stop: CancellationToken)
+async fn connection<S, H, F>(stream: S, client: SocketAddr, limits: Limits, handler: H, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Request<Incoming>, Ends) -> F,
+    H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
     let retire = Instant::now() + LIFETIME;
     let service = service_fn(move |request| {
-        let answering = handler(request, ends);
+        let answering = handler(request);
         async move {
             let mut answer = answering.await;
             if Instant::now() >= retire {
@@ -121,7 +127,7 @@ where
         () = tokio::time::sleep(LIFETIME + limits.idle + LAST_WORDS) => return,
     };
     if let Err(error) = ended {
-        debug!(client = %ends.client, %error, "Connection ended early");
+        debug!(%client, %error, "Connection ended early");
     }
 }
 
@@ -180,7 +186,7 @@ mod tests {
     const LIMITS: Limits =
         Limits { connections: 4, idle: Duration::from_secs(10), header_bytes: 16 << 10, header_count: 100 };
 
-    async fn hello(_request: Request<Incoming>, _ends: Ends) -> Response<Full<Bytes>> {
+    async fn hello(_request: Request<Incoming>) -> Response<Full<Bytes>> {
         Response::new(Full::from("hello"))
     }
 
@@ -188,7 +194,7 @@ mod tests {
     async fn stops_when_told_and_closes_idle_connections() {
         let (listener, address) = testing::listener().await;
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, LIMITS, hello, async { stopped.await.unwrap() }));
+        let server = tokio::spawn(serve(listener, LIMITS, |_| hello, async { stopped.await.unwrap() }));
         let mut idle = TcpStream::connect(address).await.unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         let mut some = [0; 12];
@@ -206,7 +212,7 @@ mod tests {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let handler = {
             let (now, most) = (now.clone(), most.clone());
-            move |_request, _ends| {
+            move |_request| {
                 let (now, most) = (now.clone(), most.clone());
                 async move {
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -219,8 +225,8 @@ mod tests {
                 }
             }
         };
-        let server =
-            tokio::spawn(serve(listener, Limits { connections: 2, ..LIMITS }, handler, std::future::pending()));
+        let limits = Limits { connections: 2, ..LIMITS };
+        let server = tokio::spawn(serve(listener, limits, move |_| handler.clone(), std::future::pending()));
         let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         let answers = futures_util::future::join_all((0..8).map(|_| testing::exchange(address, request))).await;
         assert!(answers.iter().all(|answer| answer.ends_with("\r\n\r\ndone")), "{answers:?}");
@@ -231,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn too_large_a_header_is_refused() {
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve(listener, LIMITS, hello, std::future::pending()));
+        let server = tokio::spawn(serve(listener, LIMITS, |_| hello, std::future::pending()));
         let fields: String = (0..101).map(|index| format!("x-{index}: y\r\n")).collect();
         let answer = testing::exchange(address, &format!("GET / HTTP/1.1\r\n{fields}\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -246,13 +252,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = JoinSet::new();
-        task.spawn(connection(
-            server,
-            Ends { client: nowhere, server: nowhere },
-            limits,
-            hello,
-            CancellationToken::new(),
-        ));
+        task.spawn(connection(server, nowhere, limits, hello, CancellationToken::new()));
         (client, task)
     }
 

@@ -20,7 +20,7 @@ use std::thread;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use portico::plugin::Directory;
-use portico::plugin::consumers::{KeyCredential, digest_of};
+use portico::plugin::consumers::{Id, KeyCredential};
 use portico::plugin::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
 use portico::proxy::access_log::Destination;
@@ -118,7 +118,7 @@ fn consumers() -> Directory {
     let mut directory = Directory::default();
     let anna = consumer("anna", &[]);
     directory.add(&anna);
-    directory.keys.insert(digest_of(b"key"), KeyCredential::new("id-key", None, anna).into());
+    directory.keys.insert(KeyCredential::new(Id::of("id-key"), b"key", None, anna).into());
     directory
 }
 

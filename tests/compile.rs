@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use compile::case::Case;
+use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::verdict::Code;
 use serde_json::{Value, json};
 
@@ -60,23 +61,65 @@ fn replicas_that_saw_the_same_in_another_order_agree() {
         assert!(one.to_string().starts_with(&format!("{:012x}", one.number())), "{one} {:x}", one.number());
     }
     // What decides about a request is in it, also what dumps do not show.
-    let plugins = || case("plugins");
-    let before = plugins().fingerprints()[0];
     type Edit = fn(&mut Value);
-    let edits: [(&str, &str, Edit); 5] = [
-        ("a plugin's configuration", "annas", |plugin| plugin["config"]["deny"] = json!(["others"])),
-        ("a configuration from a Secret", "acl-config", |secret| secret["stringData"]["config"] = json!("allow: [c]")),
-        ("a key", "annas-key", |secret| secret["stringData"]["key"] = json!("another")),
-        ("a group", "annas-group", |secret| secret["stringData"]["group"] = json!("guests")),
-        ("a consumer's name", "anna", |consumer| consumer["username"] = json!("another")),
+    let edits: [(&str, &str, &str, Edit); 8] = [
+        ("a plugin's configuration", "plugins", "annas", |plugin| plugin["config"]["deny"] = json!(["others"])),
+        ("a configuration from a Secret", "plugins", "acl-config", version),
+        ("a key", "plugins", "annas-key", version),
+        ("a group", "plugins", "annas-group", version),
+        ("a consumer's name", "plugins", "anna", |consumer| consumer["username"] = json!("another")),
+        ("who a Service has to be", "upstream-tls", "own", |secret| {
+            secret["stringData"]["cert"] = json!("AUTHORITY two")
+        }),
+        ("what a mirror is spoken to in", "mirrors", "granted", |service| {
+            service["metadata"]["annotations"]["konghq.com/protocol"] = json!("https");
+        }),
+        ("and in which protocol", "mirrors", "granted", |service| {
+            service["metadata"]["annotations"]["konghq.com/protocol"] = json!("grpc");
+        }),
     ];
-    for (what, name, edit) in edits {
-        let [one, other] = plugins().edited(name, edit).fingerprints();
+    for (what, name, object, edit) in edits {
+        let before = case(name).fingerprints()[0];
+        let [one, other] = case(name).edited(object, edit).fingerprints();
         assert_eq!(one, other, "{what}");
         assert_ne!(one, before, "{what}");
+        assert_eq!(case(name).fingerprint_after(&case(name).edited(object, edit)), one, "{what}, later");
     }
-    let nothing = plugins().edited("nobodys", |plugin| plugin["metadata"]["labels"] = json!({"a": "b"}));
-    assert_eq!(nothing.fingerprints()[0], before, "what changes nothing");
+    let nothing = case("plugins").edited("nobodys", |plugin| plugin["metadata"]["labels"] = json!({"a": "b"}));
+    assert_eq!(nothing.fingerprints()[0], case("plugins").fingerprints()[0], "what changes nothing");
+}
+
+/// As if the API server had it in another version.
+fn version(object: &mut Value) {
+    object["metadata"]["resourceVersion"] = json!("4711");
+}
+
+/// Everybody who sees metrics could try what they can think of.
+#[test]
+fn a_fingerprint_says_nothing_about_what_a_secret_holds() {
+    type Edit = fn(&mut Value);
+    let edits: [(&str, &str, Edit); 4] = [
+        ("a key", "annas-key", |secret| secret["stringData"]["key"] = json!("another")),
+        ("a group", "annas-group", |secret| secret["stringData"]["group"] = json!("guests")),
+        ("a configuration", "acl-config", |secret| secret["stringData"]["config"] = json!("allow: [c]")),
+        ("a part of one", "acl-config", |secret| secret["stringData"]["groups"] = json!("[\"d\"]")),
+    ];
+    for (what, object, edit) in edits {
+        let case = || Case::all().into_iter().find(|case| case.name == "plugins").unwrap();
+        assert_eq!(case().fingerprints(), case().edited(object, edit).fingerprints(), "{what}");
+    }
+}
+
+#[test]
+fn the_owner_of_a_service_is_told_what_is_wrong_with_its_secrets() {
+    let case = Case::all().into_iter().find(|case| case.name == "upstream-tls").unwrap();
+    for (service, annotation) in [("theirs", "client-cert"), ("mirrored", "ca-certificates-secrets")] {
+        let id = ObjectId::new(Kind::Service, ObjectKey::new("other", service));
+        for told in case.unheeded(&id) {
+            let expected = format!("metadata.annotations[konghq.com/{annotation}]: Secret other/hidden does not exist");
+            assert!(told.iter().any(|told| told.starts_with(&expected)), "{told:?}");
+        }
+    }
 }
 
 #[test]

@@ -43,6 +43,40 @@ fn panels_have_numbers_of_their_own_and_do_not_overlap() {
     }
 }
 
+/// What `dashboard_kind.cue` of Grafana demands of a file that is imported, and what it takes without a word and does not show.
+#[test]
+fn grafana_can_import_it() {
+    let dashboard = dashboard();
+    let uid = dashboard["uid"].as_str().unwrap();
+    assert!(uid.len() <= 40 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{uid}");
+    assert!(dashboard.get("id").is_none(), "it would be that of another dashboard");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    for variable in variables {
+        assert!(["datasource", "query"].contains(&variable["type"].as_str().unwrap()), "{variable}");
+    }
+    let names: BTreeSet<&str> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let kind = panel["type"].as_str().unwrap();
+        if kind == "row" {
+            continue;
+        }
+        assert!(["timeseries", "stat", "table"].contains(&kind), "{panel}");
+        let targets = panel["targets"].as_array().unwrap();
+        let letters: BTreeSet<&str> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
+        assert_eq!(letters.len(), targets.len(), "{panel}");
+        for part in targets.iter().chain([panel]) {
+            assert_eq!(part["datasource"], source(), "{panel}");
+        }
+        for target in targets {
+            let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "");
+            for word in query.split('$').skip(1) {
+                let end = word.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(word.len());
+                assert!(names.contains(&word[..end]), "${} is no variable: {query}", &word[..end]);
+            }
+        }
+    }
+}
+
 /// Every panel can be restricted to one installation, and those of routes to one route.
 #[test]
 fn every_query_heeds_the_variables() {

@@ -150,6 +150,7 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--values",
     "--timeout",
     "--rollback-on-failure",
+    "--atomic",
     "--reset-then-reuse-values",
     "--reuse-values",
     "--take-ownership",
@@ -164,6 +165,8 @@ const OF_OTHER_PROGRAMS: &[&str] = &[
     "--requirepass",
     "--save",
     // kubectl.
+    "--all",
+    "--ignore-not-found",
     "--previous",
     "--as",
     "--raw",

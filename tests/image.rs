@@ -1,10 +1,18 @@
-//! The Dockerfile, held to the files that it takes its facts from. Nothing here builds an image: that takes a container engine,
-//! and what goes in is built, started and tried by the tests that need a cluster.
+//! The image: the Dockerfile is held to the files that it takes its facts from, what goes in is the same wherever it is built,
+//! and the list of its crates is complete. Nothing here builds an image, which takes a container engine; the root folder is built,
+//! started and tried by the tests that need a cluster.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "image/bill.rs"]
+mod bill;
+#[path = "image/small.rs"]
+mod small;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use small::Small;
 
 #[test]
 fn it_builds_with_the_toolchain_that_is_tested() {
@@ -41,6 +49,47 @@ fn every_script_that_it_calls_goes_into_the_build() {
         let left_out = ignored.lines().any(|pattern| script.split('/').next() == Some(pattern.trim_matches('/')));
         assert!(!left_out, ".dockerignore keeps {script} out of the build");
     }
+}
+
+/// What `make image-reproducible` does with Portico, which takes two builds of a release: here with a program of a few lines.
+#[test]
+fn the_root_folder_is_the_same_wherever_and_whenever_it_is_built() {
+    let (one, another) = (Small::at("one"), Small::at("another/much-deeper"));
+    assert_eq!(one.checksum(), another.checksum());
+    let said = one.says();
+    let lines: Vec<&str> = said.lines().collect();
+    let [written, native] = lines[..] else { panic!("{said}") };
+    assert!(written.starts_with("/portico/target/") && written.ends_with("/out/written.rs"), "{said}");
+    assert_eq!(native, "/portico/native.c, Jan  1 1970", "{said}");
+}
+
+#[test]
+fn a_program_that_names_the_folder_of_its_build_is_refused() {
+    let script = "scripts/image-root.sh";
+    for (what, file, from, to) in [
+        ("a variable of the build", "src/main.rs", "written::place()", "env!(\"CARGO_MANIFEST_DIR\")"),
+        ("places in Rust", script, "${maps[*]/#/--remap-path-prefix=}", ""),
+        ("places in C", script, "${maps[*]/#/-ffile-prefix-map=}", "-O1"),
+    ] {
+        let small = Small::at("somewhere");
+        small.change(file, from, to);
+        let output = small.build();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{what}");
+        assert!(said.contains("so that it would differ where it is built elsewhere"), "{what}: {said}");
+    }
+}
+
+/// `scripts/image-root.sh` refuses a program that names the folder; `/src` is in every path of a crate.
+#[test]
+fn it_builds_in_a_folder_that_no_path_of_the_program_names() {
+    let folder = after("WORKDIR ");
+    for path in
+        ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"]
+    {
+        assert!(!path.contains(&folder), "{path} has {folder}");
+    }
+    assert!(dockerfile().contains(&format!("COPY --from=build {folder}/target/image-root/ /")));
 }
 
 /// The rest of the first line of the Dockerfile that starts so.

@@ -1,7 +1,10 @@
-//! What Kong's clients and dashboards meet at a running Portico: WebSockets behind plugins, and metrics under Kong's names.
+//! What Kong's clients and dashboards meet at a running Portico: WebSockets behind plugins, counts of requests, and metrics
+//! under Kong's names.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[path = "kong/counting.rs"]
+mod counting;
 mod harness;
 #[path = "kong/websocket.rs"]
 mod websocket;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "pages/checked.rs"]
+mod checked;
 mod harness;
 #[path = "pages/objects.rs"]
 mod objects;
@@ -13,13 +15,13 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
 use std::thread;
 
 use harness::golden::{Golden, expect_none};
 use harness::network::Network;
 use harness::program::root;
-use page::{Page, is_shown};
+use page::{Ground, Page, is_shown};
 use session::Session;
 
 #[test]
@@ -27,7 +29,7 @@ fn objects_that_pages_show_are_what_the_check_takes() {
     let mut wrong = Vec::new();
     let mut checked = 0;
     for page in pages() {
-        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.left_out.is_none()) {
+        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.ground == Ground::Here) {
             checked += 1;
             let problems = objects::problems(block).join("\n");
             if !problems.is_empty() {
@@ -42,7 +44,8 @@ fn objects_that_pages_show_are_what_the_check_takes() {
 #[test]
 fn commands_that_pages_show_answer_what_the_pages_say() {
     let Some(network) = Network::new() else { return };
-    let pages: Vec<Page> = pages().into_iter().filter(Page::has_commands).collect();
+    let mut pages = pages();
+    pages.retain(|page| page.blocks.iter().any(|block| block.is_command() && block.ground == Ground::Here));
     let run: Vec<&str> = pages.iter().map(|page| page.path.as_str()).collect();
     println!("run: {}", run.join(", "));
     assert!(!run.is_empty());
@@ -53,17 +56,33 @@ fn commands_that_pages_show_answer_what_the_pages_say() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+#[test]
+fn what_is_neither_run_nor_drawn_is_right() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        for block in page.blocks.iter().filter(|block| checked::LANGUAGES.contains(&&*block.language)) {
+            let problem = checked::problem(block).map(|problem| format!("{}:{}: {problem}", page.path, block.line));
+            wrong.extend(problem);
+        }
+        let text = fs::read_to_string(root().join(&page.path)).unwrap();
+        for query in checked::queries(&text) {
+            wrong.extend(checked::query_problem(query).map(|problem| format!("{}: `{query}`: {problem}", page.path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
 /// So that one more is seen by whoever reviews it.
 #[test]
 fn blocks_that_are_not_run_are_listed_with_their_reason() {
     let mut list = String::new();
-    let (mut all, mut left_out) = (0, 0);
-    for page in pages() {
+    let mut blocks: BTreeMap<&str, usize> = BTreeMap::new();
+    let pages = pages();
+    for page in &pages {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-        for block in page.blocks.iter().filter(|block| LANGUAGES.contains(&&*block.language)) {
-            all += 1;
-            left_out += usize::from(block.left_out.is_some());
-            if let Some(reason) = &block.left_out {
+        for block in &page.blocks {
+            *blocks.entry(&block.language).or_default() += 1;
+            if let Ground::Nowhere(reason) = &block.ground {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
@@ -71,7 +90,7 @@ fn blocks_that_are_not_run_are_listed_with_their_reason() {
             writeln!(list, "{}: {count}: {reason}", page.path).expect("a String takes everything");
         }
     }
-    println!("{left_out} of {all} blocks are not run");
+    println!("{blocks:?}; not run:\n{list}");
     expect_none(&Golden::new("pages/not_run.txt").compare(&list).err().into_iter().collect::<Vec<_>>(), "pages");
 }
 
@@ -80,49 +99,51 @@ fn every_block_has_a_language_that_says_what_to_do_with_it() {
     let mut unknown = Vec::new();
     for page in pages() {
         for block in &page.blocks {
-            if !LANGUAGES.contains(&&*block.language) && !SHOWN.contains(&&*block.language) {
+            let is_known = LANGUAGES.contains(&&*block.language) || checked::LANGUAGES.contains(&&*block.language);
+            let has_reason = matches!(block.ground, Ground::Nowhere(_));
+            if !is_known && !has_reason && block.language != DRAWN {
                 unknown.push(format!("{}:{}: {:?}", page.path, block.line, block.language));
             }
         }
     }
-    assert!(unknown.is_empty(), "write one of {LANGUAGES:?} or {SHOWN:?}\n{}", unknown.join("\n"));
+    let known = [&LANGUAGES[..], &checked::LANGUAGES, &[DRAWN]].concat().join(", ");
+    assert!(unknown.is_empty(), "write {known}, or why it is not run, for\n{}", unknown.join("\n"));
 }
 
-/// What is run or checked, and what is only to be read.
+/// What is run.
 const LANGUAGES: [&str; 3] = ["yaml", "console", "sh"];
-const SHOWN: [&str; 5] = ["text", "json", "rust", "toml", "promql"];
+/// Pictures, and what programs say without having been asked.
+const DRAWN: &str = "text";
 
 fn pages() -> Vec<Page> {
-    let mut paths: Vec<String> =
-        ["README.md", "SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md"].map(str::to_owned).to_vec();
-    for folder in ["docs", "examples"] {
-        below(Path::new(folder), &mut paths);
-    }
-    paths.sort();
-    paths.iter().map(|path| Page::read(path)).collect()
-}
-
-fn below(folder: &Path, paths: &mut Vec<String>) {
-    for entry in std::fs::read_dir(root().join(folder)).unwrap() {
-        let path = folder.join(entry.unwrap().file_name());
-        if root().join(&path).is_dir() {
-            below(&path, paths);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            paths.push(path.display().to_string());
-        }
-    }
+    page::all(root())
 }
 
 #[test]
 fn a_page_that_shows_something_else_is_found() {
-    let text = "Words.\n\n<!-- not run: it is far away -->\n```sh\nfalse\n```\n\n```console\n$ echo a; echo b\na\n…\n$ x=5\n\
+    let commands = "Words.\n\n<!-- not run: it is far away -->\n```sh\nfalse\n```\n\n```console\n$ echo a; echo b\na\n…\n$ x=5\n\
                 $ echo \"1$x 2\"\n1… 2\n```\n";
-    let page = Page::parse("a.md", text);
-    assert_eq!(page.blocks[0].left_out.as_deref(), Some("it is far away"));
+    let page = Page::parse("a.md", commands);
+    assert_eq!(page.blocks[0].ground, Ground::Nowhere("it is far away".to_owned()));
     assert_eq!((page.blocks[1].line, page.blocks[1].commands().len()), (9, 3));
-    let text = "<!-- page not run: it takes a chart -->\n```yaml\nreplicas: 3\n```\n```yaml\napiVersion: v1\n```\n";
-    let left_out: Vec<_> = Page::parse("c.md", text).blocks.iter().map(|block| block.left_out.is_some()).collect();
-    assert_eq!(left_out, [true, false], "whole objects are checked on every page");
+    let text = "<!-- page on a cluster -->\n```yaml\nreplicas: 3\n```\n```yaml\napiVersion: v1\n```\n<!-- not run: x -->\n```sh\nx\n```\n";
+    let grounds: Vec<Ground> = Page::parse("c.md", text).blocks.into_iter().map(|block| block.ground).collect();
+    let expected = [Ground::Cluster, Ground::Here, Ground::Nowhere("x".to_owned())];
+    assert_eq!(grounds, expected, "whole objects are checked on every page");
+    for (language, text, part) in [
+        ("json", "{\"a\": …}", "no JSON"),
+        ("promql", "rate(portico_requests_total[5m]", "unclosed"),
+        ("promql", "rate(portico_request_total[5m])", "has no portico_request_total"),
+    ] {
+        let page = Page::parse("d.md", &format!("```{language}\n{text}\n```\n"));
+        let problem = checked::problem(&page.blocks[0]).unwrap_or_default();
+        assert!(problem.contains(part), "{text}: {problem}");
+    }
+    let text =
+        "`portico_tunnels` `a{b}`\n```\n`portico_x{}`\n```\n| x | `sum(portico_tunnels)` | `portico_tunnels > 1`";
+    assert_eq!(checked::queries(text).collect::<Vec<_>>(), ["sum(portico_tunnels)", "portico_tunnels > 1"]);
+    let page = Page::parse("d.md", "```promql\nsum(rate(portico_request_duration_seconds_bucket[5m]))\n```\n");
+    assert_eq!(checked::problem(&page.blocks[0]), None);
     for (answer, shown, expected) in [
         ("a\nb\n", "a\nb\n", true),
         ("a\nb\n", "a\n…\n", true),
@@ -135,10 +156,11 @@ fn a_page_that_shows_something_else_is_found() {
         assert_eq!(is_shown(answer, shown), expected, "{answer:?} {shown:?}");
     }
     let Some(network) = Network::new() else { return };
-    assert_eq!(Session::run(&page, network), Vec::<String>::new());
+    assert_eq!(Session::run(&Page::parse("a.md", commands), network), Vec::<String>::new());
     let wrong = [
         ("```console\n$ echo a\nb\n```\n", "prints\na"),
         ("```sh\ntrue\nfalse\n```\n", "ends with 1"),
+        ("```sh\nfalse\ntrue\n```\n", "`false` ends with 1"),
         (
             "```yaml\n# manifests/a.yaml\napiVersion: v1\nkind: Servic\nmetadata: {name: a}\n```\n```console\n$ portico run --manifests manifests\n```\n",
             "error[",

@@ -6,6 +6,8 @@
 
 #[path = "plugins/contract.rs"]
 mod contract;
+#[path = "plugins/defaults.rs"]
+mod defaults;
 #[path = "plugins/fields.rs"]
 mod fields;
 mod harness;

@@ -90,6 +90,39 @@ fn five_thousand_idle_routes_have_no_series() {
     assert_eq!(series(0), series(5000));
 }
 
+/// A page is as long as there are series, and is made anew each time; what it was made of is given back, and requests go on.
+#[test]
+fn a_scrape_every_second_costs_no_request_and_no_memory() {
+    const ROUTES: usize = 250;
+    let site = Site::new();
+    place_good(&site);
+    let routes: Vec<_> = (0..ROUTES).map(|number| route("good", &format!("busy-{number}"), "echo")).collect();
+    site.save("manifests/busy.yaml", &routes.join("---\n"));
+    let program = run(&site, &["--access-log", "off", "--log-level", "error"]);
+    eventually("it is ready", || is_ready(&site.at("status"), "/readyz").then_some(()));
+    let ask = |route: usize| assert_eq!(get(&site.at("port"), &format!("/busy-{route}")).status, 200);
+    (0..ROUTES).for_each(ask);
+    let page = get(&site.at("status"), "/metrics").body;
+    let series = page.lines().filter(|line| line.contains("route=\"HTTPRoute/default/busy-")).count();
+    assert_eq!(series, ROUTES * SERIES_OF_A_LABEL_SET);
+
+    let prometheus = Prometheus::start(&site);
+    let begun = Instant::now();
+    let resident_after = |scrapes: f64| {
+        while prometheus.number("sum(sum_over_time(up[10m]))").is_none_or(|succeeded| succeeded < scrapes) {
+            (0..ROUTES).for_each(ask);
+            assert!(begun.elapsed() < LONGEST, "{}", prometheus.ask("/api/v1/targets?state=active"));
+        }
+        prometheus.number("sum(process_resident_memory_bytes)").unwrap()
+    };
+    let (early, late) = (resident_after(5.0), resident_after(25.0));
+    assert!(late - early < 10.0 * page.len() as f64, "{early} became {late} with pages of {}", page.len());
+    drop(program);
+}
+
+/// Buckets, sum and count of the histogram, bytes in and out, and the class of the one status code that came.
+const SERIES_OF_A_LABEL_SET: usize = 15 + 2 + 2 + 1;
+
 const ALERTS: &str = "charts/portico/files/alerts.yaml";
 const DASHBOARD: &str = "charts/portico/dashboards/portico.json";
 /// The machine may be busy with other tests, and a rate takes a few scrapes.
@@ -202,7 +235,7 @@ fn start(site: &Site) -> Program {
     let mut command = portico(site);
     let words = format!(
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
-         --status-listen {} --admin-listen {} --workers 2 --access-log off",
+         --allow-loopback-backends --status-listen {} --admin-listen {} --workers 2 --access-log off",
         site.address(),
         site.at("echo"),
         site.at("status"),
@@ -268,6 +301,12 @@ impl Prometheus {
         let data = self.ask(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
         let series = data["result"].as_array().unwrap_or_else(|| panic!("{query}: {data}"));
         series.iter().any(|series| series["value"][1] != "NaN")
+    }
+
+    /// The answer of a query that has one.
+    fn number(&self, query: &str) -> Option<f64> {
+        let data = self.ask(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
+        data["result"][0]["value"][1].as_str()?.parse().ok()
     }
 
     fn rules(&self) -> Vec<Value> {

@@ -614,6 +614,30 @@ fn what_cannot_be_had_at_the_start_is_named_with_its_flag() {
     }
 }
 
+/// Whoever asked for a log is not to learn later that there is none: the start says why, and what to do.
+#[test]
+fn an_access_log_that_cannot_be_opened_ends_the_start() {
+    let site = Site::new();
+    place_good(&site);
+    site.save("file", "");
+    for (path, reason) in [
+        ("nowhere/access.log", "No such file or directory"),
+        ("file/access.log", "Not a directory"),
+        ("manifests", "Is a directory"),
+    ] {
+        let mut command = portico(&site);
+        command.args(["run", "--manifests", "manifests", "--status-listen", "off", "--admin-listen", "off"]);
+        command.args(["--access-log", path]);
+        let output = output(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let expected = format!(
+            "error: --access-log {path}: cannot be opened; give a file in a folder that exists and may be written to, `-` or `off`: {reason}"
+        );
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
 /// The value of a sample without labels.
 fn sample(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()

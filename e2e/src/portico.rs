@@ -218,8 +218,8 @@ fn manifest(name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The program that `cargo build` makes in the same target folder as ours.
-fn program() -> Result<PathBuf> {
+/// The program that `cargo build` makes in the same target folder as ours, or that `PORTICO_E2E_PROGRAM` names.
+pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(PROGRAM) {
         return Ok(path.into());
     }

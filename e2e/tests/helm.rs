@@ -5,8 +5,14 @@
 mod backend;
 #[path = "scenarios/client.rs"]
 mod client;
+#[path = "helm/follows.rs"]
+mod follows;
 #[path = "scenarios/load.rs"]
 mod load;
+#[path = "helm/names.rs"]
+mod names;
+#[path = "helm/nulls.rs"]
+mod nulls;
 #[path = "scenarios/objects.rs"]
 mod objects;
 #[path = "helm/refused.rs"]
@@ -15,6 +21,8 @@ mod refused;
 mod release;
 #[path = "helm/rendered.rs"]
 mod rendered;
+#[path = "helm/scaled.rs"]
+mod scaled;
 #[path = "helm/valid.rs"]
 mod valid;
 
@@ -38,6 +46,32 @@ fn every_value_of_config_becomes_a_flag_that_the_program_takes() {
 #[test]
 fn what_follows_from_other_values_is_rendered() {
     alone(rendered::what_follows_from_other_values);
+}
+
+#[test]
+fn names_and_labels_are_good_whatever_releases_are_called() {
+    alone(|helm| {
+        names::releases_do_not_meet(helm)?;
+        names::every_name_of_a_release_will_do(helm)?;
+        names::every_label_is_there_once(helm)
+    });
+}
+
+#[test]
+fn other_objects_follow_the_flags() {
+    alone(|helm| {
+        follows::rights_are_where_the_lease_is(helm)?;
+        follows::no_budget_is_in_the_way_of_a_drain(helm)?;
+        follows::a_network_policy_lets_in_clients_of_every_listener(helm)?;
+        follows::the_job_is_called_portico(helm)?;
+        follows::notes_name_what_was_set(helm)?;
+        follows::an_autoscaler_has_the_number_to_itself(helm)
+    });
+}
+
+#[test]
+fn a_value_set_to_null_is_dropped_or_refused_by_name() {
+    alone(nulls::are_rendered_or_refused_by_name);
 }
 
 #[test]
@@ -74,6 +108,7 @@ fn a_release_is_installed_upgraded_and_removed_without_a_lost_request() {
         release.has_another_beside_it(&traffic).await.context("a second release")?;
         release.brings_definitions_up_to_date(&traffic).await.context("definitions")?;
         release.is_scaled(&traffic).await.context("scaling")?;
+        release.is_scaled_by_load(&traffic).await.context("scaling by load")?;
         release.leaves_what_it_says(traffic).await.context("uninstalling")?;
         node.stop().await
     });

@@ -1,12 +1,12 @@
 //! The admin listener: views of the inside, as JSON or YAML. Read-only, for people on this machine.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_SECURITY_POLICY, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_SECURITY_POLICY, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -15,15 +15,18 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::LIMITS;
-use super::answer::{Answer, JSON, answer, aside, not_found, refusal_of_method, text};
-use super::own;
-use crate::http_server::{self, Ends};
+use super::answer::{Answer, Aside, JSON, answer, not_found, refusal_of_method, text};
+use super::own::{self, Checks};
+use crate::http_server;
 
 /// What the application shows of itself.
 pub trait Views: Send + Sync + 'static {
     /// What there is to see now, without secrets. `None` when whoever knows it has gone, as it does when we stop.
-    fn view(&self, view: View) -> BoxFuture<'_, Option<Value>>;
+    fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>>;
 }
+
+/// Makes a value of what was seen. That may be much, so it is called on a thread for it.
+pub type Seen = Box<dyn FnOnce() -> Value + Send>;
 
 /// What can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,31 +64,30 @@ pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown:
     if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
         warn!(%address, "The admin listener can be reached from other machines and asks nobody who they are; use --admin-listen 127.0.0.1:8101");
     }
-    serve(listener, views, own::made_by_us, shutdown).await;
+    serve(listener, views, Checks::new(own::made_by_us), shutdown).await;
 }
 
-/// `is_own` says of the two ends of a connection whether this process made it.
-async fn serve(
-    listener: TcpListener,
-    views: Arc<dyn Views>,
-    is_own: fn(SocketAddr, SocketAddr) -> bool,
-    shutdown: impl Future<Output = ()>,
-) {
-    let handler = move |request: Request<Incoming>, ends: Ends| {
-        let views = views.clone();
-        async move {
-            // It reads files of the system. Whether it was found out or not, nobody is let in by accident.
-            let own = tokio::task::spawn_blocking(move || is_own(ends.client, ends.server)).await.unwrap_or(true);
-            if own {
-                return text(StatusCode::FORBIDDEN, "refused: a route leads here, and what is here is not for clients");
-            }
-            respond(&request, &*views).await
+async fn serve(listener: TcpListener, views: Arc<dyn Views>, checks: Checks, shutdown: impl Future<Output = ()>) {
+    let aside = Aside::new();
+    let welcome = |ends| {
+        let (views, aside, check) = (views.clone(), aside.clone(), Arc::new(checks.of(ends)));
+        move |request: Request<Incoming>| {
+            let (views, aside, check) = (views.clone(), aside.clone(), check.clone());
+            async move { if check.is_own().await { refusal_of_own() } else { respond(&request, &*views, &aside).await } }
         }
     };
-    http_server::serve(listener, LIMITS, handler, shutdown).await;
+    http_server::serve(listener, LIMITS, welcome, shutdown).await;
 }
 
-async fn respond<B>(request: &Request<B>, views: &dyn Views) -> Answer {
+/// It ends the connection: the proxy would keep it, and send more.
+fn refusal_of_own() -> Answer {
+    let message = "refused: a route leads here, and what is here is not for clients";
+    let mut answer = text(StatusCode::FORBIDDEN, message);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+async fn respond<B>(request: &Request<B>, views: &dyn Views, aside: &Aside) -> Answer {
     if !is_asked_by_address(request) {
         let message = "refused: the Host is not an address or localhost; ask for example http://127.0.0.1:8101/";
         return text(StatusCode::FORBIDDEN, message);
@@ -99,16 +101,19 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views) -> Answer {
     }
     let view = path.strip_prefix("/debug/").and_then(|name| View::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
-    match tokio::time::timeout(PATIENCE, views.view(view)).await {
-        Ok(Some(mut value)) => {
+    // The room first, so that not many hold what they have seen.
+    let looking = async { (aside.room().await, views.view(view).await) };
+    match tokio::time::timeout(PATIENCE, looking).await {
+        Ok((room, Some(seen))) => {
             let query = request.uri().query().unwrap_or_default().to_owned();
-            aside(move || {
+            let write = move || {
+                let mut value = seen();
                 hide_secrets(&mut value);
                 show(&query, &value)
-            })
-            .await
+            };
+            room.write(write).await
         }
-        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
+        Ok((_, None)) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
         Err(_) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "the control loop is busy and did not answer within 10s; try again")
         }
@@ -181,22 +186,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures_util::FutureExt;
     use serde_json::json;
 
     use super::*;
-    use crate::http_server::testing;
+    use crate::http_server::{Ends, testing};
 
     /// Shows the store, has no snapshot, and never finishes the verdicts.
     struct Inside;
 
     impl Views for Inside {
-        fn view(&self, view: View) -> BoxFuture<'_, Option<Value>> {
+        fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>> {
             let secret = json!({ "kind": "Secret", "data": { "tls.key": "cHJpdmF0ZQ==" }, "stringData": { "a": "b" } });
             match view {
                 View::Store => {
                     let map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
-                    std::future::ready(Some(json!({ "objects": [secret, map] }))).boxed()
+                    let value = json!({ "objects": [secret, map] });
+                    std::future::ready(Some(Box::new(move || value) as Seen)).boxed()
                 }
                 View::Hash | View::Snapshot => std::future::ready(None).boxed(),
                 View::Verdicts => std::future::pending().boxed(),
@@ -207,7 +215,7 @@ mod tests {
     async fn ask(request: String) -> (u16, String) {
         let (listener, address) = testing::listener().await;
         // The tests ask from this process.
-        let server = tokio::spawn(serve(listener, Arc::new(Inside), |_, _| false, std::future::pending()));
+        let server = tokio::spawn(serve(listener, Arc::new(Inside), Checks::new(|_| false), std::future::pending()));
         let answer = testing::exchange(address, &request).await;
         server.abort();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -246,7 +254,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_control_loop_that_does_not_answer_is_not_waited_for() {
         let request = Request::get("/debug/verdicts").header("host", "localhost").body(()).unwrap();
-        let answer = respond(&request, &Inside).await;
+        let answer = respond(&request, &Inside, &Aside::new()).await;
         assert_eq!(answer.status(), 503);
         let body = http_body_util::Limited::new(answer.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
@@ -293,10 +301,32 @@ mod tests {
     async fn this_process_does_not_ask_itself() {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve_admin(listener, Arc::new(Inside), std::future::pending()));
-        let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        // Nobody asks for the end of the connection, and it comes.
+        let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\n\r\n";
         let answer = testing::exchange(address, request).await;
         server.abort();
         assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("a route leads here"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+
+    /// It reads files whose length is up to all connections of the machine.
+    #[tokio::test]
+    async fn who_connects_is_looked_at_once() {
+        static LOOKS: AtomicUsize = AtomicUsize::new(0);
+        let checks = Checks::new(|_: Ends| {
+            LOOKS.fetch_add(1, Ordering::SeqCst);
+            false
+        });
+        let (listener, address) = testing::listener().await;
+        let server = tokio::spawn(serve(listener, Arc::new(Inside), checks, std::future::pending()));
+        let request = |end: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{end}\r\n");
+        let requests = [request(""), request(""), request("connection: close\r\n")].concat();
+        for looks in 1..=2 {
+            let answers = testing::exchange(address, &requests).await;
+            assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+            assert_eq!(LOOKS.load(Ordering::SeqCst), looks);
+        }
+        server.abort();
     }
 
     #[tokio::test]

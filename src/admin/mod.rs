@@ -12,7 +12,7 @@ mod debug;
 mod own;
 mod status;
 
-pub use debug::{View, Views, serve_admin};
+pub use debug::{Seen, View, Views, serve_admin};
 pub use status::{Vitals, serve_status};
 
 use std::time::Duration;

@@ -4,12 +4,64 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::http_server::Ends;
+
+/// How connections of a listener are looked at.
+pub(super) struct Checks {
+    /// Reads files of the system, and so waits.
+    made_by_us: fn(Ends) -> bool,
+    room: Arc<Semaphore>,
+}
+
+/// Of one connection. Who made it stays the same as long as it is there.
+pub(super) struct Check {
+    ends: Ends,
+    made_by_us: fn(Ends) -> bool,
+    room: Arc<Semaphore>,
+    found: OnceCell<bool>,
+}
+
+impl Checks {
+    pub(super) fn new(made_by_us: fn(Ends) -> bool) -> Self {
+        Checks { made_by_us, room: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    pub(super) fn of(&self, ends: Ends) -> Check {
+        Check { ends, made_by_us: self.made_by_us, room: Arc::clone(&self.room), found: OnceCell::new() }
+    }
+}
+
+impl Check {
+    /// Finds it out when it is first asked.
+    pub(super) async fn is_own(&self) -> bool {
+        *self.found.get_or_init(|| self.look()).await
+    }
+
+    async fn look(&self) -> bool {
+        let room = Arc::clone(&self.room).acquire_owned().await.expect("it is never closed");
+        let (ends, made_by_us) = (self.ends, self.made_by_us);
+        let looking = move || {
+            let found = made_by_us(ends);
+            drop(room);
+            found
+        };
+        // Whether it was found out or not, nobody is let in by accident.
+        tokio::task::spawn_blocking(looking).await.unwrap_or(true)
+    }
+}
+
+/// A machine may have a million connections, all of which stand in the files that are read.
+const AT_ONCE: usize = 2;
 
 /// Looks for the client's end of a connection among the sockets of this process. Where the system has no such lists nothing is
 /// ours; where they cannot be read for another reason, such as no room for one more file, everything is.
 ///
 /// Headers would not do, since filters of a route can remove what a proxy adds.
-pub(super) fn made_by_us(client: SocketAddr, server: SocketAddr) -> bool {
+pub(super) fn made_by_us(Ends { client, server }: Ends) -> bool {
     for table in [Table::V4, Table::V6] {
         let (Some(client), Some(server)) = (table.written(client), table.written(server)) else { continue };
         let text = match fs::read_to_string(table.path()) {
@@ -77,6 +129,10 @@ fn has_socket(inode: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use parking_lot::{Condvar, Mutex};
 
     use super::*;
 
@@ -89,9 +145,39 @@ mod tests {
             let stream = TcpStream::connect(server).unwrap();
             let client = stream.local_addr().unwrap();
             let (_accepted, _) = listener.accept().unwrap();
-            assert!(made_by_us(client, server), "{address}");
-            assert!(!made_by_us(server, server), "nobody connected from there");
+            assert!(made_by_us(Ends { client, server }), "{address}");
+            assert!(!made_by_us(Ends { client: server, server }), "nobody connected from there");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn few_look_at_a_time() {
+        static LOOKING: Mutex<usize> = Mutex::new(0);
+        static ONE_MORE: Condvar = Condvar::new();
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let checks = Checks::new(|_| {
+            let mut looking = LOOKING.lock();
+            *looking += 1;
+            MOST.fetch_max(*looking, Ordering::SeqCst);
+            ONE_MORE.notify_all();
+            // Time enough for one too many, if anything lets it come.
+            while *looking <= AT_ONCE && !ONE_MORE.wait_for(&mut looking, Duration::from_millis(100)).timed_out() {}
+            *looking -= 1;
+            false
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let all = (0..AT_ONCE * 3).map(|_| async {
+            assert!(!checks.of(Ends { client: nowhere, server: nowhere }).is_own().await);
+        });
+        futures_util::future::join_all(all).await;
+        assert_eq!(MOST.load(Ordering::SeqCst), AT_ONCE);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_found_out_is_ours() {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let checks = Checks::new(|_| panic!("as it may"));
+        assert!(checks.of(Ends { client: nowhere, server: nowhere }).is_own().await);
     }
 
     #[test]

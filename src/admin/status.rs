@@ -10,11 +10,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::LIMITS;
-use super::answer::{Answer, answer, aside, json, not_found, refusal_of_method, text};
+use super::answer::{Answer, Aside, answer, json, not_found, refusal_of_method, text};
 use crate::http_server;
 use crate::metrics::Exposition;
 
-/// What the application tells the status listener. All of it is at hand: nothing here waits.
+/// What the application tells the status listener. Nothing here waits for others. All but `waiting_for` may take long, and is called
+/// on a thread for that.
 pub trait Vitals: Send + Sync + 'static {
     /// What has to happen before requests may come, in words; empty when ready.
     fn waiting_for(&self) -> Vec<String>;
@@ -37,22 +38,26 @@ pub trait Vitals: Send + Sync + 'static {
 
 /// Answers on `listener` until `shutdown` is over.
 pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
-    let handler = move |request: Request<Incoming>, _| {
-        let vitals = vitals.clone();
-        async move { respond(&request, vitals).await }
+    let aside = Aside::new();
+    let welcome = |_| {
+        let (vitals, aside) = (vitals.clone(), aside.clone());
+        move |request: Request<Incoming>| {
+            let (vitals, aside) = (vitals.clone(), aside.clone());
+            async move { respond(&request, vitals, &aside).await }
+        }
     };
-    http_server::serve(listener, LIMITS, handler, shutdown).await;
+    http_server::serve(listener, LIMITS, welcome, shutdown).await;
 }
 
-async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
+async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, aside: &Aside) -> Answer {
     if let Some(refusal) = refusal_of_method(request) {
         return refusal;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" => readiness(&*vitals),
-        "/metrics" => metrics(request, vitals).await,
-        "/status" => kong_status(&*vitals),
+        "/metrics" => metrics(request, vitals, aside).await,
+        "/status" => aside.room().await.write(move || kong_status(&*vitals)).await,
         "/status/ready" => kong_readiness(&*vitals),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
@@ -68,14 +73,14 @@ fn readiness(vitals: &dyn Vitals) -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
 }
 
-async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn Vitals>) -> Answer {
+async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, aside: &Aside) -> Answer {
     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let exposition = Exposition::accepted_by(accept);
-    aside(move || match vitals.metrics(exposition) {
+    let write = move || match vitals.metrics(exposition) {
         Ok(metrics) => answer(StatusCode::OK, exposition.content_type(), metrics),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
-    })
-    .await
+    };
+    aside.room().await.write(write).await
 }
 
 /// What scripts and dashboards made for Kong read of its `/status`, as far as we know it. Its memory of Lua workers and its
@@ -105,6 +110,11 @@ fn kong_readiness(vitals: &dyn Vitals) -> Answer {
 #[cfg(test)]
 mod tests {
     use std::fmt;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::http_server::testing;
@@ -155,6 +165,7 @@ mod tests {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    // kong-compat §3.14
     #[tokio::test]
     async fn ready_or_what_is_waited_for() {
         let waiting: &[&str] = &["first snapshot", "listeners"];
@@ -186,6 +197,59 @@ mod tests {
             },
         });
         assert_eq!((status, serde_json::from_str(&body).unwrap()), (200, expected));
+    }
+
+    /// Counting the requests of many series takes its time, and a probe that is late ends the process.
+    #[tokio::test]
+    async fn probes_are_answered_while_kongs_status_is_made() {
+        /// Its requests are counted when somebody says so.
+        struct Slow {
+            begun: Arc<Notify>,
+            go_on: Mutex<mpsc::Receiver<()>>,
+        }
+
+        impl Vitals for Slow {
+            fn waiting_for(&self) -> Vec<String> {
+                Vec::new()
+            }
+
+            fn metrics(&self, _exposition: Exposition) -> Result<String, fmt::Error> {
+                Err(fmt::Error)
+            }
+
+            fn open_connections(&self) -> u64 {
+                0
+            }
+
+            fn accepted_connections(&self) -> u64 {
+                0
+            }
+
+            fn total_requests(&self) -> u64 {
+                self.begun.notify_one();
+                self.go_on.lock().recv_timeout(Duration::from_secs(10)).map_or(0, |()| 7)
+            }
+
+            fn configuration_hash(&self) -> String {
+                String::new()
+            }
+        }
+
+        let (probed, go_on) = mpsc::channel();
+        let begun = Arc::new(Notify::new());
+        let (listener, address) = testing::listener().await;
+        let vitals = Arc::new(Slow { begun: begun.clone(), go_on: Mutex::new(go_on) });
+        let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let request = get("/status");
+        let asking = tokio::spawn(async move { testing::exchange(address, &request).await });
+        begun.notified().await;
+        let probe = testing::exchange(address, &get("/healthz")).await;
+        assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
+        probed.send(()).ok();
+        let status = asking.await.unwrap();
+        assert!(status.contains("\"total_requests\": 7"), "the probe came only after it: {status}");
+        server.abort();
     }
 
     #[tokio::test]

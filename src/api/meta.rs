@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -65,6 +66,9 @@ pub struct Meta {
     pub key: ObjectKey,
     /// Rises with every change of the spec; status written for an older one is stale.
     pub generation: i64,
+    /// Of Secrets: what tells this version from all others of the cluster, in every process alike and without a look at what is in
+    /// it. 0 of other kinds, and of what no API server has.
+    pub revision: u64,
     /// Seconds since 1970. Without one all objects are equally old and the name decides.
     pub created: Option<i64>,
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
@@ -79,6 +83,7 @@ struct RawMeta {
     name: String,
     #[serde(default)]
     generation: i64,
+    resource_version: Option<Box<str>>,
     creation_timestamp: Option<jiff::Timestamp>,
     #[serde(default)]
     labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
@@ -94,11 +99,19 @@ impl<'de> Deserialize<'de> for Meta {
         Ok(Meta {
             key: ObjectKey::new(&raw.namespace, &raw.name),
             generation: raw.generation,
+            revision: raw.resource_version.map_or(0, |version| revision(&version)),
             created: raw.creation_timestamp.map(jiff::Timestamp::as_second),
             labels: raw.labels.unwrap_or_default(),
             annotations,
         })
     }
+}
+
+/// Versions are texts that nobody has to understand. The hasher has no seed.
+fn revision(version: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    version.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// An object of one kind. It reads like its body: `route.spec.rules`, and `route.meta.key` for who it is.

@@ -1,4 +1,4 @@
-//! How long the certificates that are served are still valid, told whenever somebody asks for metrics.
+//! How long the certificates that are served are still valid, and how long they are in all, told whenever somebody asks for metrics.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +12,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use crate::snapshot::Snapshot;
+use crate::snapshot::certs::Certificate;
 
 /// Looks into the present snapshot, so that compiling needs no clock.
 #[derive(Debug)]
@@ -19,36 +20,53 @@ pub(super) struct CertificateExpiry(pub(super) Arc<ArcSwap<Snapshot>>);
 
 impl Collector for CertificateExpiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let ends = ends(&self.0.load());
+        let times: Vec<_> = soonest(times(&self.0.load())).collect();
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().as_second();
-        let mut family = encoder.encode_descriptor(
+        let mut left = encoder.encode_descriptor(
             "portico_certificate_expiry_seconds",
             "Seconds until a certificate that is served, or one of its chain, is no longer valid",
             None,
             MetricType::Gauge,
         )?;
-        for (secret, end) in soonest(ends) {
-            family.encode_family(&[("secret", &*secret)])?.encode_gauge(&(end - now))?;
+        for (secret, Times { end, .. }) in &times {
+            left.encode_family(&[("secret", &**secret)])?.encode_gauge(&(end - now))?;
+        }
+        let mut in_all = encoder.encode_descriptor(
+            "portico_certificate_lifetime_seconds",
+            "Seconds for which that certificate is valid in all",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (secret, Times { lifetime, .. }) in &times {
+            in_all.encode_family(&[("secret", &**secret)])?.encode_gauge(lifetime)?;
         }
         Ok(())
     }
 }
 
+/// Of a certificate, in seconds: when it ends, and how long it is valid in all.
+#[derive(Clone, Copy)]
+struct Times {
+    end: i64,
+    lifetime: i64,
+}
+
 /// Those that matter first. A cluster may have a certificate for every host.
-fn soonest(ends: BTreeMap<Arc<str>, i64>) -> impl Iterator<Item = (Arc<str>, i64)> {
-    let mut ends: Vec<_> = ends.into_iter().collect();
-    ends.sort_by_key(|(_, end)| *end);
-    ends.into_iter().take(MOST)
+fn soonest(times: BTreeMap<Arc<str>, Times>) -> impl Iterator<Item = (Arc<str>, Times)> {
+    let mut times: Vec<_> = times.into_iter().collect();
+    times.sort_by_key(|(_, times)| times.end);
+    times.into_iter().take(MOST)
 }
 
 const MOST: usize = 1000;
 
 /// By Secret, whichever listeners use it.
-fn ends(snapshot: &Snapshot) -> BTreeMap<Arc<str>, i64> {
+fn times(snapshot: &Snapshot) -> BTreeMap<Arc<str>, Times> {
     let tables = snapshot.binds.values().filter_map(|bind| bind.tls.as_ref());
     let listeners = tables.flat_map(|tls| tls.listeners.iter().map(|(_, certificates)| certificates));
     let certificates = listeners.flat_map(|certificates| certificates.all());
-    certificates.map(|certificate| (Arc::clone(&certificate.secret), certificate.expires)).collect()
+    let times = |certificate: &Certificate| Times { end: certificate.expires, lifetime: certificate.lifetime };
+    certificates.map(|certificate| (Arc::clone(&certificate.secret), times(certificate))).collect()
 }
 
 #[cfg(test)]
@@ -61,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::snapshot::Bind;
-    use crate::snapshot::certs::{Certificate, Certificates, Tls};
+    use crate::snapshot::certs::{Certificates, Tls};
     use crate::snapshot::host::{HostMap, HostPattern};
 
     #[test]
@@ -71,7 +89,8 @@ mod tests {
         let key = Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], any_supported_type(&key).unwrap()));
         let now = Timestamp::try_from(SystemTime::now()).unwrap().as_second();
         let certificate = |secret: &str, expires| {
-            Arc::new(Certificate { secret: secret.into(), key: key.clone(), names: Box::default(), expires })
+            let (secret, names) = (secret.into(), Box::default());
+            Arc::new(Certificate { secret, key: key.clone(), names, expires, lifetime: 86400 })
         };
         let fresh = certificate("ns/fresh", now + 3600);
         let lists = [vec![fresh.clone(), certificate("ns/over", now - 60)], vec![fresh]];
@@ -92,12 +111,17 @@ mod tests {
         };
         assert!(matches!(left("ns/fresh")[..], [3000..=3600]), "{page}");
         assert!(matches!(left("ns/over")[..], [-3600..=-60]), "{page}");
+        for secret in ["ns/fresh", "ns/over"] {
+            let line = format!("portico_certificate_lifetime_seconds{{secret=\"{secret}\"}} 86400\n");
+            assert_eq!(page.matches(&line).count(), 1, "{page}");
+        }
     }
 
     #[test]
     fn of_many_certificates_those_that_end_soonest_are_told() {
-        let ends = (0..MOST as i64 + 5).map(|end| (format!("ns/{end}").into(), end)).collect();
-        let told: Vec<_> = soonest(ends).collect();
-        assert_eq!((told.len(), told[0].1, told[MOST - 1].1), (MOST, 0, MOST as i64 - 1));
+        let times =
+            (0..MOST as i64 + 5).map(|end| (format!("ns/{end}").into(), Times { end, lifetime: 86400 })).collect();
+        let told: Vec<_> = soonest(times).collect();
+        assert_eq!((told.len(), told[0].1.end, told[MOST - 1].1.end), (MOST, 0, MOST as i64 - 1));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -30,6 +31,8 @@ pub(super) struct Cluster {
     pub(super) installed: Arc<Installed>,
     /// Every kind was listed once.
     complete: bool,
+    /// Held until then.
+    missing: Missing,
     /// Until then what is referred to may come; after that things are compiled without it.
     patience: Option<Instant>,
     /// The first event that was not compiled yet.
@@ -56,13 +59,15 @@ impl Cluster {
             None => info!(server = connection.server, "Reads objects from the cluster that this Pod is in"),
         }
         let source = Source::start(access, connection, options.namespaces.clone());
+        let missing = Missing::new(ready.guard("the API server"));
         // On its own, since it ends with the source, or when there is nothing more to say.
-        tokio::spawn(say_what_is_missing(source.waiting_for(), ready.guard("the API server")));
+        tokio::spawn(missing.clone().say(source.waiting_for()));
         Ok(Cluster {
             source,
             desk: None,
             installed: Arc::default(),
             complete: false,
+            missing,
             patience: None,
             since: None,
             successors: Vec::new(),
@@ -112,7 +117,11 @@ impl Cluster {
             let others = observed.into_iter().filter(|(id, observed)| desk.observe(id.clone(), observed.clone()));
             self.successors.extend(others.map(|(id, _)| id));
         }
-        self.complete |= complete;
+        if complete {
+            self.complete = true;
+            // Here and not where it is said what is missing: whoever reads that we serve must find us ready.
+            self.missing.end();
+        }
         self.since = self.since.or(since);
         let batch: Batch = match overlap {
             Some(overlap) => overlap.of_cluster(batch),
@@ -164,17 +173,32 @@ impl Cluster {
 }
 
 /// Holds readiness back until everything was listed once, and names what was not yet.
-async fn say_what_is_missing(mut waiting_for: watch::Receiver<Vec<String>>, guard: ReadyGuard) {
-    loop {
-        {
-            let missing = waiting_for.borrow_and_update();
-            if missing.is_empty() {
+#[derive(Clone, Debug)]
+struct Missing(Arc<Mutex<Option<ReadyGuard>>>);
+
+impl Missing {
+    fn new(guard: ReadyGuard) -> Self {
+        Missing(Arc::new(Mutex::new(Some(guard))))
+    }
+
+    /// Nothing is missing any more.
+    fn end(&self) {
+        self.0.lock().take();
+    }
+
+    async fn say(self, mut waiting_for: watch::Receiver<Vec<String>>) {
+        loop {
+            {
+                let missing = waiting_for.borrow_and_update();
+                match &*self.0.lock() {
+                    Some(guard) if !missing.is_empty() => guard.rename(missing.join(", ")),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            if waiting_for.changed().await.is_err() {
                 return;
             }
-            guard.rename(missing.join(", "));
-        }
-        if waiting_for.changed().await.is_err() {
-            return;
         }
     }
 }
@@ -194,3 +218,25 @@ fn tell_installed(before: &Installed, now: &Installed) {
 
 const LONGEST: Duration = Duration::from_secs(1);
 const LONGEST_AT_START: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_once_the_first_complete_delivery_is_taken_and_not_when_that_is_told() {
+        let ready = Ready::new();
+        let missing = Missing::new(ready.guard("the API server"));
+        let (lists, waiting_for) = watch::channel(vec!["the first list of services".to_owned()]);
+        let saying = tokio::spawn(missing.clone().say(waiting_for));
+        tokio::task::yield_now().await;
+        assert_eq!(ready.waiting_for(), ["the first list of services"]);
+        lists.send_replace(Vec::new());
+        tokio::task::yield_now().await;
+        assert!(!ready.is_ready(), "what was listed is not served yet");
+        missing.end();
+        assert!(ready.is_ready(), "nobody else has to come first");
+        drop(lists);
+        saying.await.unwrap();
+    }
+}

@@ -71,11 +71,13 @@ fn self_signed() -> anyhow::Result<Certificate> {
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg).context(what)?;
     let key = any_supported_type(&key).context(what)?;
     let chain = vec![made.cert.der().clone()];
-    let expires = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1.validity().not_after.timestamp();
+    let parsed = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1;
+    let (begins, expires) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     Ok(Certificate {
         secret: MADE_HERE.into(),
         names: [HostPattern::parse(Some(NAME))].into(),
         expires,
+        lifetime: expires - begins,
         key: Arc::new(CertifiedKey::new(chain, key)),
     })
 }
@@ -90,6 +92,7 @@ mod tests {
     fn the_certificate_made_at_the_start_belongs_to_its_key() {
         let made = self_signed().unwrap();
         assert!(made.key.keys_match().is_ok());
-        assert!(made.expires > jiff::Timestamp::now().as_second());
+        let now = jiff::Timestamp::now().as_second();
+        assert!(made.expires > now && made.expires - made.lifetime <= now, "{made:?}");
     }
 }

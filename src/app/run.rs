@@ -45,9 +45,9 @@ use crate::ready::Ready;
 use crate::snapshot::Snapshot;
 use crate::status::Writes;
 use crate::telemetry::{self, LogFormat};
-use crate::upstream::Registry;
 use crate::upstream::dns::Dns;
 use crate::upstream::tls::Anchors;
+use crate::upstream::{Loopback, Registry};
 
 /// Serves until told to stop.
 pub fn run(options: RunOptions) -> anyhow::Result<Exit> {
@@ -74,12 +74,18 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let first_snapshot = ready.guard("first snapshot");
 
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let upstreams = Arc::new(Registry::new(Anchors::of_system()));
+    let others_write = options.cluster.as_ref().is_some_and(|cluster| !cluster.loopback_backends);
+    let loopback = if others_write { Loopback::Refused } else { Loopback::Served };
+    let upstreams = Arc::new(Registry::new(Anchors::of_system(), loopback));
     let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
     let proxy = Proxy::start(proxy_config(&options, access_log.clone()), snapshots.clone())
         .context("cannot start the workers")?;
     let proxy = Arc::new(proxy);
 
+    // Before the cluster is asked anything: whoever reads in the log that it does not answer can ask here what is waited for.
+    let status_listener = listen("--status-listen", options.status_listen).await?;
+    let admin_listener = listen("--admin-listen", options.admin_listen).await?;
+    let echo_listener = listen("--echo", options.echo).await?;
     let mut cluster = match &options.cluster {
         Some(cluster) => Some(Cluster::start(cluster, &ready).await?),
         None => None,
@@ -110,20 +116,17 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     let mut tasks = JoinSet::new();
     let (state, node) = (State::default(), Arc::<str>::from(node_name()));
     let (inside, questions) = Inside::new(snapshots.clone(), fingerprints.clone());
-    if let Some(address) = options.status_listen {
-        let listener = listen("--status-listen", address).await?;
+    if let Some(listener) = status_listener {
         let kong = KongMetrics { state: state.clone(), node: Arc::clone(&node), upstreams: upstreams.clone() };
         let outside = Outside::new(metrics, kong, ready.clone(), proxy.stats(), fingerprints);
         let over = drain.clone();
         tasks.spawn(async move { admin::serve_status(listener, Arc::new(outside), async { over.over().await }).await });
     }
-    if let Some(address) = options.admin_listen {
-        let listener = listen("--admin-listen", address).await?;
+    if let Some(listener) = admin_listener {
         let over = drain.clone();
         tasks.spawn(async move { admin::serve_admin(listener, Arc::new(inside), async { over.over().await }).await });
     }
-    if let Some(address) = options.echo {
-        let listener = listen("--echo", address).await?;
+    if let Some(listener) = echo_listener {
         let over = drain.clone();
         tasks.spawn(async move { echo::serve(listener, async { over.over().await }).await });
     }
@@ -237,10 +240,13 @@ fn form(options: &RunOptions) -> Form {
     }
 }
 
-async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+/// None if that is off.
+async fn listen(flag: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
         format!("{flag} {address}: cannot listen there; stop what uses the port, or choose another address")
-    })
+    })?;
+    Ok(Some(listener))
 }
 
 async fn reopen_on_hangup(mut hangups: Hangups, access_log: Arc<AccessLog>) {

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::Control;
 use super::fingerprints::Fingerprints;
 use super::kong_metrics::KongMetrics;
-use crate::admin::{View, Views, Vitals};
-use crate::api::ObjectId;
+use crate::admin::{Seen, View, Views, Vitals};
+use crate::api::{Meta, ObjectId};
+use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
 use crate::plugins::prometheus::Connections;
 use crate::proxy::Stats;
@@ -25,7 +26,7 @@ use crate::status;
 /// A question to the control loop, and where the answer goes.
 pub(super) struct Question {
     view: View,
-    answer: oneshot::Sender<Value>,
+    answer: oneshot::Sender<Seen>,
 }
 
 /// Answers the admin listener: from the snapshot directly, else by asking the control loop.
@@ -47,11 +48,19 @@ impl Inside {
 }
 
 impl Views for Inside {
-    fn view(&self, view: View) -> BoxFuture<'_, Option<Value>> {
+    fn view(&self, view: View) -> BoxFuture<'_, Option<Seen>> {
         async move {
             match view {
-                View::Snapshot => return serde_json::to_value(self.snapshots.load().dump()).ok(),
-                View::Hash => return Some(hash(&self.fingerprints)),
+                View::Snapshot => {
+                    let snapshot = self.snapshots.load_full();
+                    let made =
+                        move || serde_json::to_value(snapshot.dump()).expect("a dump is made of words and lists");
+                    return Some(Box::new(made) as Seen);
+                }
+                View::Hash => {
+                    let fingerprints = Arc::clone(&self.fingerprints);
+                    return Some(Box::new(move || hash(&fingerprints)) as Seen);
+                }
                 View::Store | View::Verdicts => {}
             }
             let (answer, answered) = oneshot::channel();
@@ -63,14 +72,21 @@ impl Views for Inside {
 }
 
 impl Question {
+    /// Changes wait for this, so it takes what there is and leaves it to others to make something of it.
     pub(super) fn answer(self, control: &Control) {
-        let value = match self.view {
-            View::Store => store(control),
-            View::Verdicts => verdicts(control),
-            View::Hash | View::Snapshot => Value::Null,
+        let seen: Seen = match self.view {
+            View::Store => {
+                let objects = objects(control);
+                Box::new(move || store(&objects))
+            }
+            View::Verdicts => {
+                let verdicts = control.verdicts().clone();
+                Box::new(move || verdicts_of(&verdicts))
+            }
+            View::Hash | View::Snapshot => return,
         };
         // Whoever asked may have gone.
-        drop(self.answer.send(value));
+        drop(self.answer.send(seen));
     }
 }
 
@@ -129,28 +145,43 @@ fn hash(fingerprints: &Fingerprints) -> Value {
     json!({"hash": fingerprint.to_string(), "number": fingerprint.number()})
 }
 
-/// Every object by kind: who it is and how old, never what is in it.
-fn store(control: &Control) -> Value {
+/// An object of the store: who it is and how old, never what is in it.
+struct Known {
+    id: ObjectId,
+    generation: i64,
+    labels: BTreeMap<Arc<str>, Arc<str>>,
+    mentioned_by: Vec<ObjectId>,
+}
+
+fn objects(control: &Control) -> Vec<Known> {
+    let known = |id: ObjectId| {
+        let Meta { generation, labels, .. } = control.store.meta(&id)?;
+        let mentioned_by = control.store.refs().dependents(&id).cloned().collect();
+        Some(Known { generation: *generation, labels: labels.clone(), mentioned_by, id })
+    };
+    control.store.everything().into_iter().filter_map(known).collect()
+}
+
+/// By kind.
+fn store(objects: &[Known]) -> Value {
     let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for id in control.store.everything() {
-        let Some(meta) = control.store.meta(&id) else { continue };
-        let mut object = json!({"name": &*id.key.name, "generation": meta.generation});
+    for Known { id, generation, labels, mentioned_by } in objects {
+        let mut object = json!({"name": &*id.key.name, "generation": generation});
         if !id.key.namespace.is_empty() {
             object["namespace"] = json!(&*id.key.namespace);
         }
-        if !meta.labels.is_empty() {
-            object["labels"] = json!(meta.labels);
+        if !labels.is_empty() {
+            object["labels"] = json!(labels);
         }
-        let mentioned_by: Vec<_> = control.store.refs().dependents(&id).map(ObjectId::to_string).collect();
         if !mentioned_by.is_empty() {
-            object["mentionedBy"] = json!(mentioned_by);
+            object["mentionedBy"] = mentioned_by.iter().map(ObjectId::to_string).collect();
         }
         kinds.entry(id.kind.name()).or_default().push(object);
     }
     json!(kinds)
 }
 
-fn verdicts(control: &Control) -> Value {
+fn verdicts_of(verdicts: &Verdicts) -> Value {
     let describe = |(id, verdict): (&ObjectId, &Arc<_>)| {
         let mut object = json!({"kind": id.kind.name(), "name": &*id.key.name});
         if !id.key.namespace.is_empty() {
@@ -159,5 +190,5 @@ fn verdicts(control: &Control) -> Value {
         object["status"] = status::to_json(verdict);
         object
     };
-    control.verdicts().iter().map(describe).collect()
+    verdicts.iter().map(describe).collect()
 }

@@ -31,6 +31,11 @@ pub(super) struct ClusterArgs {
     /// Namespace of the Lease portico-leader, whose holder writes statuses; without it that of our Pod, else portico-system
     #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = namespace)]
     leader_election_namespace: Option<String>,
+
+    /// Let Services lead to loopback addresses of the machine or Pod that Portico runs in, as to a sidecar; without it they
+    /// may where all objects come from files, and not where some come from a cluster
+    #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
+    allow_loopback_backends: bool,
 }
 
 /// A cluster that is a source of objects.
@@ -41,6 +46,8 @@ pub struct ClusterOptions {
     pub namespaces: Vec<String>,
     /// Where the replicas elect who writes; without it wherever this one runs.
     pub election_namespace: Option<String>,
+    /// Services may lead to the machine or Pod that we run in.
+    pub loopback_backends: bool,
 }
 
 /// Who says where the API server is and who we are.
@@ -55,7 +62,14 @@ pub enum ClusterAccess {
 impl ClusterArgs {
     /// `others`: whether objects come from elsewhere too.
     pub(super) fn resolve(self, others: bool, in_cluster: bool) -> Result<Option<ClusterOptions>, UsageError> {
-        let ClusterArgs { kubernetes, kubeconfig, context, watch_namespaces, leader_election_namespace } = self;
+        let ClusterArgs {
+            kubernetes,
+            kubeconfig,
+            context,
+            watch_namespaces,
+            leader_election_namespace,
+            allow_loopback_backends: loopback_backends,
+        } = self;
         let named = kubeconfig.is_some() || context.is_some();
         if !kubernetes && others {
             let given = [
@@ -63,6 +77,7 @@ impl ClusterArgs {
                 ("--context", context.is_some()),
                 ("--watch-namespaces", !watch_namespaces.is_empty()),
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
+                ("--allow-loopback-backends", loopback_backends),
             ];
             return match given.into_iter().find(|(_, given)| *given) {
                 Some((flag, _)) => Err(UsageError::NeedsKubernetes { flag }),
@@ -81,7 +96,12 @@ impl ClusterArgs {
                 namespaces.push(namespace);
             }
         }
-        Ok(Some(ClusterOptions { access, namespaces, election_namespace: leader_election_namespace }))
+        Ok(Some(ClusterOptions {
+            access,
+            namespaces,
+            election_namespace: leader_election_namespace,
+            loopback_backends,
+        }))
     }
 }
 

@@ -197,6 +197,7 @@ fn contradictions_name_the_flags_and_what_would_be_right() {
         ("run --manifests a --kubeconfig x", "--kubeconfig is given without --kubernetes"),
         ("run --manifests a --context x", "--context is given without --kubernetes"),
         ("run --manifests a --watch-namespaces x", "--watch-namespaces is given without --kubernetes"),
+        ("run --manifests a --allow-loopback-backends", "--allow-loopback-backends is given without --kubernetes"),
         ("run --context x --watch-namespaces a,B", "'--watch-namespaces <NAME>': not the name of a namespace"),
         ("check", "required arguments were not provided"),
     ];
@@ -230,6 +231,8 @@ fn a_cluster_is_contacted_only_when_asked_for_or_inside_of_it() {
     }
     let namespaces = run_in("--watch-namespaces a,b --watch-namespaces a", &pod).cluster.unwrap().namespaces;
     assert_eq!(namespaces, ["a", "b"]);
+    let loopback = |line| run_in(line, &pod).cluster.unwrap().loopback_backends;
+    assert_eq!([loopback(""), loopback("--allow-loopback-backends")], [false, true]);
 }
 
 #[test]

@@ -36,6 +36,11 @@ pub(super) fn resolve(
     }
 }
 
+/// The key of what a backend means, of a route of `namespace`.
+pub(super) fn key(namespace: &str, backend: &BackendObjectReference) -> ObjectKey {
+    ObjectKey::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name)
+}
+
 /// The Service that a backend means, if routes of `namespace` may refer to it.
 pub(super) fn service<'s>(
     store: &'s Store,
@@ -52,7 +57,7 @@ pub(super) fn service<'s>(
         let message = format!("backends of kind {what} are not served");
         return Err((Code::RouteInvalidKind, Problem::new(format!("{field}.{part}"), message, "refer to a Service")));
     }
-    let target = ObjectKey::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name);
+    let target = key(namespace, backend);
     // Permission comes before existence, so that who may not use a Service does not learn whether it is there.
     let crossing = Reference { from: kind, namespace, to: Kind::Service, target: &target };
     if !crossing.is_allowed(store) {
@@ -116,7 +121,12 @@ fn find(
         upstream_tls::terms(store, inputs, &service.meta, protocol, &settings)
     };
     let tls = is_tls.then(terms).transpose().map_err(|problem| {
-        let problem = upstream_tls::at_referrer(Kind::Service, &service.meta, &problem, &format!("{field}.name"));
+        let at = format!("{field}.name");
+        let problem = if *target.namespace == *from.1 {
+            upstream_tls::at_referrer(Kind::Service, &service.meta, &problem, &at)
+        } else {
+            upstream_tls::at_stranger(Kind::Service, &service.meta, &at)
+        };
         (Code::RouteInvalidBackendTls, problem)
     })?;
     let number = u16::try_from(number).unwrap_or_default();

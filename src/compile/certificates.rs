@@ -117,13 +117,17 @@ fn certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Broken> 
     // Every one was parsed before; what belongs together was checked, too.
     let chain: Vec<_> =
         certified.cert.iter().filter_map(|der| Some(x509_parser::parse_x509_certificate(der).ok()?.1)).collect();
-    let expires = chain.iter().map(|certificate| certificate.validity().not_after.timestamp()).min();
+    let first_to_end = chain.iter().map(|each| each.validity()).min_by_key(|validity| validity.not_after.timestamp());
+    let (begins, expires) = first_to_end
+        .map(|validity| (validity.not_before.timestamp(), validity.not_after.timestamp()))
+        .unwrap_or_default();
     let names = chain.first().map(dns_names).unwrap_or_default();
     drop(chain);
     Ok(Certificate {
         secret: Arc::from(key.to_string()),
         names: names.into(),
-        expires: expires.unwrap_or_default(),
+        expires,
+        lifetime: expires - begins,
         key: Arc::new(certified),
     })
 }
@@ -189,6 +193,20 @@ mod tests {
     fn secret(certificate: &str, key: &str) -> Secret {
         let value = json!({"type": "kubernetes.io/tls", "stringData": {"tls.crt": certificate, "tls.key": key}});
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_first_of_a_chain_to_end_says_when_and_how_long_it_was_to_live() {
+        let day = |day| rcgen::date_time_ymd(2030, 1, day);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let valid = |from, until| {
+            let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            (made.not_before, made.not_after) = (day(from), day(until));
+            made.self_signed(&key).unwrap().pem()
+        };
+        let chain = [valid(2, 20), valid(1, 8), valid(1, 30)].concat();
+        let made = certificate(&ObjectKey::new("ns", "tls"), &secret(&chain, &key.serialize_pem())).unwrap();
+        assert_eq!((made.expires, made.lifetime), (day(8).unix_timestamp(), 7 * 86400));
     }
 
     #[test]

@@ -62,3 +62,47 @@ impl Classes {
         self.serves(&class.meta.key.name, Some(&class.spec.controller))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::Kind;
+    use crate::store::{AnyObject, Batch};
+
+    fn class(name: &str, controller: &str, annotations: Value) -> AnyObject {
+        let metadata = json!({"name": name, "annotations": annotations});
+        let object = json!({"metadata": metadata, "spec": {"controller": controller}});
+        AnyObject::parse(Kind::IngressClass, object).unwrap()
+    }
+
+    /// An API server lets nobody create an Ingress with both, but whoever edits one may leave both in it.
+    // kong-compat §3.1
+    #[test]
+    fn the_annotation_goes_before_the_field_and_the_default_class_is_for_who_has_neither() {
+        let classes = Classes { name: "kong".to_owned() };
+        let (mut store, mut with_default) = (Store::default(), Store::default());
+        let ours = || class("kong", KONG_INGRESS_CONTROLLER, json!({}));
+        let foreign = || class("nginx", "nginx.example/controller", json!({}));
+        store.apply(Batch { upserts: vec![ours(), foreign()], removes: vec![] });
+        let usual = class("usual", INGRESS_CONTROLLER, json!({IS_DEFAULT_CLASS: "true"}));
+        with_default.apply(Batch { upserts: vec![ours(), foreign(), usual], removes: vec![] });
+        for (annotation, field, is_ours, is_ours_with_default) in [
+            (Some("kong"), None, true, true),
+            (None, Some("kong"), true, true),
+            (Some("kong"), Some("nginx"), true, true),
+            (Some("nginx"), Some("kong"), false, false),
+            (Some("nginx"), None, false, false),
+            (None, Some("nginx"), false, false),
+            (None, Some("usual"), false, true),
+            (None, None, false, true),
+        ] {
+            let annotations = annotation.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
+            let meta = json!({"namespace": "a", "name": "b", "annotations": annotations});
+            let meta: Meta = serde_json::from_value(meta).unwrap();
+            let found = (classes.own(&store, &meta, field), classes.own(&with_default, &meta, field));
+            assert_eq!(found, (is_ours, is_ours_with_default), "{annotation:?} {field:?}");
+        }
+    }
+}

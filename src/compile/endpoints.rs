@@ -4,30 +4,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::backends::is_tcp;
+use super::forbidden::Forbidden;
 use super::ingress::disagreements::Disagreements;
 use super::ingress::service_settings::Speech;
 use super::ingress::{policy, service_settings, upstream_tls};
-use super::own_sockets::OwnSockets;
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
-use crate::upstream::{Address, Balance, Endpoints, UpstreamKey, is_no_backend};
+use crate::upstream::{Address, Balance, Endpoints, UpstreamKey};
 
 /// Where requests for this upstream may be sent now. None for a Service or port that does not exist.
-pub(super) fn of(
-    store: &Store,
-    key: &UpstreamKey,
-    own_sockets: &OwnSockets,
-    disagreements: &Disagreements,
-) -> Endpoints {
+pub(super) fn of(store: &Store, key: &UpstreamKey, forbidden: &Forbidden, disagreements: &Disagreements) -> Endpoints {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let Some(service) = store.services.get(&service) else { return Endpoints::default() };
     let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
     let Some(port) = port else { return Endpoints::default() };
     let mut addresses = if key.whole { whole(service, port) } else { written_down(store, service, port) };
-    addresses.retain(|address| !own_sockets.contain(address) && no_backend(address).is_none());
+    addresses.retain(|address| !forbidden.contains(address));
     addresses.sort();
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
@@ -67,7 +62,7 @@ fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) ->
 pub(super) fn notes(
     store: &Store,
     service: &Object<Service>,
-    own_sockets: &OwnSockets,
+    forbidden: &Forbidden,
     disagreements: &Disagreements,
 ) -> Vec<Problem> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
@@ -81,23 +76,9 @@ pub(super) fn notes(
     notes.extend(policy::notes(store, &service.meta));
     notes.extend(disagreements.of(&service.meta.key));
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
-        let circles = written_down(store, service, port).into_iter().filter(|address| own_sockets.contain(address));
-        let circles: Vec<_> = circles.map(|address| address.to_string()).collect();
-        if !circles.is_empty() {
-            notes.push(Problem::new(
-                format!("spec.ports[{index}]"),
-                format!("{} is where this Portico itself listens, so nothing is sent there", circles.join(", ")),
-                "name the address of the backend",
-            ));
-            continue;
-        }
-        let elsewhere: Vec<_> = written_down(store, service, port).iter().filter_map(no_backend).collect();
-        if let Some(address) = elsewhere.first() {
-            notes.push(Problem::new(
-                format!("spec.ports[{index}]"),
-                format!("{address} is of a link or a group, or of no host, so nothing is sent there"),
-                "name the address of the backend",
-            ));
+        let written = written_down(store, service, port);
+        if let Some(problem) = forbidden.problem(&format!("spec.ports[{index}]"), &written) {
+            notes.push(problem);
             continue;
         }
         if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
@@ -111,7 +92,7 @@ pub(super) fn notes(
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         // Nobody asks for endpoints of a Service that is sent everything as a whole.
-        if !settings.whole && of(store, &key, own_sockets, disagreements).addresses.is_empty() {
+        if !settings.whole && of(store, &key, forbidden, disagreements).addresses.is_empty() {
             notes.push(Problem::new(
                 format!("spec.ports[{index}]"),
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),
@@ -120,12 +101,6 @@ pub(super) fn notes(
         }
     }
     notes
-}
-
-/// The address, if no backend can have it.
-fn no_backend(address: &Address) -> Option<IpAddr> {
-    let Address::Ip(address) = address else { return None };
-    Some(address.ip()).filter(|ip| is_no_backend(*ip))
 }
 
 /// What the annotation says, or that it says nothing we know. Then it is as if it were not there.

@@ -20,7 +20,7 @@ impl Reference<'_> {
             return true;
         }
         let start = ObjectKey { namespace: self.target.namespace.clone(), name: "".into() };
-        let grants = store.reference_grants.range(start..).map(|(_, grant)| grant);
+        let grants = store.reference_grants.starting_at(&start);
         grants.take_while(|grant| grant.meta.key.namespace == self.target.namespace).any(|grant| {
             let from = grant.spec.from.iter().any(|from| {
                 from.group == self.from.group() && from.kind == self.from.name() && from.namespace == self.namespace

@@ -14,8 +14,9 @@ use super::plugins::{Chained, Plugins, Site};
 use super::tries;
 use super::verdict::{Code, Condition, ParentVerdict, Problem, Verdict};
 use super::{Inputs, Plans};
+use crate::api::core::Service;
 use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRouteRule};
-use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
@@ -32,6 +33,8 @@ pub(super) struct RoutePlan {
     pub hosts: Vec<HostPattern>,
     pub candidates: Vec<Candidate>,
     pub upstreams: BTreeSet<UpstreamKey>,
+    /// Services that it leads to, and that cannot be spoken to in TLS as they want.
+    pub unspoken: BTreeSet<ObjectKey>,
     pub verdict: Verdict,
 }
 
@@ -103,13 +106,15 @@ pub(super) fn plan(
         verdict.broken_plugins = rules.broken_plugins;
         verdict.unheeded = rules.unheeded;
     }
-    RoutePlan { attachments, hosts, candidates: rules.candidates, upstreams: rules.upstreams, verdict }
+    let Rules { candidates, upstreams, unspoken, .. } = rules;
+    RoutePlan { attachments, hosts, candidates, upstreams, unspoken, verdict }
 }
 
 /// The rules of a route, the same for every parent.
 struct Rules {
     candidates: Vec<Candidate>,
     upstreams: BTreeSet<UpstreamKey>,
+    unspoken: BTreeSet<ObjectKey>,
     resolved: Condition,
     /// Why rules are not served.
     dropped: Vec<Problem>,
@@ -134,6 +139,7 @@ fn translate(
     let mut rules = Rules {
         candidates: Vec::new(),
         upstreams: BTreeSet::new(),
+        unspoken: BTreeSet::new(),
         resolved: Condition::plain(Code::RouteResolvedRefs),
         dropped: std::mem::take(&mut on_route.dropped),
         any_served: false,
@@ -179,6 +185,7 @@ fn translate(
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
         rules.upstreams.extend(translated.upstreams);
+        rules.unspoken.extend(translated.unspoken);
         for (code, problem) in translated.unresolved {
             // The first reason stands; the message tells all of them.
             if rules.resolved.problems.is_empty() {
@@ -212,20 +219,19 @@ fn services<'a>(
     store: &'a Store,
     route: &'a Object<HttpRoute>,
     index: usize,
-) -> impl Iterator<Item = (&'a Meta, &'a BackendRef)> {
+) -> impl Iterator<Item = (&'a Object<Service>, &'a BackendRef)> {
     let from = (Kind::HttpRoute, &*route.meta.key.namespace);
     route.spec.rules[index].backend_refs.iter().filter_map(move |backend| {
         let service = backends::service(store, from, &backend.target, "").ok()?;
-        Some((&service.meta, backend))
+        Some((service, backend))
     })
 }
 
 /// What annotations of Kong say about a rule.
 fn annotated(store: &Store, on_route: &OnRoute, route: &Object<HttpRoute>, index: usize) -> KongRule {
     let asked = services(store, route, index).filter(|(_, backend)| backend.weight > 0);
-    let services: Vec<_> = asked
-        .filter_map(|(meta, backend)| Some((meta, backend.target.port.and_then(|port| u16::try_from(port).ok())?)))
-        .collect();
+    let services: Vec<_> =
+        asked.filter_map(|(service, backend)| Some((service, u16::try_from(backend.target.port?).ok()?))).collect();
     on_http_route::rule(store, on_route, &services, &format!("spec.rules[{index}]"))
 }
 
@@ -239,7 +245,7 @@ fn chain(
     extensions: &[(ObjectKey, String)],
 ) -> Chained {
     let ObjectKey { namespace, name } = &route.meta.key;
-    let backends: Vec<_> = services(store, route, index).map(|(meta, _)| (Kind::Service, meta)).collect();
+    let backends: Vec<_> = services(store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
     let names = Names {
         route: format!("httproute.{namespace}.{name}.{index}.0").into(),
         service: format!("httproute.{namespace}.{name}.{index}").into(),
@@ -265,6 +271,7 @@ struct TranslatedRule {
     rule: Rule,
     matches: Vec<matches::Parsed>,
     upstreams: BTreeSet<UpstreamKey>,
+    unspoken: BTreeSet<ObjectKey>,
     dropped: Vec<Problem>,
     unresolved: Vec<(Code, Problem)>,
     notes: Vec<Problem>,
@@ -281,6 +288,7 @@ fn translate_rule(
     let mut dropped = Vec::new();
     let mut unresolved = Vec::new();
     let mut upstreams = BTreeSet::new();
+    let mut unspoken = BTreeSet::new();
 
     let parsed: Vec<_> = match &raw.matches[..] {
         [] => vec![matches::all()],
@@ -306,7 +314,7 @@ fn translate_rule(
             Ok((_, Target::Upstream(upstream))) => Some(upstream.clone()),
             Ok((_, Target::Fail(_))) | Err(_) => None,
         };
-        mirrored.push(resolved);
+        mirrored.push((backends::key(&route.namespace, target), resolved));
         upstream
     };
     let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(&route.namespace, name));
@@ -326,6 +334,9 @@ fn translate_rule(
                 target
             }
             Err((code, problem, target)) => {
+                if code == Code::RouteInvalidBackendTls {
+                    unspoken.insert(backends::key(&route.namespace, &backend.target));
+                }
                 unresolved.push((code, problem));
                 target
             }
@@ -338,10 +349,15 @@ fn translate_rule(
         backends.push(Backend { weight, filters: own.filters, target });
     }
 
-    for resolved in mirrored {
+    for (service, resolved) in mirrored {
         match resolved {
             Ok((key, _)) => drop(upstreams.insert(key)),
-            Err((code, problem, _)) => unresolved.push((code, problem)),
+            Err((code, problem, _)) => {
+                if code == Code::RouteInvalidBackendTls {
+                    unspoken.insert(service);
+                }
+                unresolved.push((code, problem));
+            }
         }
     }
 
@@ -370,7 +386,7 @@ fn translate_rule(
     let rule = Rule { id, filters: own.filters, plugins: None, action, kong: None };
     let named = own.extensions.into_iter();
     let extensions = named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect();
-    TranslatedRule { extensions, rule, matches: parsed, upstreams, dropped, unresolved, notes }
+    TranslatedRule { extensions, rule, matches: parsed, upstreams, unspoken, dropped, unresolved, notes }
 }
 
 /// Valid fields that this version does not honor: the rule is not served without them.

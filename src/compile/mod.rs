@@ -23,6 +23,7 @@ mod consumers;
 mod cors;
 mod endpoints;
 mod filters;
+mod forbidden;
 mod gateway;
 mod grants;
 mod hostname;
@@ -32,7 +33,6 @@ mod listener;
 mod matches;
 mod notes;
 mod overlaps;
-mod own_sockets;
 mod plugins;
 mod routers;
 mod selector;
@@ -53,12 +53,12 @@ use addresses::Addresses;
 use certificates::Secrets;
 pub use classes::Classes;
 use consumers::Consumers;
+use forbidden::Forbidden;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use ingress::Ingresses;
 use ingress::disagreements::Disagreements;
 pub use ingress::{Entrance, IngressSettings, Publish};
-use own_sockets::OwnSockets;
 use plugins::Plugins;
 pub use plugins::with_troubles;
 use routers::Routers;
@@ -113,7 +113,7 @@ pub struct Compiler {
     /// Addresses of Ingresses, and those of them that Gateways have.
     entrances: BTreeSet<SocketAddr>,
     lost: BTreeSet<SocketAddr>,
-    own_sockets: OwnSockets,
+    forbidden: Forbidden,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
     /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
@@ -136,7 +136,7 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<Address>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(endpoints::of(store, &key, &self.own_sockets, &self.disagreements).addresses)
+        Some(endpoints::of(store, &key, &self.forbidden, &self.disagreements).addresses)
     }
 
     /// Compiles what `changes` can have touched; a fresh compiler is given [`Store::everything`]. If the addresses in
@@ -160,9 +160,10 @@ impl Compiler {
         self.routers.set_entrances(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
-        let own_sockets = OwnSockets::of(self.gateways.values().map(|plan| &**plan), entrances, inputs.addresses);
-        if own_sockets != self.own_sockets {
-            self.own_sockets = own_sockets;
+        let gateways = self.gateways.values().map(|plan| &**plan);
+        let forbidden = Forbidden::of(gateways, entrances, inputs.addresses, inputs.upstreams.loopback());
+        if forbidden != self.forbidden {
+            self.forbidden = forbidden;
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
@@ -173,8 +174,8 @@ impl Compiler {
         touched.extend(upstreams.iter().map(|key| id(Kind::Service, key, &key.service)));
         let facade = |key: &UpstreamKey| Some(id(Kind::KongServiceFacade, key, key.facade.as_ref()?));
         touched.extend(upstreams.iter().filter_map(facade));
-        let disagreeing = std::mem::take(&mut run.disagreeing);
-        touched.extend(disagreeing.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
+        let services = std::mem::take(&mut run.services);
+        touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
         self.judge_gateways(&mut run);
         self.judge_ingresses(store, inputs, updated.again, &mut run);
         self.judge_policies(store, &touched, &mut run);
@@ -296,11 +297,13 @@ impl Compiler {
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.judge(ObjectId::new(Kind::HttpRoute, key.clone()), verdict, run);
             let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
-            run.disagreeing.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
+            run.services.extend(self.disagreements.look(store, &key, attached.map(|route| &**route)));
             let before = match &plan {
                 Some(plan) => self.routes.insert(key.clone(), plan.clone()),
                 None => self.routes.remove(&key),
             };
+            let unspoken = [&before, &plan].into_iter().flatten().flat_map(|plan| plan.unspoken.iter().cloned());
+            run.services.extend(unspoken);
             let nothing = BTreeSet::new();
             let of = |plan: &Option<Arc<RoutePlan>>| plan.as_ref().map_or(&nothing, |plan| &plan.upstreams).clone();
             self.count_users(&of(&before), &of(&plan), &mut upstreams);
@@ -395,16 +398,24 @@ impl Compiler {
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
                     unserved::verdict(store, inputs, id)
                 }
-                _ => notes::verdict(store, id, &self.own_sockets, &self.disagreements, self.is_used(store, id)),
+                _ => notes::verdict(store, id, &self.forbidden, &self.disagreements, self.is_used(store, id)),
             };
             self.judge(id.clone(), verdict, run);
         }
     }
 
-    /// Whether requests go to a Service that speaks for itself, or for which this facade speaks.
+    /// Whether requests go to a Service that speaks for itself, or would if it could be spoken to in TLS; or to one for which
+    /// this facade speaks.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
+        let leads = |route: &ObjectId| {
+            let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
+            plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unspoken.contains(&id.key))
+        };
         match id.kind {
-            Kind::Service => self.users_of(&id.key).any(|upstream| upstream.facade.is_none()),
+            Kind::Service => {
+                self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+                    || store.refs().dependents(id).any(leads)
+            }
             Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
                 let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
                 self.users_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
@@ -451,7 +462,7 @@ impl Compiler {
         for service in keys(touched, Kind::Service).chain(&behind) {
             wanted.extend(self.users_of(service));
         }
-        let of = |key| endpoints::of(store, key, &self.own_sockets, &self.disagreements);
+        let of = |key| endpoints::of(store, key, &self.forbidden, &self.disagreements);
         wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
     }
 }
@@ -469,8 +480,8 @@ struct Run {
     verdicts_changed: BTreeSet<ObjectId>,
     /// Gateways whose own verdict has to be given again.
     rerouted: BTreeSet<ObjectKey>,
-    /// Services whose policies begin to count, or cease to.
-    disagreeing: BTreeSet<ObjectKey>,
+    /// Services of which something else is to be said: their policies begin to count, or cease to, or a route cannot speak to them.
+    services: BTreeSet<ObjectKey>,
 }
 
 /// The changed objects and everybody that mentions them. A Gateway's dependents follow once it is known whether its plan

@@ -1,10 +1,10 @@
 //! Verdicts on objects that have no conditions of their own: what somebody who looks should know.
 
 use super::endpoints;
+use super::forbidden::Forbidden;
 use super::ingress::disagreements::Disagreements;
 use super::ingress::service_settings::Speech;
 use super::ingress::{policy, service_settings, upstream_tls};
-use super::own_sockets::OwnSockets;
 use super::plugins;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
@@ -15,7 +15,7 @@ use crate::store::Store;
 pub(super) fn verdict(
     store: &Store,
     id: &ObjectId,
-    own_sockets: &OwnSockets,
+    forbidden: &Forbidden,
     disagreements: &Disagreements,
     is_used: bool,
 ) -> Option<Verdict> {
@@ -29,12 +29,16 @@ pub(super) fn verdict(
             // What others make of the Services of others is nothing to us.
             if is_used {
                 let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
-                unheeded = service_settings::read(&service.meta, "a Service", tls_port).unheeded;
+                let settings = service_settings::read(&service.meta, "a Service", tls_port);
+                if settings.protocol.map_or(tls_port, Speech::is_tls) {
+                    unheeded.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
+                }
+                unheeded.extend(settings.unheeded);
                 unheeded.extend(policy::notes(store, &service.meta));
                 unheeded.extend(disagreements.of(&id.key));
                 unheeded.extend(missing.iter().cloned());
             }
-            let mut notes = endpoints::notes(store, service, own_sockets, disagreements);
+            let mut notes = endpoints::notes(store, service, forbidden, disagreements);
             notes.extend(missing);
             notes
         }),
@@ -52,7 +56,9 @@ pub(super) fn verdict(
             }
             let mut notes = settings.notes;
             if settings.protocol.map_or(tls_port, Speech::is_tls) {
-                notes.extend(upstream_tls::notes(store, meta, &settings.tls));
+                let problem = upstream_tls::notes(store, meta, &settings.tls);
+                unheeded.extend(problem.clone());
+                notes.extend(problem);
             }
             notes.extend(policy::notes(store, meta));
             notes.extend(missing);

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::consumers::Consumer;
+use super::consumers::{Consumer, Id, Name};
 use super::cx::RequestCx;
 use super::kind::Invalid;
 use super::lookalikes;
@@ -48,7 +48,7 @@ pub struct Shown<'s> {
     /// None if a plugin vouches for somebody whom no KongConsumer describes.
     pub consumer: Option<&'s Arc<Consumer>>,
     /// Tells this credential from every other.
-    pub credential: &'s Arc<str>,
+    pub credential: &'s Id,
     /// `X-Credential-Identifier`.
     pub identifier: Option<&'s HeaderValue>,
 }
@@ -85,7 +85,7 @@ impl Gate {
             headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
         }
         cx.identity.consumer = shown.consumer.cloned();
-        cx.identity.credential = Some(Arc::clone(shown.credential));
+        cx.identity.credential = Some(shown.credential.clone());
     }
 
     /// Lets the request go on as the anonymous consumer's, or else refuses it.
@@ -136,12 +136,11 @@ pub fn header_name(path: &str, name: &str) -> Result<HeaderName, Invalid> {
 }
 
 fn write_consumer(headers: &mut HeaderMap, consumer: &Consumer) {
-    let of = &consumer.headers;
-    headers.insert(CONSUMER_ID, of.id.clone());
-    if let Some(custom_id) = &of.custom_id {
+    headers.insert(CONSUMER_ID, consumer.id.header().clone());
+    if let Some(custom_id) = consumer.custom_id().and_then(Name::header) {
         headers.insert(CONSUMER_CUSTOM_ID, custom_id.clone());
     }
-    if let Some(username) = &of.username {
+    if let Some(username) = consumer.username.as_ref().and_then(Name::header) {
         headers.insert(CONSUMER_USERNAME, username.clone());
     }
 }

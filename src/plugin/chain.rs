@@ -412,8 +412,8 @@ impl Slot {
         if self.consumers.is_empty() && self.groups.is_empty() {
             return None;
         }
-        let own = self.consumers.get(&consumer.id).copied();
-        let group = self.groups.iter().find(|(_, group, _)| consumer.groups.contains(group));
+        let own = self.consumers.get(&*consumer.id).copied();
+        let group = self.groups.iter().find(|(_, group, _)| consumer.groups().contains(group));
         let group = group.map(|(overlay, _, at)| (*overlay, *at));
         own.into_iter().chain(group).min().map(|(_, at)| at)
     }
@@ -459,6 +459,7 @@ impl std::fmt::Debug for Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::consumers::Id;
     use crate::plugin::testing::{Visit, names};
 
     /// Answers with this status.
@@ -497,7 +498,7 @@ mod tests {
     }
 
     async fn answer(mut builder: Builder, id: &str) -> u16 {
-        let consumer = Consumer::new(id, None, None, Vec::new(), Vec::new());
+        let consumer = Consumer::new(Id::of(id), None, None, Vec::new(), Vec::new());
         builder.add("knows", 2, Place::Base(Base::Route), instance(Knows(consumer.into())));
         let chain = builder.build(names()).unwrap();
         Visit::get("/").run(&chain).await.replied().map_or(200, |status| status.as_u16())

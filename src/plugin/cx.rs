@@ -10,7 +10,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::consumers::{Consumer, Directory};
+use super::consumers::{Consumer, Directory, Id};
 use super::scheme::Scheme;
 
 /// A request on its way to an endpoint.
@@ -125,7 +125,7 @@ pub struct Names {
 pub struct Identity {
     pub consumer: Option<Arc<Consumer>>,
     /// Id of the credential that was shown; none for anonymous consumers.
-    pub credential: Option<Arc<str>>,
+    pub credential: Option<Id>,
     /// Groups that an authentication plugin vouches for without a consumer.
     pub groups: Vec<Arc<str>>,
 }

@@ -8,6 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::chain::{Ask, Base, Builder, Chain, Instance, Passage, Place, Protocols, Spoken};
+use super::consumers::Id;
 use super::cx::{Client, Ended, Framing, Names, Source};
 use super::kind::{AnyKind, BuildCx, Invalid, Notes};
 use super::reply::{Reply, ReplyBody};
@@ -78,7 +79,13 @@ pub fn names() -> Arc<Names> {
 /// A consumer `name`, whose id is `id-name` and whose custom id is `custom-name`.
 pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
     let acls = acls.iter().copied().map(Arc::from).collect();
-    Arc::new(Consumer::new(format!("id-{name}"), Some(name), Some(&format!("custom-{name}")), Vec::new(), acls))
+    Arc::new(Consumer::new(
+        Id::of(&format!("id-{name}")),
+        Some(name),
+        Some(&format!("custom-{name}")),
+        Vec::new(),
+        acls,
+    ))
 }
 
 /// Noon of 2026-01-02.

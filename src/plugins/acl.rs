@@ -134,7 +134,7 @@ impl Acl {
         let is_anonymous = identity.credential.is_none();
         authenticated
             .filter(|_| is_anonymous || self.prefers_authenticated)
-            .or(Some(Membership::Consumer(&consumer.acls, consumer.headers.acls.as_ref())))
+            .or(Some(Membership::Consumer(consumer.acls(), consumer.acls_header())))
     }
 }
 

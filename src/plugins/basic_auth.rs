@@ -112,7 +112,7 @@ impl Plugin for BasicAuth {
         let known = shown.as_ref().and_then(|shown| shown.check(consumers));
         let reply = match known {
             Some(known) => {
-                let (consumer, identifier) = (Some(&known.consumer), known.identifier.as_ref());
+                let (consumer, identifier) = (Some(&known.consumer), known.username.header());
                 self.gate.admit(cx, Shown { consumer, credential: &known.id, identifier });
                 None
             }

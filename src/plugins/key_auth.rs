@@ -151,12 +151,12 @@ impl Plugin for KeyAuth {
         }
         let consumers = cx.consumers;
         let known = shown.and_then(|digest| {
-            let known = consumers.keys.get(&digest).ok_or(WRONG_KEY)?;
+            let known = consumers.keys.get(digest).ok_or(WRONG_KEY)?;
             if known.expires.is_some_and(|expires| expires <= cx.now) { Err(WRONG_KEY) } else { Ok(known) }
         });
         let reply = match known {
             Ok(known) => {
-                let (consumer, identifier) = (Some(&known.consumer), known.identifier.as_ref());
+                let (consumer, identifier) = (Some(&known.consumer), Some(known.id.header()));
                 self.gate.admit(cx, Shown { consumer, credential: &known.id, identifier });
                 None
             }

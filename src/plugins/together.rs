@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::REGISTRY;
-use crate::plugin::consumers::{BasicCredential, JwtCredential, KeyCredential, digest_of};
+use crate::plugin::consumers::{BasicCredential, Id, JwtCredential, KeyCredential};
 use crate::plugin::kind::{HTTP_FAMILY, Scopes};
 use crate::plugin::signature::signing::Signer;
 use crate::plugin::signature::{Algorithm, Key, Secret};
@@ -19,18 +19,18 @@ use crate::plugin::{AnyKind, Consumer, Directory, ReplyBody};
 fn consumers() -> Directory {
     let mut directory = Directory::default();
     let [anna, bob, cleo, guest] = ["anna", "bob", "cleo", "guest"].map(|name| consumer(name, &[]));
-    let plain = Arc::new(Consumer::new("id-plain", None, None, vec![], vec![]));
+    let plain = Arc::new(Consumer::new(Id::of("id-plain"), None, None, vec![], vec![]));
     for known in [&anna, &bob, &cleo, &guest, &plain] {
         directory.add(known);
     }
     for (key, known) in [("key", &anna), ("plain", &plain)] {
-        let credential = KeyCredential::new(format!("id-{key}"), None, Arc::clone(known));
-        directory.keys.insert(digest_of(key.as_bytes()), Arc::new(credential));
+        let credential = KeyCredential::new(Id::of(&format!("id-{key}")), key.as_bytes(), None, Arc::clone(known));
+        directory.keys.insert(Arc::new(credential));
     }
-    let password = BasicCredential::new("id-password", "bob", b"password", bob);
-    directory.passwords.insert("bob".into(), Arc::new(password));
+    let password = BasicCredential::new(Id::of("id-password"), "bob", b"password", bob);
+    directory.passwords.insert(Arc::new(password));
     let secret = Key::Secret(Secret::new(Algorithm::Hs256, &b"secret"[..]).unwrap());
-    directory.tokens.insert("claim".into(), Arc::new(JwtCredential::new("id-claim", "claim", secret, cleo)));
+    directory.tokens.insert(Arc::new(JwtCredential::new(Id::of("id-claim"), "claim", secret, cleo)));
     directory
 }
 

@@ -113,8 +113,8 @@ impl Fault {
             Fault::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
             Fault::NoRoute => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
             Fault::Misdirected => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", true),
-            Fault::Rule(Failure::NoBackends) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", UNEXPECTED, false),
-            Fault::Rule(Failure::InvalidBackend) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", UNEXPECTED, false),
+            Fault::Rule(Failure::NoBackends) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", NO_BACKEND, false),
+            Fault::Rule(Failure::InvalidBackend) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),
             Fault::Rule(Failure::Unsupported) => (Us, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
             Fault::Rule(Failure::NoService) => (Us, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
             Fault::HttpsOnly => (Client, StatusCode::UPGRADE_REQUIRED, "https_only", "Please use HTTPS protocol", false),
@@ -167,6 +167,7 @@ pub(crate) const TUNNEL_CUT: &str = "tunnel_cut";
 // The texts that dashboards and clients of Kong know.
 const NO_ROUTE: &str = "no Route matched with those values";
 const NO_SERVICE: &str = "no Service found with those values";
+const NO_BACKEND: &str = "no existing backendRef provided";
 const NO_PEER: &str = "failure to get a peer from the ring-balancer";
 const UNEXPECTED: &str = "An unexpected error occurred";
 const INVALID_ANSWER: &str = "An invalid response was received from the upstream server";

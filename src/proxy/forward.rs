@@ -29,7 +29,7 @@ use super::framing;
 use super::headers::strip_hop_by_hop;
 use super::spares::Spares;
 use super::upgrade::Upgrade;
-use crate::upstream::tls::Name;
+use crate::upstream::tls::{HandshakeFailure, Name};
 use crate::upstream::{Aim, ConnectFailure, Connection, Protocol, Upstream, UpstreamKey};
 
 pub(crate) async fn forward(
@@ -178,9 +178,11 @@ pub(crate) async fn attempt(
             Err(error) => {
                 tracing::debug!(%error, upstream = %aim.upstream.key, "Cannot connect");
                 return Err(match error {
+                    ConnectFailure::TimedOut(..) | ConnectFailure::Handshake(_, HandshakeFailure::TimedOut(_)) => {
+                        Lost::Unconnected(Fault::ConnectTimeout)
+                    }
                     ConnectFailure::Handshake(..) => Lost::Unconnected(Fault::Handshake),
                     ConnectFailure::Foreign(_) => Lost::Unconnected(Fault::BadAnswer),
-                    ConnectFailure::TimedOut(..) => Lost::Unconnected(Fault::ConnectTimeout),
                     ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => Lost::Unconnected(Fault::Refused),
                     // Another endpoint would need a connection as well.
                     ConnectFailure::NoRoom(..) => Lost::Fault(Fault::Crowded),

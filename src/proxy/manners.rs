@@ -183,6 +183,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_LENGTH;
+
     use super::super::fault::Fault;
     use super::*;
 
@@ -228,6 +230,60 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::OK);
             assert_eq!(answer.headers()["grpc-status"], expected);
             assert_eq!(answer.headers()["grpc-message"], fault.account().message);
+        }
+    }
+
+    // kong-compat §3.9
+    #[test]
+    fn every_status_has_a_grpc_status() {
+        for (status, expected) in [
+            (200, 0),
+            (204, 0),
+            (301, 2),
+            (400, 3),
+            (401, 16),
+            (403, 7),
+            (404, 5),
+            (405, 3),
+            (409, 6),
+            (413, 3),
+            (426, 3),
+            (429, 8),
+            (431, 3),
+            (499, 1),
+            (500, 13),
+            (501, 12),
+            (502, 13),
+            (503, 14),
+            (504, 4),
+            (599, 13),
+            (600, 2),
+        ] {
+            assert_eq!(grpc_status(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
+
+    // kong-compat §3.9
+    #[test]
+    fn what_it_looks_like_in_each_form() {
+        for (accept, content_type, expected) in [
+            ("*/*", "application/json; charset=utf-8", r#"{"message":"a <\"b\">","request_id":"id"}"#),
+            (
+                "text/xml",
+                "application/xml; charset=utf-8",
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n<message>a &lt;&quot;b&quot;&gt;</message>\n\
+                 <requestid>id</requestid>\n</error>\n",
+            ),
+            ("text/plain", "text/plain; charset=utf-8", "a <\"b\">\nrequest_id: id\n"),
+        ] {
+            let request = Request::get("/").header(ACCEPT, accept).body(()).unwrap();
+            let answer = Manners::of(&request).say(StatusCode::NOT_FOUND, "a <\"b\">", &HeaderValue::from_static("id"));
+            assert_eq!(answer.headers()[CONTENT_TYPE], content_type);
+            assert_eq!(answer.body(), expected, "{accept}");
+            let request = Request::head("/").header(ACCEPT, accept).body(()).unwrap();
+            let head = Manners::of(&request).say(StatusCode::NOT_FOUND, "a <\"b\">", &HeaderValue::from_static("id"));
+            assert_eq!(head.headers()[CONTENT_LENGTH], expected.len().to_string());
+            assert!(head.body().is_empty(), "{accept}");
         }
     }
 

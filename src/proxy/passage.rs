@@ -175,8 +175,8 @@ impl Through {
     /// Who asked, by the name that people know.
     pub(crate) fn consumer(&self) -> Option<Arc<str>> {
         let consumer = self.passage.identity.consumer.as_ref()?;
-        let name = consumer.username.as_ref().or(consumer.custom_id.as_ref());
-        Some(Arc::clone(name.unwrap_or(&consumer.id)))
+        let name = consumer.username.as_ref().or(consumer.custom_id());
+        Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
     }
 
     /// Tells the plugins how it ended, and the books how long they took. `sent` is when the request went to an endpoint.

@@ -20,6 +20,8 @@ pub struct Certificate {
     pub names: Box<[HostPattern]>,
     /// When the first of the chain ends to be valid, in seconds since 1970.
     pub expires: i64,
+    /// How many seconds that one is valid in all.
+    pub lifetime: i64,
 }
 
 /// In place of the Secret of a certificate that the process made for itself.
@@ -134,6 +136,7 @@ pub(super) mod tests {
             key: Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key)),
             names: names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
             expires: 0,
+            lifetime: 0,
         })
     }
 

@@ -17,7 +17,7 @@ use super::router::{Candidate, HostRouter, MatchedPath, QueryMatch, ValueMatch};
 use super::rule::{Action, Backend, Filters, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite, Rule, Target};
 use super::tries::Tries;
 use super::{Bind, Listener, Routes, Snapshot};
-use crate::upstream::Protocol;
+use crate::upstream::{Protocol, UpstreamKey};
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,7 +100,7 @@ pub struct FiltersDump {
     /// `origins *`, `methods GET, PUT`, …
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cors: Vec<String>,
-    /// `namespace/service:port 20/100`.
+    /// `namespace/service:port 20/100, h2, TLS verified (terms …)`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
 }
@@ -136,7 +136,7 @@ pub struct BackendDump {
     /// What it is spoken to in, if that is not HTTP/1.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<&'static str>,
-    /// `TLS verified with client certificate`, if it is not spoken to in plain text.
+    /// `TLS verified with client certificate (terms …)`, if it is not spoken to in plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,10 +366,8 @@ impl From<&Redirect> for RedirectDump {
 impl From<&Backend> for BackendDump {
     fn from(backend: &Backend) -> Self {
         let protocol = match &backend.target {
-            Target::Upstream(upstream) if upstream.key.protocol == Protocol::Http2 => {
-                Some(if upstream.key.tls.is_some() { "h2" } else { "h2c" })
-            }
-            Target::Upstream(_) | Target::Fail(_) => None,
+            Target::Upstream(upstream) => protocol(&upstream.key),
+            Target::Fail(_) => None,
         };
         let tls = match &backend.target {
             Target::Upstream(upstream) => upstream.key.tls.as_ref().map(ToString::to_string),
@@ -450,7 +448,21 @@ fn header_edits(edits: &HeaderEdits) -> Vec<String> {
 
 fn mirror(mirror: &Mirror) -> String {
     let Mirror { upstream, share, of } = mirror;
-    if share == of { upstream.key.to_string() } else { format!("{} {share}/{of}", upstream.key) }
+    let mut line = upstream.key.to_string();
+    if share != of {
+        write!(line, " {share}/{of}").expect("writing to a string cannot fail");
+    }
+    let tls = upstream.key.tls.as_ref().map(ToString::to_string);
+    for part in protocol(&upstream.key).into_iter().chain(tls.as_deref()) {
+        write!(line, ", {part}").expect("writing to a string cannot fail");
+    }
+    line
+}
+
+/// What is spoken, if that is not HTTP/1.1.
+fn protocol(upstream: &UpstreamKey) -> Option<&'static str> {
+    let is_tls = upstream.tls.is_some();
+    (upstream.protocol == Protocol::Http2).then_some(if is_tls { "h2" } else { "h2c" })
 }
 
 fn path_edit(edit: &PathEdit) -> String {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Decodes escapes that need none (`%7E` is `~`), as is done with the path of every request before it is matched: a
 /// rule that is spelled with them would never be met otherwise. All other escapes stay as they are.
@@ -41,6 +41,12 @@ pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
+/// Puts a piece of a path into a query. What means nothing in a path ends values there, parts names from them, or is a space, so
+/// that whoever writes the path could write parameters of their own. Escapes that are there stay.
+pub(super) fn encode_for_query(path: &str) -> Cow<'_, str> {
+    utf8_percent_encode(path, NOT_IN_VALUES).into()
+}
+
 /// Whether a percent sign is followed by something else than two hexadecimal digits.
 pub(super) fn has_broken_escape(text: &str) -> bool {
     text.split('%').skip(1).any(|piece| escaped(piece).is_none())
@@ -56,6 +62,17 @@ fn escaped(piece: &str) -> Option<u8> {
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
+
+/// All but what is unreserved, what RFC 3986, section 3.4 lets stand in a query and nobody parts it by, and the percent sign.
+const NOT_IN_VALUES: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'%');
 
 /// What RFC 3986, section 3.3 does not let stand in a path, but the percent sign.
 const NOT_IN_PATHS: &AsciiSet = &CONTROLS

@@ -1,8 +1,12 @@
 //! What tells two snapshots apart: replicas that serve the same have the same fingerprint, whichever process made it.
 //!
 //! It covers what decides about a request: listeners, routes, what rules do, how their plugins are configured, who the consumers
-//! are, and which certificates are shown. Endpoints are no part of a snapshot, and a certificate that the process made for
-//! itself is nobody's configuration.
+//! are, which certificates are shown, and on which terms TLS is spoken to Services. Endpoints are no part of a snapshot, and a
+//! certificate that the process made for itself is nobody's configuration.
+//!
+//! Everybody who sees metrics sees it, so nothing that it covers can be guessed to be compared with it. For what a Secret holds
+//! stands which version of it the API server gave out. Certificates are in it themselves: they are shown to everybody, and have a
+//! random key. In files Secrets have no version, so but for certificates what they hold is not covered.
 
 use std::fmt;
 use std::io;
@@ -54,7 +58,7 @@ impl Snapshot {
             shown.for_each(|certificate| print.certificate(certificate));
         }
         print.part("consumers");
-        print.field(&self.consumers.told_apart().to_be_bytes());
+        print.field(&self.consumers.told_apart.to_be_bytes());
         let digest = print.0.finish();
         let mut half = [0; 16];
         half.copy_from_slice(&digest.as_ref()[..16]);

@@ -9,6 +9,7 @@ mod kept;
 mod mentions;
 mod object;
 mod refs;
+mod table;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use object::{AnyObject, Guard, Malformed};
 pub use refs::{Mention, Refs};
+pub use table::Table;
 
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey, Resource};
 use kept::{bodies, kept};
@@ -29,9 +31,6 @@ pub struct Batch {
 
 /// Objects that are new, different or gone since somebody last asked.
 pub type Changes = BTreeSet<ObjectId>;
-
-/// All objects of one kind, in the order of their keys: whoever iterates gets the same order every time.
-pub type Table<T> = BTreeMap<ObjectKey, Arc<Object<T>>>;
 
 macro_rules! store {
     ($($kind:ident in $table:ident,)*) => {
@@ -88,9 +87,9 @@ macro_rules! store {
                 self.unserved.len() + self.guards.len() $(+ self.$table.len())*
             }
 
-            /// Made in one go, a map has no room between its entries; one that grew in order is half empty.
+            /// After many objects came at once.
             fn compact(&mut self) {
-                $(self.$table = std::mem::take(&mut self.$table).into_iter().collect();)*
+                $(self.$table.compact();)*
                 let mut refs = std::mem::take(&mut self.refs);
                 refs.compact(|id| self.meta(id).map(|meta| &meta.key));
                 self.refs = refs;
@@ -100,7 +99,7 @@ macro_rules! store {
                 fn put<T: PartialEq>(table: &mut Table<T>, object: Arc<Object<T>>) -> bool {
                     let same = table.get(&object.meta.key).is_some_and(|known| known == &object);
                     if !same {
-                        table.insert(object.meta.key.clone(), object);
+                        table.insert(object);
                     }
                     !same
                 }
@@ -121,7 +120,7 @@ macro_rules! store {
             fn remove(&mut self, id: &ObjectId) -> bool {
                 let released = self.release(id);
                 let removed = match id.kind {
-                    $(Kind::$kind => self.$table.remove(&id.key).is_some(),)*
+                    $(Kind::$kind => self.$table.remove(&id.key),)*
                     _ => self.unserved.remove(id).is_some(),
                 };
                 removed || released

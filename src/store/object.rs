@@ -79,7 +79,11 @@ impl AnyObject {
     /// Reads a whole object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
     pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, Malformed> {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let meta: Meta = read("metadata", metadata)?;
+        let mut meta: Meta = read("metadata", metadata)?;
+        if kind != Kind::Secret {
+            // A status that is written, or a field that nobody reads, makes no other object.
+            meta.revision = 0;
+        }
         read_as(kind, meta, value)
     }
 
@@ -115,7 +119,14 @@ impl Guard {
         // To be about nothing is not to be readable either.
         let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
         Guard {
-            meta: Meta { key, generation, created: None, labels: BTreeMap::new(), annotations: BTreeMap::new() },
+            meta: Meta {
+                key,
+                generation,
+                revision: 0,
+                created: None,
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+            },
             targets,
         }
     }

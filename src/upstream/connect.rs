@@ -11,7 +11,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::socket::{Heard, Socket, Stream};
 use super::tls::HandshakeFailure;
@@ -60,15 +60,24 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether it says something about the endpoint, which is then passed over for a while.
-    pub(super) fn blames_endpoint(&self) -> bool {
+    /// Of a connection that was made: in TLS the endpoint has been told the name by then.
+    pub(super) fn once_connected(aim: &Aim<'_>, address: SocketAddr, error: hyper::Error) -> Self {
+        if aim.upstream.client.is_some() {
+            ConnectFailure::Handshake(address, HandshakeFailure::Other(error.to_string()))
+        } else {
+            ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
+        }
+    }
+
+    /// Whether it says something about the endpoint, which is then passed over for a while. `named`: a connection is not made
+    /// before the endpoint has been told a name, which may be up to the client.
+    pub(super) fn blames_endpoint(&self, named: bool) -> bool {
         match self {
             ConnectFailure::NoRoom(..) => false,
             ConnectFailure::Handshake(_, failure) => failure.blames_endpoint(),
-            ConnectFailure::TimedOut(..)
-            | ConnectFailure::Refused(_)
-            | ConnectFailure::Foreign(_)
-            | ConnectFailure::Failed(..) => true,
+            // Without TLS alone: which protocol an endpoint agrees to may depend on the name.
+            ConnectFailure::Foreign(_) => !named,
+            ConnectFailure::TimedOut(..) | ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => true,
         }
     }
 }
@@ -86,14 +95,18 @@ impl Dial {
             traffic.no_room.add(1);
             return Err(ConnectFailure::NoRoom(address, self.timeout));
         };
-        let outcome = match timeout(self.timeout, self.stream(aim, address)).await {
+        let end = Instant::now() + self.timeout;
+        let outcome = match timeout_at(end, self.reach(address)).await {
             Err(_) => Err(ConnectFailure::TimedOut(address, self.timeout)),
-            Ok(outcome) => outcome,
+            Ok(Err(failure)) => Err(failure),
+            Ok(Ok(stream)) => self.secure(aim, address, stream, end).await,
         };
         let name = aim.name.as_deref().cloned();
         outcome.map(|stream| Socket::new(stream, place, name)).inspect_err(|failure| {
             let count = match failure {
-                ConnectFailure::TimedOut(..) => &traffic.timed_out,
+                ConnectFailure::TimedOut(..) | ConnectFailure::Handshake(_, HandshakeFailure::TimedOut(_)) => {
+                    &traffic.timed_out
+                }
                 ConnectFailure::Refused(_) => &traffic.refused,
                 ConnectFailure::Handshake(..) => &traffic.handshake,
                 ConnectFailure::Foreign(_) | ConnectFailure::NoRoom(..) | ConnectFailure::Failed(..) => &traffic.failed,
@@ -102,13 +115,24 @@ impl Dial {
         })
     }
 
-    async fn stream(&self, aim: &Aim<'_>, address: SocketAddr) -> Result<Stream, ConnectFailure> {
+    async fn reach(&self, address: SocketAddr) -> Result<TcpStream, ConnectFailure> {
         let connected = TcpStream::connect(address).await;
         let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        let stream = stream.map_err(|error| ConnectFailure::new(address, error, self.timeout))?;
+        stream.map_err(|error| ConnectFailure::new(address, error, self.timeout))
+    }
+
+    /// In TLS, if the upstream is spoken to in that.
+    async fn secure(
+        &self,
+        aim: &Aim<'_>,
+        address: SocketAddr,
+        stream: TcpStream,
+        end: Instant,
+    ) -> Result<Stream, ConnectFailure> {
         let Some(client) = &aim.upstream.client else { return Ok(Stream::Plain(stream)) };
-        let secured = client.shake_hands(stream, address, aim.name.as_deref()).await;
-        secured
+        let shaken = timeout_at(end, client.shake_hands(stream, address, aim.name.as_deref())).await;
+        shaken
+            .unwrap_or_else(|_| Err(HandshakeFailure::TimedOut(self.timeout)))
             .map(|stream| Stream::Tls(Box::new(stream)))
             .map_err(|failure| ConnectFailure::Handshake(address, failure))
     }
@@ -133,7 +157,7 @@ impl Dial {
         }
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
             traffic.failed.add(1);
-            ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
+            ConnectFailure::once_connected(aim, address, error)
         })?;
         traffic.connected.add(1);
         let traffic = Arc::clone(traffic);

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tracing::warn;
 
 use super::health::{Health, Instants, Load};
+use super::reach::{Loopback, NoBackend};
 use super::tls::{Client, Terms};
 
 /// What endpoints are spoken to in.
@@ -59,25 +61,6 @@ pub enum Address {
     },
 }
 
-/// Whether no backend can have this address: it means a link, a group or whoever is asking. On links are the metadata services of
-/// clouds, which give credentials of the machine to everybody who asks from there.
-pub fn is_no_backend(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            address.is_link_local() || address.is_unspecified() || address.is_multicast() || address.is_broadcast()
-        }
-        IpAddr::V6(address) => {
-            address.is_unicast_link_local()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address == METADATA_BEYOND_LINKS
-        }
-    }
-}
-
-/// Where one of these services is found by those who have IPv6 alone.
-const METADATA_BEYOND_LINKS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,7 +106,7 @@ pub struct Tally {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub target: Address,
-    /// None for a name that has no address.
+    /// None for a name that has no address that a backend can have.
     pub address: Option<SocketAddr>,
     /// Requests are sent there. If not, it could not be connected to, and has not been since.
     pub is_well: bool,
@@ -147,6 +130,7 @@ pub struct Upstream {
     instants: Instants,
     /// For endpoints that are spoken to in TLS, with the sessions that they remember.
     pub(super) client: Option<Client>,
+    pub(super) loopback: Loopback,
     /// When it was last told that one of them cannot be.
     told: AtomicU64,
     /// What DNS said, by host. Its lock makes the two setters take turns; requests never take it.
@@ -157,6 +141,7 @@ impl Upstream {
     pub fn new(key: UpstreamKey) -> Self {
         Upstream {
             client: key.tls.as_ref().map(Terms::client),
+            loopback: Loopback::default(),
             told: AtomicU64::new(0),
             key,
             configured: ArcSwap::default(),
@@ -190,10 +175,10 @@ impl Upstream {
             match target {
                 Address::Ip(address) => standings.push(standing(target, *address)),
                 Address::Name { host, port } => {
-                    let addresses = resolved.get(host).map(Vec::as_slice).unwrap_or_default();
-                    standings
-                        .extend(addresses.iter().map(|address| standing(target, SocketAddr::new(*address, *port))));
-                    if addresses.is_empty() {
+                    let addresses = resolved.get(host).into_iter().flatten().filter(|address| self.may_be(**address));
+                    let before = standings.len();
+                    standings.extend(addresses.map(|address| standing(target, SocketAddr::new(*address, *port))));
+                    if standings.len() == before {
                         standings.push(Standing { target: target.clone(), address: None, is_well: false });
                     }
                 }
@@ -310,6 +295,16 @@ impl Upstream {
     pub fn set_resolved(&self, host: &str, addresses: Vec<IpAddr>) {
         let mut resolved = self.resolved.lock();
         let Some(name) = hosts(&self.configured.load()).find(|name| &***name == host).cloned() else { return };
+        if resolved.get(&name) == Some(&addresses) {
+            return;
+        }
+        let refused = |address: &IpAddr| Some((*address, NoBackend::of(*address, self.loopback)?));
+        if let Some((address, why)) = addresses.iter().find_map(refused)
+            && self.is_to_be_told()
+        {
+            let remedy = why.remedy();
+            warn!(upstream = %self.key, "DNS says {address} of {host}, which is {why}, so nothing is sent there; {remedy}");
+        }
         resolved.insert(name, addresses);
         self.publish(&resolved);
     }
@@ -318,6 +313,11 @@ impl Upstream {
     pub(super) fn inherit(&self, other: &Upstream) {
         let known = other.resolved.lock().clone();
         *self.resolved.lock() = known;
+    }
+
+    /// Whether a backend can have this address.
+    fn may_be(&self, address: IpAddr) -> bool {
+        NoBackend::of(address, self.loopback).is_none()
     }
 
     fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
@@ -331,7 +331,7 @@ impl Upstream {
                 }
             }
         }
-        addresses.retain(|address| !is_no_backend(address.ip()));
+        addresses.retain(|address| self.may_be(address.ip()));
         // Two names may lead to one address: it is one endpoint then, not one with a double share.
         addresses.sort();
         addresses.dedup();
@@ -382,27 +382,36 @@ mod tests {
 
     #[test]
     fn nobody_is_led_to_what_is_no_backend() {
-        let upstream = Upstream::new(UpstreamKey::default());
-        let written = [
-            "169.254.169.254:80",
-            "[fe80::1]:80",
-            "[fd00:ec2::254]:80",
-            "[::ffff:169.254.169.254]:80",
-            "0.0.0.0:80",
-            "[::]:80",
-            "224.0.0.1:80",
-            "[ff02::1]:80",
-            "255.255.255.255:80",
-            "192.0.2.1:80",
-            "127.0.0.1:80",
-        ];
-        let named = Address::Name { host: "metadata.example".into(), port: 80 };
-        let addresses = written.map(|text| Address::Ip(text.parse().unwrap())).into_iter().chain([named]).collect();
-        upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        upstream
-            .set_resolved("metadata.example", vec!["169.254.169.254".parse().unwrap(), "192.0.2.7".parse().unwrap()]);
-        let led: Vec<_> = upstream.reachable().iter().map(|endpoint| endpoint.address.to_string()).collect();
-        assert_eq!(led, ["127.0.0.1:80", "192.0.2.1:80", "192.0.2.7:80"]);
+        let mut upstream = upstream();
+        for (loopback, expected) in [
+            (Loopback::Served, &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
+            (Loopback::Refused, &["192.0.2.1:80", "192.0.2.7:81"]),
+        ] {
+            upstream = Upstream { loopback, ..upstream };
+            upstream.set_endpoints(Endpoints::default());
+            upstream.set_endpoints(endpoints(&[
+                "127.0.0.1:80",
+                "192.0.2.1:80",
+                "[64:ff9b::a9fe:a9fe]:80",
+                "a.example:81",
+            ]));
+            let answer = ["169.254.169.254", "100.100.100.200", "127.0.0.1", "192.0.2.7"];
+            upstream.set_resolved("a.example", answer.map(|address| address.parse().unwrap()).to_vec());
+            assert_eq!(reachable(&upstream), expected);
+        }
+        let names = |upstream: &Upstream| -> Vec<_> {
+            let named = |standing: &Standing| matches!(standing.target, Address::Name { .. });
+            upstream
+                .standings()
+                .into_iter()
+                .filter(named)
+                .map(|standing| (standing.address, standing.is_well))
+                .collect()
+        };
+        assert_eq!(names(&upstream), [(Some("192.0.2.7:81".parse().unwrap()), true)]);
+        upstream.set_resolved("a.example", vec!["127.0.0.1".parse().unwrap()]);
+        assert_eq!(names(&upstream), [(None, false)]);
+        assert_eq!(reachable(&upstream), ["192.0.2.1:80"]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -77,6 +76,13 @@ impl<B> Lines<B> {
         });
     }
 
+    /// Since when nobody has used any of them. None if somebody does, or connects.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let lines = self.lines.borrow();
+        let is_busy = self.dialing.try_lock().is_err() || lines.iter().any(|line| line.load.requests.get() > 0);
+        if is_busy { None } else { lines.iter().map(|line| line.load.since.get()).max() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lines.borrow().is_empty() && self.dialing.try_lock().is_ok()
     }
@@ -145,7 +151,7 @@ where
         .keep_alive_timeout(dial.ping_timeout);
     let (sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
         traffic.failed.add(1);
-        ConnectFailure::Failed(address, Arc::new(io::Error::other(error)))
+        ConnectFailure::once_connected(aim, address, error)
     })?;
     traffic.connected.add(1);
     let load = Rc::new(Load { requests: Cell::new(0), limit: Cell::new(0), since: Cell::new(Instant::now()) });
@@ -177,6 +183,9 @@ where
         Ok(Ok(())) => Ok(line),
         Ok(Err(_)) if heard.was_refused() => Err(ConnectFailure::Handshake(address, HandshakeFailure::Afterwards)),
         Ok(Err(_)) => Err(ConnectFailure::Foreign(address)),
+        Err(_) if aim.upstream.client.is_some() => {
+            Err(ConnectFailure::Handshake(address, HandshakeFailure::TimedOut(dial.timeout)))
+        }
         Err(_) => Err(ConnectFailure::TimedOut(address, dial.timeout)),
     }
 }

@@ -15,15 +15,15 @@ mod endpoints;
 mod health;
 mod http2;
 mod pool;
+mod reach;
 mod registry;
 mod socket;
 mod traffic;
 
 pub use connect::{BUFFER, ConnectFailure, Dial, HYPER_FIELDS};
-pub use endpoints::{
-    Address, Balance, Endpoints, Protocol, Reachable, Standing, Tally, Upstream, UpstreamKey, is_no_backend,
-};
+pub use endpoints::{Address, Balance, Endpoints, Protocol, Reachable, Standing, Tally, Upstream, UpstreamKey};
 pub use health::Load;
 pub use pool::{Aim, Connection, Keep, Pools};
+pub use reach::{Loopback, NoBackend};
 pub use registry::Registry;
 pub use traffic::{Count, Traffic};

@@ -153,7 +153,7 @@ where
         match &connected {
             Ok(_) => upstream.succeeded(address),
             Err(failure) => {
-                if failure.blames_endpoint() {
+                if failure.blames_endpoint(upstream.client.is_some()) {
                     upstream.failed(address);
                 }
                 if let ConnectFailure::Handshake(..) = failure {
@@ -300,8 +300,15 @@ impl<B> Pool<B> {
             return Rc::clone(lines);
         }
         if named.len() >= NAMES {
-            // A client can make up as many as it likes. What has no request just now can be opened again.
-            sweep(named, true, Duration::ZERO);
+            sweep(named, true, Duration::MAX);
+        }
+        if named.len() >= NAMES {
+            // A client can make up as many as it likes. One that nobody has asked for in a long time can be opened again; what
+            // others use stays, so each costs the client a connection and nobody else more than one.
+            let idle = named.iter().enumerate().filter_map(|(index, (_, lines))| Some((lines.idle_since()?, index)));
+            if let Some((_, longest)) = idle.min() {
+                named.remove(longest);
+            }
         }
         let lines = Rc::default();
         named.push((name.cloned(), Rc::clone(&lines)));

@@ -4,26 +4,44 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustls::sign::CertifiedKey;
 
-use super::tls::Anchors;
-use super::{Protocol, Upstream, UpstreamKey};
+use super::tls::{Anchors, Shared, Terms, Trust};
+use super::{Loopback, Protocol, Upstream, UpstreamKey};
 
 /// All upstreams by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: Mutex<BTreeMap<UpstreamKey, Arc<Upstream>>>,
+    terms: Shared,
     system: Arc<Anchors>,
+    loopback: Loopback,
 }
 
 impl Registry {
     /// `system` is whom this machine trusts.
-    pub fn new(system: Anchors) -> Self {
-        Registry { system: Arc::new(system), ..Registry::default() }
+    pub fn new(system: Anchors, loopback: Loopback) -> Self {
+        Registry { system: Arc::new(system), loopback, ..Registry::default() }
     }
 
     /// Whom this machine trusts.
     pub fn system(&self) -> &Arc<Anchors> {
         &self.system
+    }
+
+    /// Whether this machine or Pod itself may be a backend.
+    pub fn loopback(&self) -> Loopback {
+        self.loopback
+    }
+
+    /// Terms of TLS, as [`Terms::new`] makes them, which all upstreams share for which they say the same.
+    pub fn terms(
+        &self,
+        protocol: Protocol,
+        trust: Option<Trust>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<Terms, rustls::Error> {
+        self.terms.terms(protocol, trust, client)
     }
 
     /// The upstream of this identity, made if there is none yet.
@@ -32,7 +50,9 @@ impl Registry {
         if let Some(known) = upstreams.get(key) {
             return Arc::clone(known);
         }
-        let made = Arc::new(Upstream::new(key.clone()));
+        let mut made = Upstream::new(key.clone());
+        made.loopback = self.loopback;
+        let made = Arc::new(made);
         // A certificate that is renewed is no reason to ask DNS again before the next request can go anywhere.
         let first = UpstreamKey { protocol: Protocol::default(), tls: None, facade: None, whole: false, ..key.clone() };
         let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
@@ -54,12 +74,12 @@ impl Registry {
     /// Forgets what no snapshot uses any more. Requests in flight keep what they hold.
     pub fn retain(&self, used: &BTreeSet<UpstreamKey>) {
         self.upstreams.lock().retain(|key, _| used.contains(key));
+        self.terms.sweep();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tls::{Terms, Trust};
     use super::super::{Address, Endpoints};
     use super::*;
 

@@ -3,6 +3,9 @@
 use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
 
+/// An address and a port, as the program takes them, or `off`. The port cannot be left to the kernel: others have to know it.
+const ADDRESS: &str = r"^(off|(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4})$";
+
 /// The last section of values.yaml.
 const KEY: &str = "config:";
 
@@ -36,6 +39,12 @@ pub(crate) fn switches() -> Vec<String> {
     switches
 }
 
+/// The variable that a flag can be given as, if there is such a flag.
+pub(crate) fn variable(flag: &str) -> Option<String> {
+    let flag = flags().into_iter().find(|known| name(known) == flag)?;
+    Some(flag.get_env()?.to_str()?.to_owned())
+}
+
 /// Grouped like `--help` has them.
 fn flags() -> Vec<Arg> {
     let root = portico::args::command();
@@ -59,18 +68,22 @@ fn schema(flag: &Arg) -> Map<String, Value> {
     let schema = if is_switch(flag) {
         json!({ "type": ["boolean", "null"] })
     } else if several {
-        json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 } })
+        json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 }, "minLength": 1 })
     } else if !possible.is_empty() {
         json!({ "enum": choices(&possible) })
     } else {
         match names.first().map(String::as_str) {
             Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
-            Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(ms|s|m|h))+$" }),
+            // More digits than that are longer than anybody waits, and more than templates can count.
+            Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))+$" }),
             Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
-            // YAML reads a bare `off` as false.
-            Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "not": { "const": true }, "minLength": 1 }),
+            Some("ADDR") if flag.get_long() == Some("echo") => {
+                json!({ "type": ["string", "null"], "pattern": ADDRESS })
+            }
+            // YAML reads a bare `off` as false; what true could be, the templates ask.
+            Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": ADDRESS }),
             Some("FILE") if flag.get_long() == Some("access-log") => {
-                json!({ "type": ["string", "boolean", "null"], "not": { "const": true }, "minLength": 1 })
+                json!({ "type": ["string", "boolean", "null"], "minLength": 1 })
             }
             _ => json!({ "type": ["string", "null"], "minLength": 1 }),
         }

@@ -29,6 +29,7 @@ fn the_schema_knows_every_value_and_no_other() {
     let findings = schema::findings(&schema, &values);
     assert!(findings.is_empty(), "values.schema.json:\n{}", findings.join("\n"));
     schema::describe(&mut schema, &values);
+    schema::require(&mut schema, &values);
     schema["properties"]["config"]["properties"] = flags::schemas();
     same_file("values.schema.json", &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
 }
@@ -60,7 +61,10 @@ fn rules_are_those_of_the_manifests() {
     same_file("files/rbac/cluster.yaml", &rules::text(&parts.cluster));
     same_file("files/rbac/namespaced.yaml", &rules::text(&parts.namespaced));
     same_file("files/rbac/events.yaml", &rules::text(&parts.events));
-    same_file("files/rbac/home.yaml", &rules::text(&home));
+    // Where the Lease is may be another namespace than where the Pods are.
+    let (election, of_pods): (Vec<_>, Vec<_>) = home.iter().cloned().partition(rules::Rule::is_of_leases);
+    same_file("files/rbac/election.yaml", &rules::text(&election));
+    same_file("files/rbac/home.yaml", &rules::text(&of_pods));
 
     // Divided, they are still what the program asks for.
     let granted = |rules: &[rules::Rule]| rules.iter().flat_map(rules::Rule::permissions).collect::<BTreeSet<_>>();
@@ -90,21 +94,52 @@ fn the_version_is_the_programs() {
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(version), Some(version)));
 }
 
-/// What decides about the Pods is in the manifests, too; e2e/tests/chart.rs compares all of it.
+/// A flag that a template reads has to be where it reads it, and nowhere else.
+#[test]
+fn flags_that_objects_follow_are_taken_in_config_only() {
+    let template = read("templates/_flags.tpl");
+    let list = |name: &str| {
+        let (_, rest) = template.split_once(&format!("define \"{name}\" -}}}}\n")).unwrap();
+        rest.split_once("{{- end }}").unwrap().0.lines()
+    };
+    let refused: BTreeSet<String> =
+        list("portico.followed").map(|line| line.trim_start_matches("- ").to_owned()).collect();
+    let listens = list("portico.listens").map(|line| line.split_once(':').unwrap().0.to_owned());
+    let mut read_by_templates: BTreeSet<String> = listens.collect();
+    for text in templates().values() {
+        let quoted = text.split('"').skip(1).step_by(2);
+        read_by_templates.extend(quoted.filter(|word| flags::variable(word).is_some()).map(str::to_owned));
+    }
+    for switch in flags::switches() {
+        read_by_templates.remove(&switch);
+    }
+    assert_eq!(refused, read_by_templates, "templates/_flags.tpl, portico.followed");
+    for flag in refused {
+        let expected = format!("PORTICO_{}", flag.to_uppercase().replace('-', "_"));
+        assert_eq!(flags::variable(&flag), Some(expected), "templates/_check.tpl looks for this name");
+    }
+}
+
+/// What decides about the Pods is in the manifests, too; e2e/tests/helm compares all of it.
 #[test]
 fn every_template_explains_what_it_refuses() {
-    let text = read("templates/_check.tpl");
-    let messages: Vec<&str> = text.lines().filter_map(|line| line.split_once("fail ").map(|(_, rest)| rest)).collect();
-    assert!(messages.len() > 10, "{messages:?}");
+    let templates = templates();
+    let lines = templates.values().flat_map(|text| text.lines());
+    let messages: Vec<&str> = lines.filter_map(|line| line.split_once("fail ").map(|(_, rest)| rest)).collect();
+    assert!(messages.len() > 30, "{messages:?}");
     for message in messages {
         let message = message.trim_start_matches("(printf ").trim_start_matches('"');
         let (value, rest) = message.split_once(' ').unwrap();
-        assert!(
-            value.ends_with(':') || value == "%s" || value.starts_with("metrics.%s"),
-            "{message}: begins with the value"
-        );
+        assert!(value.ends_with(':') || value == "%s", "{message}: begins with the value");
         assert!(rest.contains("; "), "{message}: says what is wrong; and what would be right");
     }
+}
+
+/// The text of each, by file name.
+fn templates() -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder().join("templates")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.map(|name| (name.clone(), read(&format!("templates/{name}")))).collect()
 }
 
 /// Compares a file of the chart with what it should be, or rewrites it.

@@ -110,6 +110,10 @@ impl Rule {
         rule
     }
 
+    pub(crate) fn is_of_leases(&self) -> bool {
+        self.groups == ["coordination.k8s.io"]
+    }
+
     /// As [`name`] writes them.
     pub(crate) fn permissions(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();

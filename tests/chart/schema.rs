@@ -1,5 +1,7 @@
 //! values.schema.json: closed, complete, and with the words of values.yaml.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use crate::values::Values;
@@ -18,8 +20,10 @@ pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
             }
             continue;
         };
+        // Parts of a Pod are Kubernetes' to check, and only what templates read of them is said here.
+        let of_pod = !entry.has_entries && found["additionalProperties"] == true;
         let closed = found["properties"].is_object();
-        if closed && found["additionalProperties"] != false {
+        if closed && !of_pod && found["additionalProperties"] != false {
             findings.push(format!("{name} is open; say additionalProperties: false"));
         }
         if entry.has_entries && !closed && entry.path[0] != "config" {
@@ -49,6 +53,42 @@ fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &m
         }
         unknown(property, path, values, findings);
         path.pop();
+    }
+}
+
+/// Writes into each group what of it has to be there: whatever `null` would not leave a meaning to. Helm drops what is set to
+/// null before it looks at the schema, so this is how a template can rely on a value.
+pub(crate) fn require(schema: &mut Value, values: &Values) {
+    let mut groups: BTreeMap<&[String], BTreeSet<&str>> = BTreeMap::new();
+    for entry in &values.entries {
+        let Some((name, group)) = entry.path.split_last() else { continue };
+        if group.first().is_some_and(|first| first == "config") {
+            continue;
+        }
+        let required = groups.entry(group).or_default();
+        if entry.has_entries || !find(schema, &entry.path).is_some_and(|found| may_be_missing(found, &entry.default)) {
+            required.insert(name);
+        }
+    }
+    for (group, required) in groups {
+        let found = group.iter().fold(&mut *schema, |schema, key| &mut schema["properties"][key]);
+        found["required"] = json!(required);
+    }
+}
+
+/// Lists and maps can be empty, and so can words that may be.
+fn may_be_missing(schema: &Value, default: &Value) -> bool {
+    match default {
+        _ if schema["type"].as_array().is_some_and(|types| types.contains(&json!("null"))) => true,
+        Value::Null => true,
+        Value::Bool(_) | Value::Number(_) => false,
+        Value::String(word) if word.is_empty() => true,
+        Value::String(_) => match schema["enum"].as_array() {
+            Some(choices) => choices.contains(&json!("")),
+            None => schema["pattern"].is_null() && schema["minLength"].is_null(),
+        },
+        Value::Array(_) => true,
+        Value::Object(_) => schema["required"].is_null(),
     }
 }
 

@@ -26,7 +26,8 @@ use portico::snapshot::router::Question;
 use portico::snapshot::rule::{Action, Backend, Failure, Scheme, Target};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
-use portico::upstream::{Balance, Endpoints, Registry, UpstreamKey};
+use portico::upstream::tls::Anchors;
+use portico::upstream::{Balance, Endpoints, Loopback, Registry, UpstreamKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,6 +43,7 @@ pub(crate) struct Case {
     unknown: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
+    loopback: Loopback,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -126,6 +128,7 @@ impl Case {
             unknown: header("Unknown").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
             ingress: ingress(&header("Router"), &header("Published")),
+            loopback: if header("Loopback") == ["refused"] { Loopback::Refused } else { Loopback::Served },
             folder: folder.to_owned(),
             documents: documents.iter().map(certificates).collect(),
             requests,
@@ -151,6 +154,19 @@ impl Case {
     /// Of what two replicas serve that saw the same objects in other orders.
     pub(crate) fn fingerprints(&self) -> [Fingerprint; 2] {
         [self.at_once().snapshot.fingerprint(), self.bit_by_bit().snapshot.fingerprint()]
+    }
+
+    /// Of who saw these objects first and then those of another case.
+    pub(crate) fn fingerprint_after(&self, other: &Case) -> Fingerprint {
+        let mut world = self.at_once();
+        world.apply(Batch { upserts: other.objects(), removes: vec![] });
+        world.snapshot.fingerprint()
+    }
+
+    /// What is told of an object by events alone, of whoever saw all at once and of whoever saw one object after the other.
+    pub(crate) fn unheeded(&self, id: &ObjectId) -> [Vec<String>; 2] {
+        let told = |world: World| world.verdicts()[id].unheeded.iter().map(ToString::to_string).collect();
+        [told(self.at_once()), told(self.bit_by_bit())]
     }
 
     /// The same with one object changed.
@@ -201,6 +217,7 @@ impl Case {
             unknown,
             classes,
             ingress,
+            upstreams: Registry::new(Anchors::default(), self.loopback),
             ..World::new(self.provider.clone(), self.memory.clone())
         }
     }
@@ -280,6 +297,7 @@ impl World {
         (fresh.installed, fresh.troubled) = (self.installed.clone(), self.troubled.clone());
         fresh.unknown = self.unknown.clone();
         (fresh.classes, fresh.ingress) = (self.classes.clone(), self.ingress.clone());
+        fresh.upstreams = Registry::new(Anchors::default(), self.upstreams.loopback());
         fresh.addresses = self.addresses.clone();
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
         let everything = fresh.store.everything();
@@ -358,8 +376,21 @@ impl World {
             let answers: Vec<_> = requests.iter().map(|request| answer(&self.snapshot, request)).collect();
             document.insert("answers".to_owned(), json!(answers));
         }
-        serde_saphyr::to_string(&document).unwrap()
+        without_digests(&serde_saphyr::to_string(&document).unwrap())
     }
+}
+
+/// Terms of TLS are told apart by certificates, which were made for this run.
+fn without_digests(described: &str) -> String {
+    let mut pieces = described.split("(terms ");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (digest, rest) = piece.split_once(')').unwrap();
+        assert!(digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digest}");
+        text.push_str("(terms …)");
+        text.push_str(rest);
+    }
+    text
 }
 
 fn memory(remembered: Vec<Remembered>) -> Memory {

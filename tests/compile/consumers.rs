@@ -107,7 +107,7 @@ fn holders(world: &World) -> BTreeMap<String, String> {
             holders.extend(holder.map(|holder| (format!("{what} {number}"), holder)));
         }
     }
-    let sizes = [&directory.consumers, &directory.usernames, &directory.custom_ids].map(|map| map.len());
+    let sizes = [directory.consumers.len(), directory.usernames.len(), directory.custom_ids.len()];
     holders.insert("sizes".to_owned(), format!("{sizes:?} {}", directory.keys.len()));
     holders
 }

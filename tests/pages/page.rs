@@ -1,18 +1,21 @@
 //! A page of the guide as its blocks of code, each with where it stands and what is said about running it.
 //!
 //! ````text
-//! <!-- not run: it takes a cluster -->     the next block is left out, and this is why
-//! <!-- page not run: it takes a cluster -->     so is all of this page but for whole objects
+//! <!-- on a cluster -->                    the next block is run by e2e/tests/guide.rs, on a cluster
+//! <!-- not run: it goes on for ever -->    the next block is left out, and this is why
+//! <!-- page on a cluster -->               either of both, for all of this page but whole objects
+//! <!-- page not run: … -->
 //! ```yaml                                  objects, or a part of one
 //! # manifests/shop.yaml                    this block is that file from here on
 //! ```console                               commands behind `$ `, and below each what it prints;
 //!                                          `…` stands for any lines, or for any part of a line
-//! ```sh                                    commands, which have to succeed
+//! ```sh                                    commands, each of which has to succeed
 //! ````
 
 use std::fs;
+use std::path::Path;
 
-use crate::harness::program::root;
+use serde_json::{Value, json};
 
 pub(crate) struct Page {
     pub(crate) path: String,
@@ -24,52 +27,86 @@ pub(crate) struct Block {
     pub(crate) text: String,
     /// Of its first line.
     pub(crate) line: usize,
-    /// Why it is not run.
-    pub(crate) left_out: Option<String>,
+    pub(crate) ground: Ground,
+}
+
+/// Where a block is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// In a network of its own, without a cluster.
+    Here,
+    Cluster,
+    /// With the reason.
+    Nowhere(String),
+}
+
+/// Every page that people read.
+pub(crate) fn all(root: &Path) -> Vec<Page> {
+    let mut paths: Vec<String> =
+        ["README.md", "SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(str::to_owned).to_vec();
+    for folder in ["docs", "examples", "charts"] {
+        below(root, folder, "md", &mut paths);
+    }
+    paths.sort();
+    paths.iter().map(|path| Page::read(root, path)).collect()
+}
+
+/// Adds the files with this extension, by their paths from the root.
+pub(crate) fn below(root: &Path, folder: &str, extension: &str, paths: &mut Vec<String>) {
+    for entry in fs::read_dir(root.join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().to_str().expect("names in the checkout are UTF-8"));
+        if entry.path().is_dir() {
+            below(root, &path, extension, paths);
+        } else if entry.path().extension().is_some_and(|found| found == extension) {
+            paths.push(path);
+        }
+    }
 }
 
 impl Page {
-    pub(crate) fn read(path: &str) -> Page {
-        Page::parse(path, &fs::read_to_string(root().join(path)).unwrap())
+    pub(crate) fn read(root: &Path, path: &str) -> Page {
+        Page::parse(path, &fs::read_to_string(root.join(path)).unwrap())
     }
 
     pub(crate) fn parse(path: &str, text: &str) -> Page {
         let mut page = Page { path: path.to_owned(), blocks: Vec::new() };
-        let mut whole = None;
+        let mut whole = Ground::Here;
         let mut mark = None;
         let mut lines = text.lines().enumerate();
         while let Some((index, line)) = lines.next() {
-            if let Some(reason) = comment(line, "page not run: ") {
-                whole = Some(reason.to_owned());
-            } else if let Some(reason) = comment(line, "not run: ") {
-                mark = Some(reason.to_owned());
+            if let Some(ground) = comment(line).and_then(|comment| ground(comment.strip_prefix("page ")?)) {
+                whole = ground;
+            } else if let Some(ground) = comment(line).and_then(ground) {
+                mark = Some(ground);
             } else if let Some(language) = line.trim_start().strip_prefix("```") {
                 let indent = line.len() - line.trim_start().len();
                 let fence: String = line.trim_start().chars().take_while(|c| *c == '`').collect();
                 let code = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != fence);
                 let code: String = code.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
                 let language = language.trim_start_matches('`').to_owned();
-                // Values of a chart and the like are parts of nothing that could be checked.
-                let is_part = language == "yaml" && !code.lines().any(|line| line.starts_with("apiVersion:"));
-                let is_run = COMMANDS.contains(&&*language) || is_part;
-                let left_out = mark.take().or_else(|| whole.clone().filter(|_| is_run));
-                page.blocks.push(Block { language, text: code, line: index + 2, left_out });
+                let mut block = Block { language, text: code, line: index + 2, ground: Ground::Here };
+                if block.is_command() || block.is_part() {
+                    block.ground = whole.clone();
+                }
+                block.ground = mark.take().unwrap_or(block.ground);
+                page.blocks.push(block);
             } else if !line.trim().is_empty() && mark.is_some() {
                 panic!("{path}:{}: a mark stands directly above the block that it is about", index + 1);
             }
         }
         page
     }
-
-    /// Whether there is something to type.
-    pub(crate) fn has_commands(&self) -> bool {
-        self.blocks.iter().any(|block| block.is_command() && block.left_out.is_none())
-    }
 }
 
 impl Block {
     pub(crate) fn is_command(&self) -> bool {
-        COMMANDS.contains(&&*self.language)
+        ["console", "sh"].contains(&&*self.language)
+    }
+
+    /// Values of a chart and the like, and parts of objects.
+    pub(crate) fn is_part(&self) -> bool {
+        self.language == "yaml" && !self.text.lines().any(|line| line.starts_with("apiVersion:"))
     }
 
     /// The file that it says to be.
@@ -94,12 +131,49 @@ impl Block {
         }
         commands
     }
+
+    /// The objects of a `yaml` block, parts of one in an object around it; or what is wrong with the block.
+    pub(crate) fn objects(&self) -> Result<Vec<Value>, String> {
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&self.text).map_err(|error| format!("it is no YAML: {error}"))?;
+        let whole = documents.into_iter().map(whole).collect::<Result<_, String>>();
+        whole.map_err(|key| format!("it begins with {key:?}, and of no object is known that it does; mark it"))
+    }
 }
 
-const COMMANDS: [&str; 2] = ["console", "sh"];
+/// A part of an object in an object around it; its first key says of which.
+fn whole(part: Value) -> Result<Value, String> {
+    if part.get("apiVersion").is_some() && part.get("kind").is_some() {
+        return Ok(part);
+    }
+    let gateway_api = "gateway.networking.k8s.io/v1";
+    let first = part.as_object().and_then(|object| object.keys().next()).cloned().unwrap_or_default();
+    let metadata = json!({"name": "shown"});
+    let mut whole = match first.as_str() {
+        "listeners" => json!({"apiVersion": gateway_api, "kind": "Gateway", "metadata": metadata,
+            "spec": {"gatewayClassName": "portico", "listeners": part["listeners"]}}),
+        "rules" => json!({"apiVersion": gateway_api, "kind": "HTTPRoute", "metadata": metadata,
+            "spec": {"rules": part["rules"]}}),
+        "plugin" => json!({"apiVersion": "configuration.konghq.com/v1", "kind": "KongPlugin", "metadata": metadata}),
+        _ => return Err(first),
+    };
+    if first == "plugin" {
+        for (name, value) in part.as_object().expect("it has a first key") {
+            whole[name] = value.clone();
+        }
+    }
+    Ok(whole)
+}
 
-fn comment<'a>(line: &'a str, start: &str) -> Option<&'a str> {
-    line.trim().strip_prefix("<!-- ")?.strip_suffix(" -->")?.strip_prefix(start)
+fn comment(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("<!-- ")?.strip_suffix(" -->")
+}
+
+fn ground(mark: &str) -> Option<Ground> {
+    match mark {
+        "on a cluster" => Some(Ground::Cluster),
+        _ => mark.strip_prefix("not run: ").map(|reason| Ground::Nowhere(reason.to_owned())),
+    }
 }
 
 /// Whether that is what is shown: line by line, where `…` on a line of its own stands for any lines and within a line for

@@ -8,7 +8,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use crate::harness::network::Network;
 use crate::harness::program::{Program, clean};
 use crate::harness::site::{Site, files_below};
-use crate::page::{Block, Page, is_shown};
+use crate::page::{Block, Ground, Page, is_shown};
 
 pub(crate) struct Session {
     site: Site,
@@ -23,7 +23,7 @@ impl Session {
     /// Everything of a page, in its order. Says what is not as the page has it.
     pub(crate) fn run(page: &Page, network: Network) -> Vec<String> {
         let mut session = Session::start(network);
-        for block in page.blocks.iter().filter(|block| block.left_out.is_none()) {
+        for block in page.blocks.iter().filter(|block| block.ground == Ground::Here) {
             if let Err(error) = session.step(block) {
                 let told: String = session.running.iter().map(|program| program.told()).collect();
                 // What comes later rests on what came before.
@@ -58,9 +58,9 @@ impl Session {
                 session.site.save_bytes(file, block.text.as_bytes());
                 Ok(())
             }),
-            ("sh", _) => self.following(|session| match session.type_in(&block.text) {
+            ("sh", _) => self.following(|session| match session.type_in(&each(&block.text)) {
                 (0, _) => Ok(()),
-                (code, answer) => Err(format!("it ends with {code} and prints\n{answer}")),
+                (_, answer) => Err(format!("it prints\n{answer}")),
             }),
             ("console", _) => {
                 for (command, shown) in block.commands() {
@@ -132,6 +132,15 @@ impl Session {
             Some((code, answer.to_owned()))
         })
     }
+}
+
+/// Fails, and says which, if one of the commands does, even if those after it succeed. The shell goes on for the next block,
+/// which `set -e` would not let it.
+fn each(commands: &str) -> String {
+    format!(
+        "failed=; trap 'failed=\"${{failed:-\\`$BASH_COMMAND\\` ends with $?}}\"' ERR\n\
+         {commands}\ntrap - ERR; [ -z \"$failed\" ] || {{ echo \"$failed\"; false; }}"
+    )
 }
 
 /// A folder of its own, and the program that was built as `portico`.

@@ -11,6 +11,7 @@ use portico::snapshot::{Bind, Snapshot};
 
 use crate::harness::{Endpoint, Gate, Options, Route, forward, listener, reserve, route, to, upstream};
 
+// kong-compat §3.9
 #[tokio::test]
 async fn no_route_is_said_in_the_form_that_was_asked_for() {
     let gate = Gate::open(vec![]).await;
@@ -33,6 +34,7 @@ async fn no_route_is_said_in_the_form_that_was_asked_for() {
     }
 }
 
+// kong-compat §3.9
 #[tokio::test]
 async fn head_gets_the_head_of_the_error_only() {
     let gate = Gate::open(vec![]).await;
@@ -46,6 +48,7 @@ async fn head_gets_the_head_of_the_error_only() {
     assert_eq!((answer.status, answer.body.len()), (404, 96));
 }
 
+// kong-compat §3.9
 #[tokio::test]
 async fn grpc_clients_get_a_grpc_status() {
     let gate = Gate::open(vec![]).await;

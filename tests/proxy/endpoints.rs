@@ -235,6 +235,25 @@ async fn a_named_endpoint_serves_once_it_is_resolved() {
     assert_eq!(client.get("/").await.text(), "ok");
 }
 
+#[tokio::test]
+async fn a_name_that_dns_turns_to_ourselves_or_to_the_cloud_gets_nothing_more() {
+    use portico::upstream::{Address, Endpoints, Loopback, Registry, tls::Anchors};
+
+    for (loopback, expected) in [(Loopback::Served, 200), (Loopback::Refused, 503)] {
+        let own = Endpoint::ok().await;
+        let key = upstream("web", &[]).key.clone();
+        let upstream = Registry::new(Anchors::default(), loopback).upstream(&key);
+        let name = Address::Name { host: "db.example".into(), port: own.address.port() };
+        upstream.set_endpoints(Endpoints { addresses: vec![name], ..Endpoints::default() });
+        let gate = Gate::open(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+        let mut client = gate.client().await;
+        upstream.set_resolved("db.example", vec![own.address.ip()]);
+        assert_eq!(client.get("/").await.status, expected, "{loopback:?}");
+        upstream.set_resolved("db.example", vec!["169.254.169.254".parse().unwrap(), "fd20:ce::254".parse().unwrap()]);
+        assert_eq!(client.get("/").await.status, 503, "nothing is even tried");
+    }
+}
+
 /// Two connections to endpoints for the whole process, and little patience.
 fn narrow() -> Options {
     let limits = Limits {

@@ -208,6 +208,7 @@ async fn large_bodies_go_through_both_ways() {
     assert_eq!(second.status, 200);
 }
 
+// kong-compat §3.8
 #[tokio::test]
 async fn trailers_of_an_answer_come_through() {
     let endpoint = Endpoint::answering(

@@ -350,6 +350,9 @@ impl Stream {
     /// Some bytes as they come; None at the end of the connection.
     pub(crate) async fn more(&mut self) -> Option<Vec<u8>> {
         if self.buffer.is_empty() {
+            // An empty buffer is read into in pieces of 64 bytes, and whoever looks at all that has come after each piece does
+            // so a thousand times for the largest head.
+            self.buffer.reserve(PIECE);
             fill(&mut self.socket, &mut self.buffer).await?;
         }
         Some(self.buffered())
@@ -457,6 +460,9 @@ pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
         field.eq_ignore_ascii_case(name).then(|| value.trim())
     })
 }
+
+/// Of what an endpoint reads at a time.
+const PIECE: usize = 64 * 1024;
 
 async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<()> {
     match socket.read_buf(buffer).await {

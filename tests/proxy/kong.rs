@@ -418,6 +418,7 @@ async fn grpc_and_what_is_none() {
     let gate = gate(Options::default(), routes).await;
     let answer = gate.ask("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
     assert_eq!((answer.status, answer.header("upgrade")), (426, Some("HTTP/2")));
+    assert_eq!(answer.header("connection"), Some("Upgrade"));
     assert!(answer.text().contains("Please use HTTP2 protocol"));
 
     let client = h2::Client::connect(gate.address).await;
@@ -442,15 +443,21 @@ async fn grpc_and_what_is_none() {
 async fn only_websocket_is_upgraded_to() {
     let endpoint = Endpoint::ok().await;
     let gate = gate(Options::default(), vec![ingress(Path::prefix("/"), Manner::default(), web(&endpoint))]).await;
-    for (protocol, passed) in [("websocket", true), ("WebSocket", true), ("other/1", false)] {
-        let fields = format!("connection: keep-alive, upgrade\r\nupgrade: {protocol}\r\n");
+    for (connection, protocol, passed) in [
+        ("keep-alive, upgrade", "websocket", true),
+        ("Upgrade", "WebSocket", true),
+        ("upgrade", "other/1", false),
+        ("keep-alive", "websocket", false),
+    ] {
+        let fields = format!("connection: {connection}\r\nupgrade: {protocol}\r\n");
         gate.ask(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
         let request = endpoint.log.requests().pop().unwrap();
-        assert_eq!(header(&request, "upgrade"), passed.then_some(protocol), "{protocol}");
+        assert_eq!(header(&request, "upgrade"), passed.then_some(protocol), "{connection} {protocol}");
     }
 }
 
 /// Gateway API routes are as they always were, unless they have something of Kong's or headers are wanted of all.
+// kong-compat §3.6
 #[tokio::test]
 async fn who_gets_the_headers() {
     let endpoint = Endpoint::ok().await;
@@ -480,6 +487,7 @@ async fn who_gets_the_headers() {
     }
 }
 
+// kong-compat §3.6
 #[tokio::test]
 async fn the_product_can_be_another() {
     let endpoint = Endpoint::ok().await;

@@ -26,6 +26,7 @@ mod h2_upstream;
 mod harness;
 mod hostile;
 mod kong;
+mod kong_plugins;
 mod messages;
 mod mirror;
 mod misdirected;

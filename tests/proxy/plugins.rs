@@ -109,6 +109,7 @@ async fn plugins_write_what_endpoint_and_client_read() {
     assert!(seen.contains("x-consumer: anna\r\n") && !seen.contains("me\r\n"), "{seen}");
 }
 
+// kong-compat §1.4
 #[tokio::test]
 async fn the_first_reply_is_the_answer_and_all_plugins_see_it() {
     let endpoint = Endpoint::ok().await;
@@ -141,6 +142,7 @@ async fn the_first_reply_is_the_answer_and_all_plugins_see_it() {
     assert_eq!(endpoint.log.connections(), 0, "nothing went upstream");
 }
 
+// kong-compat §3.9
 #[tokio::test]
 async fn replies_that_are_not_negotiated() {
     let endpoint = Endpoint::ok().await;
@@ -309,6 +311,7 @@ async fn a_body_beyond_its_limit_is_cut_off() {
     assert_eq!(endpoint.log.requests().len(), 1, "no endpoint took a part for the whole");
 }
 
+// kong-compat §3.6
 #[tokio::test]
 async fn plugins_know_the_client_as_trusted_peers_tell_it() {
     let endpoint = Endpoint::ok().await;

@@ -60,6 +60,7 @@ const CHUNKED: &str = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r
 const TRAILERS: &str = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
 
+// kong-compat §3.8
 #[tokio::test]
 async fn what_is_sent_how_often() {
     let cases = [
@@ -252,6 +253,7 @@ async fn who_refuses_the_connection_is_passed_over_at_once() {
     assert_eq!(scrape(&gate)["portico_upstream_connects_total{outcome=\"refused\"}"], 3.0);
 }
 
+// kong-compat §3.8
 #[tokio::test]
 async fn another_endpoint_on_each_try() {
     let (bad, good) = (following(&["503"]).await, Endpoint::ok().await);
@@ -280,6 +282,7 @@ async fn a_connection_that_takes_too_long_leaves_the_time_of_the_try_to_another(
     assert_eq!(scrape(&gate)["portico_upstream_retries_total"], 2.0);
 }
 
+// kong-compat §3.8
 #[tokio::test]
 async fn what_an_endpoint_has_begun_to_answer_is_not_sent_again() {
     for (begun, status, requests) in

@@ -43,6 +43,7 @@ pub(crate) fn certificate_of(algorithm: &'static rcgen::SignatureAlgorithm, name
         key: Arc::new(CertifiedKey::new(vec![made.der().clone()], key)),
         names: names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
         expires: 4_000_000_000,
+        lifetime: 86_400,
     })
 }
 

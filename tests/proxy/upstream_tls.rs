@@ -27,7 +27,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
@@ -115,6 +115,15 @@ impl Secured {
         clients: Option<&Authority>,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Secured {
+        Secured::speaking(certificate, clients, versions, &[b"h2", b"http/1.1"]).await
+    }
+
+    async fn speaking(
+        certificate: Arc<CertifiedKey>,
+        clients: Option<&Authority>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        protocols: &[&[u8]],
+    ) -> Secured {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
@@ -128,7 +137,7 @@ impl Secured {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(Shows(certificate)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -294,14 +303,43 @@ async fn the_name_is_that_of_the_host_and_connections_are_kept_for_it() {
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_when_another_connection_is_needed() {
+async fn every_connection_is_verified_anew() {
     let own = Authority::new("own");
-    let endpoint = Secured::showing(own.issue(&["a.example"], &[])).await;
-    let gate = Gate::open(to(terms(own.trust(None), None), endpoint.address)).await;
-    for (connection, resumed) in [(1, false), (2, true), (3, true)] {
-        let text = gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.text();
-        assert!(text.starts_with(&format!("connection={connection} ")), "{text}");
-        assert!(text.contains(&format!("resumed={resumed} ")), "{text}");
+    for version in rustls::ALL_VERSIONS {
+        // One that would resume sessions, and with them would not show its certificate again.
+        let endpoint = Secured::asking(own.issue(&["a.example"], &[]), None, &[version]).await;
+        for trust in [own.trust(None), None] {
+            let before = endpoint.connections();
+            let gate = Gate::open(to(terms(trust, None), endpoint.address)).await;
+            for connection in before + 1..=before + 3 {
+                let text = gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.text();
+                assert!(text.starts_with(&format!("connection={connection} ")), "{version:?}: {text}");
+                assert!(text.contains("resumed=false "), "{version:?}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_that_a_client_makes_up_close_no_connection_that_others_use() {
+    let endpoint = Secured::showing(Authority::new("own").issue(&["a.example"], &[])).await;
+    for (protocol, content) in [(Protocol::Http1, "text/plain"), (Protocol::Http2, "application/grpc")] {
+        let before = endpoint.connections();
+        let terms = Terms::new(protocol, None, None).unwrap();
+        let upstream = secure_upstream(protocol, terms, &[endpoint.address]);
+        let gate = Gate::open(vec![route(forward(vec![(1, upstream)]))]).await;
+        let client = h2::Client::connect(gate.address).await;
+        let ask = async |host: String| {
+            let request = Request::post(format!("http://{host}/shop.Cart/Add")).header(CONTENT_TYPE, content);
+            String::from_utf8(client.ask(request.body(()).unwrap()).await.unwrap().body).unwrap()
+        };
+        for number in 0..150 {
+            if number % 10 == 0 {
+                let text = ask("a.example".to_owned()).await;
+                assert!(text.starts_with(&format!("connection={} ", before + 1)), "{protocol:?} {number}: {text}");
+            }
+            ask(format!("{number}.example")).await;
+        }
     }
 }
 
@@ -480,7 +518,7 @@ async fn a_handshake_takes_no_longer_than_a_connect_may() {
 
 // kong-compat §3.8
 #[tokio::test]
-async fn another_endpoint_is_tried_and_clients_cannot_put_one_out_of_service() {
+async fn another_endpoint_is_tried_when_hands_cannot_be_shaken() {
     let (own, other) = (Authority::new("own"), Authority::new("other"));
     let good = Secured::showing(own.issue(&["a.example"], &[])).await;
     let bad = Secured::showing(other.issue(&["a.example"], &[])).await;
@@ -489,10 +527,128 @@ async fn another_endpoint_is_tried_and_clients_cannot_put_one_out_of_service() {
     for _ in 0..4 {
         assert_eq!(ask(&gate, "a.example").await.status, 200);
     }
-    assert!(upstream.reachable().iter().any(|endpoint| endpoint.address == bad.address && !endpoint.health.is_well()));
-    for _ in 0..4 {
-        assert_eq!(ask(&gate, "b.example").await.status, 502);
+    assert!(bad.connections() > 0);
+}
+
+/// What somebody in front of an endpoint does with connections for names that it does not know.
+#[derive(Clone, Copy, Debug)]
+enum Stranger {
+    Closed,
+    /// Open, without a word.
+    Kept,
+    /// An alert by its number.
+    Told(u8),
+    /// To another endpoint.
+    Led(SocketAddr),
+}
+
+/// Leads connections to `behind` that are for a.example.
+async fn front(behind: SocketAddr, stranger: Stranger) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // The first record of TLS: five bytes, of which two are the length of what follows, the name in it.
+                let mut hello = [0; 4096];
+                let mut got = 0;
+                while got < 5 || got < 5 + usize::from(u16::from_be_bytes([hello[3], hello[4]])) {
+                    socket.readable().await.unwrap();
+                    got = socket.peek(&mut hello).await.unwrap();
+                }
+                let is_known = hello[..got].windows(9).any(|bytes| bytes == b"a.example");
+                let behind = match stranger {
+                    _ if is_known => behind,
+                    Stranger::Closed => return,
+                    Stranger::Kept => {
+                        // Until the other side is tired of it.
+                        let mut rest = Vec::new();
+                        drop(socket.read_to_end(&mut rest).await);
+                        return;
+                    }
+                    Stranger::Told(alert) => {
+                        socket.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.unwrap();
+                        return;
+                    }
+                    Stranger::Led(elsewhere) => elsewhere,
+                };
+                let mut behind = TcpStream::connect(behind).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut socket, &mut behind).await);
+            });
+        }
+    });
+    address
+}
+
+fn is_well(upstream: &Upstream, address: SocketAddr) -> bool {
+    upstream.reachable().iter().any(|one| one.address == address && one.health.is_well())
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn no_name_that_a_client_makes_up_puts_an_endpoint_out_of_service() {
+    let (own, other) = (Authority::new("own"), Authority::new("other"));
+    let good = || own.issue(&["a.example"], &[]);
+    let untrusted = Secured::showing(other.issue(&["b.example"], &[])).await;
+    let expired = Secured::showing(own.issue_until(&["b.example"], &[], 2020)).await;
+    let secretive = Secured::asking(own.issue(&["b.example"], &[]), Some(&own), rustls::ALL_VERSIONS).await;
+    // It agrees to no protocol, and speaks HTTP/1.
+    let old = Secured::speaking(own.issue(&["b.example"], &[]), None, rustls::ALL_VERSIONS, &[]).await;
+    let strangers = [
+        Stranger::Closed,
+        Stranger::Kept,
+        // handshake_failure, internal_error, unrecognized_name.
+        Stranger::Told(40),
+        Stranger::Told(80),
+        Stranger::Told(112),
+        Stranger::Led(untrusted.address),
+        Stranger::Led(expired.address),
+        Stranger::Led(secretive.address),
+        Stranger::Led(old.address),
+    ];
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for stranger in strangers {
+            let behind = Secured::showing(good()).await;
+            let address = front(behind.address, stranger).await;
+            let terms = Terms::new(protocol, own.trust(None), None).unwrap();
+            let upstream = secure_upstream(protocol, terms, &[address]);
+            let limits = match stranger {
+                Stranger::Kept => Limits { connect_timeout: Duration::from_millis(200), ..Limits::default() },
+                _ => Limits::default(),
+            };
+            let options = Options { limits, ..Options::default() };
+            let gate = Gate::with(options, vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
+            let status = ask(&gate, "b.example").await.status;
+            let expected = match (stranger, protocol) {
+                (Stranger::Kept, _) => 504,
+                // HTTP/1 is what it was asked for.
+                (Stranger::Led(address), Protocol::Http1) if address == old.address => 200,
+                _ => 502,
+            };
+            assert_eq!(status, expected, "{protocol:?} {stranger:?}");
+            assert!(is_well(&upstream, address), "{protocol:?} {stranger:?}");
+        }
     }
-    let is_well = |address| upstream.reachable().iter().any(|one| one.address == address && one.health.is_well());
-    assert!(is_well(good.address), "a name that a client made up says nothing about an endpoint");
+}
+
+#[tokio::test]
+async fn whoever_knows_no_tls_or_cannot_be_connected_to_is_passed_over() {
+    let own = Authority::new("own");
+    let good = Secured::showing(own.issue(&["a.example"], &[])).await;
+    let plain = Endpoint::scripted(|mut stream, _| async move {
+        stream.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        stream.rest().await;
+    })
+    .await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for bad in [plain.address, gone] {
+        let upstream = secure_upstream(Protocol::Http1, terms(own.trust(None), None), &[good.address, bad]);
+        let gate = Gate::open(vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
+        for _ in 0..4 {
+            // Not over a connection that was kept, which nobody would have to choose an endpoint for.
+            assert_eq!(gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+        }
+        assert!(!is_well(&upstream, bad));
+        assert!(is_well(&upstream, good.address));
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::harness::program::root;
 
-const INTRODUCTION: &str = "# What it is tested with
+const INTRODUCTION: &str = "# Compatibility
 
 These versions are run by `make test`, and no others. What is not in the table may work and is not known to. The versions stand in the files that are named, from which the programs are
 built, and this page is made of those.
@@ -14,15 +14,25 @@ built, and this page is made of those.
 | --- | --- | --- |
 ";
 
-const OLDER: &str = "
+/// What is known of other versions than those that are tested.
+fn others(least: &str, tested: impl Fn(&str) -> String) -> String {
+    let (kubernetes, gateway_api, helm) = (tested("Kubernetes"), tested("CRDs"), tested("Helm"));
+    format!(
+        "
 ## Older and newer
 
-- **Kubernetes.** Portico asks for versions of APIs that are stable since 1.21 (EndpointSlices, Ingresses, Leases, Events). Lists come as a stream where the server has that, and in pages otherwise; both
-  ways are tested against a server that plays the older one.
-- **Gateway API.** Of an older release of the CRDs what it has is served, and the GatewayClass says what it lacks. Of a newer one what is known is served, and the class has
-  `SupportedVersion=False`. Of several versions of a kind the newest that is known is read.
-- **Kong's CRDs.** Those of Kong's ingress controller 3 and those of `portico crds`.
-";
+| | older | tested | newer |
+| --- | --- | --- | --- |
+| Kubernetes | {least} is the least that the chart takes. The manifests ask for versions of APIs that are stable since 1.21 (EndpointSlices, Ingresses, Leases, Events) | {kubernetes} | nothing is used that is beta |
+| CRDs of the Gateway API | from 1.0, the least that the chart takes: what they have is served, ReferenceGrants of `v1beta1` too, and the GatewayClass says what they lack | {gateway_api}, both channels | what is known is served, and the class has `SupportedVersion=False` |
+| Helm | 3 knows everything that the chart uses; `--rollback-on-failure` is called `--atomic` there | {helm} | |
+| Kong's ingress controller | 3.0: its CRDs and credentials labeled `konghq.com/credential`; manifests for 2 with the field `kongCredType` in Secrets have to be brought to 3 first | what manifests mean is that of 3.5 in front of Kong Gateway 3.10, topic by topic in [kong-compatibility.md](../kong-compatibility.md), and never run beside it | the CRDs of Kong's operator |
+
+Lists of an API server come as a stream where it has that, and in pages otherwise; both ways are tested against a server that plays the older one. So is a server whose CRDs come, go and change
+while Portico runs. Of several versions of a kind the newest that is known is read.
+"
+    )
+}
 
 pub(crate) fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -53,12 +63,25 @@ pub(crate) fn page() -> String {
         ("Rust", toolchain(), "the only toolchain that it is built with"),
         ("mdBook", assigned("scripts/docs.sh"), "these pages"),
     ];
+    let tested = |start: &str| {
+        let row = rows.iter().find(|(what, ..)| what.starts_with(start));
+        let version = row.and_then(|(_, version, _)| version.as_deref()).expect("it is one of the rows");
+        version.trim_start_matches('v').to_owned()
+    };
+    let others = others(&least(), tested);
     for (what, version, how) in rows {
         if let Some(version) = version {
             writeln!(page, "| {what} | {} | {how} |", version.trim_start_matches('v')).unwrap();
         }
     }
-    page + OLDER
+    page + &others
+}
+
+/// The oldest Kubernetes that the chart installs on.
+fn least() -> String {
+    let chart = fs::read_to_string(root().join("charts/portico/Chart.yaml")).unwrap();
+    let asked = chart.lines().find_map(|line| line.strip_prefix("kubeVersion: \">=")).expect("it asks for one");
+    asked.split(".0-0").next().unwrap().to_owned()
 }
 
 /// The version that a go.mod requires. None without that file.

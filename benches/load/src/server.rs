@@ -57,6 +57,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) objects: &'a str,
     /// Where Ingresses are served, if there are any.
     pub(crate) ingress: Option<SocketAddr>,
+    /// Whether each request is a line in a file.
+    pub(crate) access_log: bool,
 }
 
 pub(crate) fn portico(core: usize, setup: &Setup<'_>) -> Result<Server> {
@@ -82,7 +84,8 @@ fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     let objects = manifest(address, secure, setup.backend, setup.key)? + "---\n" + setup.objects;
     fs::write(manifests.join("all.yaml"), objects)?;
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
-    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(folder.join("access.log")).args(setup.flags);
+    let access_log = if setup.access_log { folder.join("access.log") } else { "off".into() };
+    command.arg("--manifests").arg(&manifests).arg("--access-log").arg(access_log).args(setup.flags);
     if let Some(address) = setup.ingress {
         command.args(["--ingress-http-listen", &address.to_string()]);
     }

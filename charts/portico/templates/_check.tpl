@@ -1,14 +1,38 @@
-{{/* What the schema cannot see: values that do not fit each other, or the cluster. */}}
+{{/* What the schema cannot see: values that do not fit each other. What does not fit the cluster is in _cluster.tpl. */}}
 
 {{- define "portico.check" -}}
+{{- include "portico.check.names" . }}
+{{- include "portico.check.scaling" . }}
+{{- include "portico.check.budget" . }}
 {{- include "portico.check.values" . }}
+{{- include "portico.check.flags" . }}
+{{- include "portico.check.ports" . }}
 {{- include "portico.check.network" . }}
 {{- include "portico.check.cluster" . }}
 {{- end }}
 
-{{- define "portico.check.values" -}}
-{{- $config := .Values.config }}
+{{- define "portico.check.names" -}}
+{{- $reserved := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "app.kubernetes.io/version" "helm.sh/chart" }}
+{{- $metrics := .Values.metrics }}
+{{- $given := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "service.labels" .Values.service.labels }}
+{{- $_ := set $given "gatewayClass.labels" .Values.gatewayClass.labels }}
+{{- $_ := set $given "ingressClass.labels" .Values.ingressClass.labels }}
+{{- range $name := list "service" "serviceMonitor" "podMonitor" "prometheusRule" "dashboard" }}
+{{- $_ := set $given (printf "metrics.%s.labels" $name) (get $metrics $name).labels }}
+{{- end }}
+{{- range $value, $labels := $given }}
+{{- range $label := $reserved }}
+{{- if hasKey ($labels | default dict) $label }}
+{{- fail (printf "%s: the label %s is the chart's own, and objects are found by it; leave it out, or set nameOverride if it is the name" $value $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "portico.check.scaling" -}}
 {{- $scaling := .Values.autoscaling }}
+{{- $resources := .Values.resources | default dict }}
+{{- $sidecars := .Values.extraContainers | default list }}
 {{- if $scaling.enabled }}
 {{- if ne .Values.kind "Deployment" }}
 {{- fail "autoscaling.enabled: a DaemonSet has one Pod on each node and cannot be scaled; set kind to Deployment, or autoscaling.enabled to false" }}
@@ -19,13 +43,54 @@
 {{- if not (or $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage $scaling.metrics) }}
 {{- fail "autoscaling.enabled: there is nothing to scale by; set targetCPUUtilizationPercentage, targetMemoryUtilizationPercentage or metrics" }}
 {{- end }}
+{{- range $name, $target := dict "cpu" "targetCPUUtilizationPercentage" "memory" "targetMemoryUtilizationPercentage" }}
+{{- if get $scaling $target }}
+{{- range $index, $container := prepend $sidecars (dict "resources" $resources) }}
+{{- $has := $container.resources | default dict }}
+{{- $request := get ($has.requests | default dict) $name | default (get ($has.limits | default dict) $name) }}
+{{- if not $request }}
+{{- $where := ternary "resources" (printf "extraContainers[%d].resources" (sub $index 1)) (eq $index 0) }}
+{{- fail (printf "autoscaling.%s: it is a share of what all containers request, and %s.requests.%s is not set; set it, or set the target to null" $target $where $name) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A budget that lets no Pod go holds up every drain of a node. */}}
+{{- define "portico.check.budget" -}}
 {{- $budget := .Values.podDisruptionBudget }}
 {{- if $budget.enabled }}
-{{- if eq (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable) }}
-{{- fail "podDisruptionBudget: exactly one of minAvailable and maxUnavailable has to be set; set the other to null" }}
+{{- $least := $budget.minAvailable }}
+{{- $most := $budget.maxUnavailable }}
+{{- if not (or (kindIs "invalid" $least) (kindIs "invalid" $most)) }}
+{{- fail "podDisruptionBudget: minAvailable and maxUnavailable are both set, and Kubernetes takes one of them; set the other to null" }}
+{{- end }}
+{{- if eq .Values.kind "DaemonSet" }}
+{{- if not (kindIs "invalid" $most) }}
+{{- fail "podDisruptionBudget.maxUnavailable: Kubernetes does not count the Pods that a DaemonSet should have, and would let none go; leave it out, or set minAvailable to a number" }}
+{{- end }}
+{{- if kindIs "string" $least }}
+{{- fail (printf "podDisruptionBudget.minAvailable: Kubernetes does not count the Pods that a DaemonSet should have, so it cannot know what %s is, and would let none go; write a number, or leave it out" $least) }}
+{{- end }}
+{{- else }}
+{{- $pods := ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled | int }}
+{{- if and (not (kindIs "invalid" $most)) (eq (trimSuffix "%" (include "portico.text" $most) | atoi) 0) }}
+{{- fail (printf "podDisruptionBudget.maxUnavailable: with %s no Pod may ever go, and drains of nodes never end; write 1 or more, or set podDisruptionBudget.enabled to false" (include "portico.text" $most)) }}
+{{- end }}
+{{- if not (kindIs "invalid" $least) }}
+{{- $stay := trimSuffix "%" (include "portico.text" $least) | atoi }}
+{{- if kindIs "string" $least }}{{ $stay = div (add (mul $stay $pods) 99) 100 }}{{ end }}
+{{- if and (gt $pods 0) (ge (int $stay) $pods) }}
+{{- fail (printf "podDisruptionBudget.minAvailable: %s of %d Pods are all of them, so none may ever go, and drains of nodes never end; write less, or have more Pods" (include "portico.text" $least) $pods) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "portico.check.values" -}}
 {{- if and .Values.rbac.namespaced (empty (include "portico.namespaces" . | fromYamlArray)) }}
 {{- fail "rbac.namespaced: without a list of namespaces all are watched, which takes rights in all; set config.watch-namespaces" }}
 {{- end }}
@@ -41,9 +106,84 @@
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics: with both serviceMonitor and podMonitor everything would be counted twice; enable one of them" }}
 {{- end }}
-{{- if has (index $config "status-listen") (list "off" false) }}
-{{- if not (kindIs "invalid" (index $config "status-listen")) }}
+{{- end }}
+
+{{- /* Flags where the chart does not see them, though other objects follow them. */}}
+{{- define "portico.check.flags" -}}
+{{- range $flag := include "portico.followed" . | fromYamlArray }}
+{{- range $.Values.extraArgs }}
+{{- if regexMatch (printf "^--%s(=|$)" $flag) . }}
+{{- fail (printf "extraArgs: %s is followed by other objects of the chart, which look for it among the flags in config; write config.%s instead" . $flag) }}
+{{- end }}
+{{- end }}
+{{- $variable := printf "PORTICO_%s" ($flag | upper | replace "-" "_") }}
+{{- range $.Values.extraEnv }}
+{{- if eq .name $variable }}
+{{- fail (printf "extraEnv: %s is followed by other objects of the chart, which look for it among the flags in config; write config.%s instead" $variable $flag) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $known := dict }}
+{{- range .Values.extraEnv }}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE") }}
+{{- fail (printf "extraEnv: %s is set by the chart, for the election of a leader; leave it out" .name) }}
+{{- end }}
+{{- if hasKey $known .name }}
+{{- fail (printf "extraEnv: %s is there twice; leave one out" .name) }}
+{{- end }}
+{{- $_ := set $known .name true }}
+{{- end }}
+{{- end }}
+
+{{- define "portico.check.ports" -}}
+{{- $config := .Values.config }}
+{{- /* The schema takes what YAML makes of a bare `off`, which is false, and this is the other one. */}}
+{{- range $flag, $value := $config }}
+{{- if and (kindIs "bool" $value) $value (regexMatch "-(listen|log)$" $flag) }}
+{{- fail (printf "config.%s: true says only that there is to be one; write where, or off" $flag) }}
+{{- end }}
+{{- end }}
+{{- $taken := dict }}
+{{- range $flag := include "portico.listens" . | fromYaml | keys | sortAlpha | reverse }}
+{{- $port := include "portico.port" (dict "root" $ "flag" $flag) }}
+{{- if ne $port "0" }}
+{{- if gt (int $port) 65535 }}
+{{- fail (printf "config.%s: there is no port %s; write 65535 or less" $flag $port) }}
+{{- end }}
+{{- with get $taken $port }}
+{{- fail (printf "config.%s: port %s is that of %s, too, and the second could not be opened; choose another" $flag $port .) }}
+{{- end }}
+{{- $_ := set $taken $port (printf "config.%s" $flag) }}
+{{- if and (not $.Values.lowPorts) (lt (int $port) 1024) }}
+{{- fail (printf "config.%s: a program without privileges cannot listen on port %s; set lowPorts to true, or choose a port above 1023" $flag $port) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $status := index $config "status-listen" }}
+{{- if has $status (list "off" false) }}
+{{- if not (kindIs "invalid" $status) }}
 {{- fail "config.status-listen: probes ask there whether a Pod is ready, so it cannot be off; leave it out" }}
+{{- end }}
+{{- end }}
+{{- $loopback := "^(localhost|127[.]|\\[::1\\])" }}
+{{- if regexMatch $loopback (toString $status) }}
+{{- fail (printf "config.status-listen: probes and Prometheus come from outside of the Pod and cannot reach %s; write 0.0.0.0 or [::] as the address, or leave it out" $status) }}
+{{- end }}
+{{- if .Values.service.enabled }}
+{{- range $flag := list "ingress-http-listen" "ingress-https-listen" }}
+{{- with index $config $flag }}
+{{- if regexMatch $loopback (toString .) }}
+{{- fail (printf "config.%s: the Service of Ingresses cannot reach %s; write 0.0.0.0 or [::] as the address, or set service.enabled to false" $flag .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $service := .Values.service }}
+{{- if eq (int $service.ports.http) (int $service.ports.https) }}
+{{- fail (printf "service.ports: http and https are both %v; choose two" $service.ports.http) }}
+{{- end }}
+{{- $nodes := $service.nodePorts | default dict }}
+{{- if and $nodes.http $nodes.https (eq (int $nodes.http) (int $nodes.https)) }}
+{{- fail (printf "service.nodePorts: http and https are both %v; choose two, or leave them out" $nodes.http) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -53,46 +193,15 @@
 {{- if and (index $config "gateway-address-pool") (index $config "gateway-service-type") }}
 {{- fail "config: gateway-address-pool and gateway-service-type are both set, and a Gateway gets its address from one of them; leave one out" }}
 {{- end }}
+{{- if and .Values.hostNetwork .Values.gatewayClass.create (not (or (index $config "gateway-address-pool") (index $config "gateway-service-type"))) }}
+{{- fail "hostNetwork: each Gateway would still wait for a Service of type LoadBalancer to have an address; set config.gateway-address-pool to [0.0.0.0] for the addresses of the nodes, or config.gateway-service-type if a Service is meant" }}
+{{- end }}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled }}
 {{- fail "networkPolicy.enabled: a NetworkPolicy has no effect on Pods of the host's network; set it to false and guard the nodes, or set hostNetwork to false" }}
 {{- end }}
-{{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen" "usual" 8000) }}
-{{- $https := include "portico.port" (dict "root" . "flag" "ingress-https-listen" "usual" 8443) }}
+{{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen") }}
+{{- $https := include "portico.port" (dict "root" . "flag" "ingress-https-listen") }}
 {{- if and .Values.service.enabled (eq $http "0") (eq $https "0") }}
 {{- fail "service.enabled: with ingress-http-listen and ingress-https-listen off there is no port for the Service of Ingresses; set service.enabled to false" }}
-{{- end }}
-{{- if not .Values.lowPorts }}
-{{- range $flag, $port := dict "ingress-http-listen" $http "ingress-https-listen" $https }}
-{{- if and (ne $port "0") (lt (int $port) 1024) }}
-{{- fail (printf "config.%s: a program without privileges cannot listen on port %s; set lowPorts to true, or choose a port above 1023" $flag $port) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "portico.check.cluster" -}}
-{{- $has := .Capabilities.APIVersions }}
-{{- /* Every API server has this one, and Helm without a server does not know it. */}}
-{{- if $has.Has "apiregistration.k8s.io/v1" }}
-{{- if and .Values.gatewayClass.create (not ($has.Has "gateway.networking.k8s.io/v1/GatewayClass")) }}
-{{- $old := ternary "; those that are installed are older than release 1.0" "" ($has.Has "gateway.networking.k8s.io/v1beta1") }}
-{{- fail (printf "gatewayClass.create: this cluster has no kind GatewayClass of gateway.networking.k8s.io/v1%s; install the CRDs of Gateway API 1.7 first (https://gateway-api.sigs.k8s.io/guides/), or set gatewayClass.create to false if only Ingresses are to be served" $old) }}
-{{- end }}
-{{- $monitors := .Values.metrics }}
-{{- range $name := list "serviceMonitor" "podMonitor" "prometheusRule" }}
-{{- if and (get $monitors $name).enabled (not ($has.Has (printf "monitoring.coreos.com/v1/%s" (title $name)))) }}
-{{- fail (printf "metrics.%s.enabled: this cluster has no kind %s; install the Prometheus operator first, or set it to false" $name (title $name)) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- $release := .Release }}
-{{- $name := include "portico.name" . }}
-{{- range $kind := list "Deployment" "DaemonSet" }}
-{{- range (lookup "apps/v1" $kind $release.Namespace "").items }}
-{{- $labels := .metadata.labels | default dict }}
-{{- if and (eq (get $labels "app.kubernetes.io/part-of") "portico") (ne (get $labels "app.kubernetes.io/instance") $release.Name) }}
-{{- fail (printf "%s %s in namespace %s is a Portico already, and two in one namespace would take their Lease from each other; choose another namespace, or upgrade that one (release %s)" $kind .metadata.name $release.Namespace (get $labels "app.kubernetes.io/instance" | default "unknown")) }}
-{{- end }}
-{{- end }}
 {{- end }}
 {{- end }}

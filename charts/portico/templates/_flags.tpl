@@ -16,9 +16,9 @@
 {{- if eq (include "portico.publishes" .) "true" }}
 {{- $_ := set $config "publish-service" (printf "$(POD_NAMESPACE)/%s" (include "portico.fullname" .)) }}
 {{- end }}
-{{- $ports := .Values.service.ports }}
-{{- if and .Values.service.enabled (ne (printf "%v,%v" $ports.http $ports.https) "80,443") }}
-{{- $_ := set $config "ingress-public-ports" (printf "%v,%v" $ports.http $ports.https) }}
+{{- $public := include "portico.publicPorts" . }}
+{{- if ne $public "80,443" }}
+{{- $_ := set $config "ingress-public-ports" $public }}
 {{- end }}
 {{- range $name, $value := .Values.config }}
 {{- if not (kindIs "invalid" $value) }}
@@ -30,7 +30,7 @@
 
 {{/* The arguments, as a list in YAML. In order of their names, so that nothing is rolled out for another order. */}}
 {{- define "portico.args" -}}
-{{- $switches := list "allow-port-sharing" "kong-compat-fail-open" "kong-metrics" "kubernetes" }}
+{{- $switches := list "allow-loopback-backends" "allow-port-sharing" "kong-compat-fail-open" "kong-metrics" "kubernetes" }}
 {{- $args := list "run" }}
 {{- $config := include "portico.config" . | fromYaml }}
 {{- range $name := keys $config | sortAlpha }}
@@ -46,14 +46,21 @@
 {{- $args = append $args (printf "--%s=%s" $name (include "portico.text" $value)) }}
 {{- end }}
 {{- end }}
-{{- toYaml (concat $args .Values.extraArgs) }}
+{{- toYaml (concat $args (.Values.extraArgs | default list)) }}
+{{- end }}
+
+{{/* Where the Lease is. */}}
+{{- define "portico.electionNamespace" -}}
+{{- index .Values.config "leader-election-namespace" | default .Release.Namespace }}
 {{- end }}
 
 {{/* The namespaces that are watched, as a list in YAML; empty for all. */}}
 {{- define "portico.namespaces" -}}
-{{- $namespaces := index .Values.config "watch-namespaces" | default list }}
-{{- if kindIs "string" $namespaces }}{{ $namespaces = splitList "," $namespaces }}{{ end }}
-{{- toYaml (uniq $namespaces) }}
+{{- $names := list }}
+{{- range index .Values.config "watch-namespaces" | default list | join "," | splitList "," }}
+{{- $names = append $names (trim .) }}
+{{- end }}
+{{- toYaml (without $names "" | uniq) }}
 {{- end }}
 
 {{/* Whether the status of Ingresses says the address of the Service of this release, which has to be among what is watched. */}}
@@ -65,16 +72,57 @@
 {{- and .Values.service.enabled $watched (not $told) }}
 {{- end }}
 
-{{- define "portico.ipv6" -}}
-{{- eq (first .Values.service.ipFamilies | default "IPv4") "IPv6" }}
+{{/* The ports of HTTP and HTTPS that clients of Ingresses see: the Service's, or on the host's network without one those that are
+listened on. What is off redirects to nobody, so any number will do. */}}
+{{- define "portico.publicPorts" -}}
+{{- if .Values.service.enabled }}
+{{- .Values.service.ports.http }},{{ .Values.service.ports.https }}
+{{- else if .Values.hostNetwork }}
+{{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen") }}
+{{- $https := include "portico.port" (dict "root" . "flag" "ingress-https-listen") }}
+{{- ternary "80" $http (eq $http "0") }},{{ ternary "443" $https (eq $https "0") }}
+{{- else -}}
+80,443
+{{- end }}
 {{- end }}
 
-{{/* Port of a listener: (dict "root" $ "flag" NAME "usual" NUMBER); 0 if it is off. */}}
+{{- define "portico.ipv6" -}}
+{{- eq (first (.Values.service.ipFamilies | default list) | default "IPv4") "IPv6" }}
+{{- end }}
+
+{{/* Flags that other objects follow. As an argument or a variable of the container one of them would pass the chart by. */}}
+{{- define "portico.followed" -}}
+- admin-listen
+- drain-delay
+- drain-timeout
+- echo
+- gateway-address-pool
+- gateway-service-type
+- ingress-class
+- ingress-http-listen
+- ingress-https-listen
+- ingress-public-ports
+- leader-election-namespace
+- publish-service
+- publish-status-address
+- status-listen
+- watch-namespaces
+{{- end }}
+
+{{/* What is listened on, by flag, and the port that it is without the flag. */}}
+{{- define "portico.listens" -}}
+admin-listen: "8101"
+echo: "0"
+ingress-http-listen: "8000"
+ingress-https-listen: "8443"
+status-listen: "8100"
+{{- end }}
+
+{{/* Port of a listener: (dict "root" $ "flag" NAME); 0 if it is off. */}}
 {{- define "portico.port" -}}
-{{- $config := include "portico.config" .root | fromYaml }}
-{{- $listen := index $config .flag }}
+{{- $listen := index .root.Values.config .flag }}
 {{- if kindIs "invalid" $listen }}
-{{- .usual }}
+{{- get (include "portico.listens" . | fromYaml) .flag }}
 {{- else if has $listen (list false "off") }}
 {{- 0 }}
 {{- else }}
@@ -98,6 +146,6 @@
 {{- define "portico.ending" -}}
 {{- $delay := index .Values.config "drain-delay" | default "5s" }}
 {{- $timeout := index .Values.config "drain-timeout" | default "60s" }}
-{{- $pause := dig "preStop" "sleep" "seconds" 0 .Values.lifecycle }}
+{{- $pause := dig "preStop" "sleep" "seconds" 0 (.Values.lifecycle | default dict) }}
 {{- add (include "portico.seconds" $delay) (include "portico.seconds" $timeout) $pause 10 }}
 {{- end }}

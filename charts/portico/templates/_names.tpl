@@ -4,16 +4,15 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Room is left for "-status", so that no name is longer than a Service may have. */}}
+{{/* As a Service may be called: a letter first, and no dots, which a release's name may have. Room is left for "-status". */}}
 {{- define "portico.fullname" -}}
 {{- $name := include "portico.name" . }}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 56 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 56 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 56 | trimSuffix "-" }}
+{{- $whole := .Values.fullnameOverride }}
+{{- if not $whole }}
+{{- $whole = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]" $whole) }}{{ $whole = printf "portico-%s" $whole }}{{ end }}
+{{- $whole | replace "." "-" | trunc 56 | trimAll "-" }}
 {{- end }}
 
 {{/* Objects of the whole cluster: two releases of one name, in two namespaces, do not get into each other's way. */}}
@@ -35,21 +34,26 @@
 {{- end }}
 
 {{- define "portico.selector" -}}
-app.kubernetes.io/name: {{ include "portico.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "portico.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end }}
+
+{{/* Those that nobody can set otherwise: the selector's, and by which Portico finds its own. */}}
+{{- define "portico.identity" -}}
+{{- include "portico.selector" . }}
+app.kubernetes.io/part-of: portico
+{{- end }}
+
+{{/* Labels as YAML, each once: (dict "root" $ "own" MAP "labels" MAP). What is said of one object wins over commonLabels, and
+what is the chart's own over both. */}}
+{{- define "portico.merged" -}}
+{{- $own := mergeOverwrite (include "portico.identity" .root | fromYaml) .own }}
+{{- toYaml (mergeOverwrite dict (.root.Values.commonLabels | default dict) (.labels | default dict) $own) }}
 {{- end }}
 
 {{/* Of Pods: nothing in them changes with the chart alone, which would replace them all. */}}
 {{- define "portico.podLabels" -}}
-{{- $ours := dict "app.kubernetes.io/name" (include "portico.name" .) "app.kubernetes.io/instance" .Release.Name }}
-{{- $_ := set $ours "app.kubernetes.io/part-of" "portico" }}
-{{- toYaml (mergeOverwrite (deepCopy .Values.commonLabels) $ours) }}
-{{- end }}
-
-{{- define "portico.labels" -}}
-{{- include "portico.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- include "portico.merged" (dict "root" . "own" (include "portico.version" . | fromYaml) "labels" .Values.podLabels) }}
 {{- end }}
 
 {{/* What the workload and its Pods have more: a release is rolled out by it. */}}
@@ -57,26 +61,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | replace "+" "_" | trunc 63 | trimAll "-._" | quote }}
 {{- end }}
 
-{{/* metadata of an object: (dict "root" $ "name" NAME "cluster" BOOL "labels" MAP "annotations" MAP "namespace" NAME) */}}
+{{/* metadata of an object: (dict "root" $ "name" NAME "cluster" BOOL "version" BOOL "labels" MAP "annotations" MAP "namespace" NAME) */}}
 {{- define "portico.metadata" -}}
 {{- $root := .root }}
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   {{- if not .cluster }}
-  namespace: {{ .namespace | default $root.Release.Namespace }}
+  namespace: {{ .namespace | default $root.Release.Namespace | quote }}
   {{- end }}
   labels:
-    {{- include "portico.labels" $root | nindent 4 }}
-    {{- with .version }}
-    {{- include "portico.version" $root | nindent 4 }}
-    {{- end }}
-    {{- with .labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "portico.labels" (dict "root" $root "version" .version "labels" .labels) | nindent 4 }}
   {{- with .annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end }}
+
+{{/* Of every object but Pods: (dict "root" $ "version" BOOL "labels" MAP) */}}
+{{- define "portico.labels" -}}
+{{- $root := .root }}
+{{- $own := dict "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- if .version }}{{ $own = mergeOverwrite $own (include "portico.version" $root | fromYaml) }}{{ end }}
+{{- include "portico.merged" (dict "root" $root "own" $own "labels" .labels) }}
 {{- end }}
 
 {{- define "portico.image" -}}

@@ -1,25 +1,21 @@
 {{/* The Pod of the Deployment and of the DaemonSet. */}}
 {{- define "portico.pod" -}}
-{{- $status := include "portico.port" (dict "root" . "flag" "status-listen" "usual" 8100) }}
-{{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen" "usual" 8000) }}
-{{- $https := include "portico.port" (dict "root" . "flag" "ingress-https-listen" "usual" 8443) }}
+{{- $status := include "portico.port" (dict "root" . "flag" "status-listen") }}
+{{- $http := include "portico.port" (dict "root" . "flag" "ingress-http-listen") }}
+{{- $https := include "portico.port" (dict "root" . "flag" "ingress-https-listen") }}
 metadata:
   labels:
     {{- include "portico.podLabels" . | nindent 4 }}
-    {{- include "portico.version" . | nindent 4 }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
   {{- $annotations := dict }}
   {{- if .Values.metrics.podAnnotations }}
   {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" $status }}
   {{- end }}
-  {{- with mergeOverwrite $annotations .Values.podAnnotations }}
+  {{- with mergeOverwrite $annotations (.Values.podAnnotations | default dict) }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "portico.serviceAccount" . }}
+  serviceAccountName: {{ include "portico.serviceAccount" . | quote }}
   enableServiceLinks: {{ .Values.enableServiceLinks }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "portico.ending" .) }}
   {{- with .Values.imagePullSecrets }}
@@ -27,13 +23,13 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .Values.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- with .Values.schedulerName }}
-  schedulerName: {{ . }}
+  schedulerName: {{ . | quote }}
   {{- end }}
   {{- if .Values.hostNetwork }}
   hostNetwork: true
@@ -49,7 +45,7 @@ spec:
   hostAliases:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- $security := deepCopy .Values.podSecurityContext }}
+  {{- $security := deepCopy (.Values.podSecurityContext | default dict) }}
   {{- if .Values.lowPorts }}
   {{- if .Values.hostNetwork }}
   {{- $security = mergeOverwrite $security (dict "runAsNonRoot" false "runAsUser" 0 "runAsGroup" 0) }}
@@ -90,7 +86,7 @@ spec:
   {{- end }}
   containers:
     - name: portico
-      image: {{ include "portico.image" . }}
+      image: {{ include "portico.image" . | quote }}
       {{- with .Values.image.pullPolicy }}
       imagePullPolicy: {{ . }}
       {{- end }}
@@ -137,7 +133,7 @@ spec:
       resources:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- $own := deepCopy .Values.securityContext }}
+      {{- $own := deepCopy (.Values.securityContext | default dict) }}
       {{- if and .Values.lowPorts .Values.hostNetwork }}
       {{- $capabilities := get $own "capabilities" | default dict }}
       {{- $_ := set $capabilities "add" (append (get $capabilities "add" | default list) "NET_BIND_SERVICE") }}

@@ -23,7 +23,7 @@ use crate::rendered::NAMESPACE;
 const HOST: &str = "release.example";
 const SOME: usize = 100;
 /// For what is to succeed. Rolling two Pods takes some seconds.
-const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
+pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
 /// For what cannot succeed; old Pods serve meanwhile.
 const UNDO: &[&str] = &["--rollback-on-failure", "--timeout", "20s"];
 /// "Within seconds", on a machine with much to do.
@@ -36,8 +36,8 @@ const THEIRS: &str = "kongvaults.configuration.konghq.com";
 
 /// A release under the name `portico`.
 pub(crate) struct Release<'a> {
-    cluster: &'a Cluster,
-    helm: Helm,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) helm: Helm,
 }
 
 /// Requests to a Gateway and to an Ingress.
@@ -63,6 +63,11 @@ impl<'a> Release<'a> {
         let vaults =
             portico::app::crds().into_iter().find(|(name, _)| THEIRS.starts_with(name.trim_end_matches(".yaml")));
         self.cluster.apply(&vaults.context("there is such a definition")?.1).await?;
+        // An image that does not start: what was made of it goes again, and is in nobody's way.
+        let broken = ["--create-namespace", "--set", "image.repository=nobody/has-this"];
+        let failed = self.fails("install", NAME, &[&broken, UNDO].concat()).await?;
+        ensure!(failed.contains("has been uninstalled"), "{failed}");
+        ensure!(self.pods().await?.is_empty(), "Pods of what failed are left");
         let notes = self.does("install", NAME, &[&["--create-namespace"], WAIT].concat()).await?;
         for words in ["kubectl rollout status deployment/portico --namespace portico-system", THEIRS, "helm uninstall"]
         {
@@ -147,29 +152,6 @@ impl<'a> Release<'a> {
         self.does("upgrade", NAME, WAIT).await?;
         ensure!(self.pods().await? == before, "the same values have the same Pods");
         Ok(())
-    }
-
-    pub(crate) async fn is_scaled(&self, traffic: &Traffic) -> Result<()> {
-        self.has(1, traffic).await?;
-        self.has(3, traffic).await?;
-        // An autoscaler begins with what it finds.
-        let before = self.pods().await?;
-        self.does("upgrade", NAME, &[&["--set", "autoscaling.enabled=true"], WAIT].concat()).await?;
-        self.cluster.kubectl(&["get", "hpa", NAME, "--namespace", NAMESPACE]).await?;
-        traffic.flows("an autoscaler came").await?;
-        ensure!(self.pods().await? == before, "it has taken Pods away");
-        self.has(1, traffic).await
-    }
-
-    async fn has(&self, replicas: usize, traffic: &Traffic) -> Result<()> {
-        self.does("upgrade", NAME, &[&["--set", &format!("replicas={replicas}")], WAIT].concat()).await?;
-        until(&format!("there are {replicas} Pods"), async || {
-            let pods = self.pods().await?;
-            ensure!(pods.len() == replicas, "there are {pods:?}");
-            Ok(())
-        })
-        .await?;
-        traffic.flows(&format!("it was scaled to {replicas}")).await
     }
 
     /// The Pods that serve go on doing so.
@@ -305,7 +287,7 @@ impl<'a> Release<'a> {
         self.helm.run(self.cluster, &["uninstall", NAME, "--namespace", NAMESPACE, "--wait"]).await.map(drop)
     }
 
-    async fn does(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) async fn does(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
         let chart = Helm::chart()?;
         let mut all = vec![verb, release, &chart];
         if !arguments.contains(&"--namespace") {
@@ -316,21 +298,21 @@ impl<'a> Release<'a> {
     }
 
     /// The same for what has to fail, and what it says then.
-    async fn fails(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
+    pub(crate) async fn fails(&self, verb: &str, release: &str, arguments: &[&str]) -> Result<String> {
         match self.does(verb, release, arguments).await {
             Ok(said) => bail!("helm {verb} {arguments:?} works:\n{said}"),
             Err(error) => Ok(format!("{error:#}")),
         }
     }
 
-    async fn revision(&self) -> Result<u64> {
+    pub(crate) async fn revision(&self) -> Result<u64> {
         let arguments = ["status", NAME, "--namespace", NAMESPACE, "--output", "json"];
         let status: Value = serde_json::from_str(&self.helm.run(self.cluster, &arguments).await?)?;
         ensure!(status["info"]["status"] == "deployed", "{}", status["info"]);
         status["version"].as_u64().context("a release has a revision")
     }
 
-    async fn pods(&self) -> Result<BTreeSet<String>> {
+    pub(crate) async fn pods(&self) -> Result<BTreeSet<String>> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let pods = pods.list(&ListParams::default().labels("app.kubernetes.io/name=portico")).await?;
         let stays = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
@@ -361,7 +343,7 @@ impl<'a> Release<'a> {
 
 impl Traffic {
     /// Fails if a single request did.
-    async fn flows(&self, after: &str) -> Result<()> {
+    pub(crate) async fn flows(&self, after: &str) -> Result<()> {
         for load in &self.loads {
             load.more(SOME).await?;
             let failures = load.seen().failures;
@@ -373,7 +355,7 @@ impl Traffic {
     }
 }
 
-const NAME: &str = "portico";
+pub(crate) const NAME: &str = "portico";
 const ADDRESS: &str = "--output=jsonpath={.status.addresses[0].value}";
 
 fn ingress(name: &str, path: &str, plugin: Option<&str>) -> Value {

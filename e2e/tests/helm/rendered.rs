@@ -118,6 +118,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "status-listen" => (json!("0.0.0.0:9100"), &["--status-listen=0.0.0.0:9100"]),
         "admin-listen" => (json!(false), &["--admin-listen=off"]),
         "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
+        "allow-loopback-backends" => (json!(true), &["--allow-loopback-backends"]),
         "allow-port-sharing" => (json!(false), &[]),
         "trusted-ips" => (json!("10.0.0.0/8,::1"), &["--trusted-ips=10.0.0.0/8,::1"]),
         "proxy-protocol-from" => (json!(["10.0.0.0/8"]), &["--proxy-protocol-from=10.0.0.0/8"]),
@@ -177,38 +178,60 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     }
     let other_ports = pod(&["--set", "service.ports.http=8080"])?;
     ensure!(other_ports["containers"][0]["args"].to_string().contains("--ingress-public-ports=8080,443"));
+    // On the host's network clients see the ports that are listened on, unless a Service stands before them.
+    let host = "hostNetwork=true,config.gateway-address-pool=0.0.0.0";
+    for (more, expected) in [
+        ("service.enabled=false", Some("--ingress-public-ports=8000,8443")),
+        ("service.enabled=false,config.ingress-http-listen=0.0.0.0:8080", Some("--ingress-public-ports=8080,8443")),
+        ("service.enabled=false,config.ingress-https-listen=off", Some("--ingress-public-ports=8000,443")),
+        ("service.enabled=true", None),
+    ] {
+        let arguments = pod(&["--set", &format!("{host},{more}")])?["containers"][0]["args"].clone();
+        let found = arguments.as_array().into_iter().flatten().filter_map(Value::as_str);
+        let found: Vec<&str> = found.filter(|argument| argument.starts_with("--ingress-public-ports")).collect();
+        ensure!(found == expected.into_iter().collect::<Vec<_>>(), "{more}: {arguments}");
+    }
     let low = pod(&["--set", "lowPorts=true"])?;
     ensure!(low["securityContext"]["runAsNonRoot"] == true, "{low}");
     ensure!(low["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start", "{low}");
     let elsewhere = pod(&["--set", "config.watch-namespaces={shop}"])?;
     ensure!(!elsewhere["containers"][0]["args"].to_string().contains("--publish-service"), "it cannot be read there");
+    // However a list is written, its names are the same.
+    for namespaces in ["{shop,blog}", r"shop\, blog", r"{shop\,blog}"] {
+        let settings = format!("rbac.namespaced=true,config.watch-namespaces={namespaces}");
+        let rendered = by_name(render(helm, &["--set", &settings])?);
+        for namespace in ["shop", "blog"] {
+            let role = format!("Role {namespace}/portico-watched");
+            ensure!(rendered.contains_key(&role), "{namespaces}: {:#?}", rendered.keys());
+        }
+    }
     let image = pod(&["--set", "image.registry=registry.example:5000,image.repository=a/portico,image.tag=x"])?;
     ensure!(image["containers"][0]["image"] == "registry.example:5000/a/portico:x", "{image}");
 
-    // Alerts are as they are written, with the braces that are for Prometheus.
-    let rendered = by_name(render(helm, &["--set", "metrics.prometheusRule.enabled=true"])?);
-    let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("there is no rule")?;
-    let written = std::fs::read_to_string(format!("{}/files/alerts.yaml", Helm::chart()?)).unwrap_or_default();
-    let written: Value = serde_saphyr::from_str(&written)?;
-    ensure!(rule["spec"]["groups"] == *written.get("groups").unwrap_or(&json!([])), "{rule:#}");
+    alerts_are_as_they_are_written(helm)
+}
 
-    // Two releases do not meet, whatever they are called.
+/// With the braces that are for Prometheus. But each release asks whether itself is there.
+fn alerts_are_as_they_are_written(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
-    let names = |release: &str, namespace: &str| -> Result<Vec<String>> {
-        let rendered = helm.alone(&["template", release, &chart, "--namespace", namespace, "--set", FOR_SECOND])?;
-        Ok(by_name(objects(&rendered)?).into_keys().collect())
-    };
-    let first = names("portico", "portico-system")?;
-    for (release, namespace) in [("portico", "other"), ("edge", "portico-system")] {
-        let second = names(release, namespace)?;
-        let both: Vec<_> = first.iter().filter(|name| second.contains(name)).collect();
-        ensure!(both.is_empty(), "{both:?}");
+    let written: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{chart}/files/alerts.yaml"))?)?;
+    for (release, namespace, kind, pods) in [
+        ("portico", "portico-system", "Deployment", "portico-[^-]+(-[^-]+)?"),
+        ("portico", "shop", "DaemonSet", "portico-[^-]+"),
+        ("edge", "shop", "Deployment", "edge-portico-[^-]+(-[^-]+)?"),
+    ] {
+        let settings = format!("metrics.prometheusRule.enabled=true,kind={kind}");
+        let command = ["template", release, &chart, "--namespace", namespace, "--set", &settings];
+        let rendered = by_name(objects(&helm.alone(&command)?)?);
+        let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("there is no rule")?;
+        let mut expected = written["groups"].clone();
+        let absent = expected.pointer_mut("/0/rules/0").context("there is a first alert")?;
+        ensure!(absent["alert"] == "PorticoAbsent" && absent["expr"] == "absent(portico_build_info)", "{absent:#}");
+        absent["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\",pod=~\"{pods}\"}})"));
+        ensure!(rule["spec"]["groups"] == expected, "{rule:#}");
     }
     Ok(())
 }
-
-/// Without what there can be one of.
-const FOR_SECOND: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";
 
 /// What the chart renders as the release `portico`.
 pub(crate) fn render(helm: &Helm, settings: &[&str]) -> Result<Vec<Value>> {
@@ -226,7 +249,7 @@ fn workload(objects: &Objects) -> Result<&Value> {
     objects.values().find(|object| object["spec"]["template"].is_object()).context("there is no workload")
 }
 
-fn objects(text: &str) -> Result<Vec<Value>> {
+pub(crate) fn objects(text: &str) -> Result<Vec<Value>> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
@@ -235,7 +258,7 @@ fn by_name(objects: Vec<Value>) -> Objects {
     objects.into_iter().map(|object| (name_of(&object), object)).collect()
 }
 
-fn name_of(object: &Value) -> String {
+pub(crate) fn name_of(object: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
     format!("{} {}/{}", word(&object["kind"]), word(&metadata["namespace"]), word(&metadata["name"]))

@@ -51,22 +51,22 @@ impl Claim {
     /// Who has it.
     pub(super) fn holder<'d>(&self, directory: &'d Directory) -> Option<&'d Arc<Consumer>> {
         match self {
-            Claim::Username(name) => directory.usernames.get(name),
-            Claim::CustomId(id) => directory.custom_ids.get(id),
+            Claim::Username(name) => directory.usernames.get(&**name),
+            Claim::CustomId(id) => directory.custom_ids.get(&**id),
             Claim::Key(digest) => directory.keys.get(digest).map(|made| &made.consumer),
-            Claim::Login(name) => directory.passwords.get(name).map(|made| &made.consumer),
-            Claim::Token(key) => directory.tokens.get(key).map(|made| &made.consumer),
+            Claim::Login(name) => directory.passwords.get(&**name).map(|made| &made.consumer),
+            Claim::Token(key) => directory.tokens.get(&**key).map(|made| &made.consumer),
         }
     }
 
     /// Nobody has it any more.
     pub(super) fn leave(&self, directory: &mut Directory) {
         match self {
-            Claim::Username(name) => directory.usernames.remove(name),
-            Claim::CustomId(id) => directory.custom_ids.remove(id),
+            Claim::Username(name) => directory.usernames.remove(&**name),
+            Claim::CustomId(id) => directory.custom_ids.remove(&**id),
             Claim::Key(digest) => directory.keys.remove(digest),
-            Claim::Login(name) => directory.passwords.remove(name),
-            Claim::Token(key) => directory.tokens.remove(key),
+            Claim::Login(name) => directory.passwords.remove(&**name),
+            Claim::Token(key) => directory.tokens.remove(&**key),
         }
     }
 }

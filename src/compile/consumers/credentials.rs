@@ -11,79 +11,72 @@ use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Object, ObjectKey};
 use crate::plugin::Consumer;
-use crate::plugin::consumers::{BasicCredential, Digest, Directory, JwtCredential, KeyCredential, digest_of};
+use crate::plugin::consumers::{BasicCredential, Directory, Id, JwtCredential, KeyCredential};
 use crate::plugin::signature::{Algorithm, Key, PublicKey, Secret as TokenSecret};
 use crate::store::Store;
 
 /// A credential of a consumer, ready for the directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Credential {
-    /// Where the consumer names it.
-    pub(super) index: u32,
-    made: Made,
-}
-
-/// Each with what it is found by.
-#[derive(Debug, PartialEq, Eq)]
-enum Made {
-    Key(Digest, Arc<KeyCredential>),
-    Basic(Arc<str>, Arc<BasicCredential>),
-    Jwt(Arc<str>, Arc<JwtCredential>),
+pub(super) enum Credential {
+    Key(Arc<KeyCredential>),
+    Basic(Arc<BasicCredential>),
+    Jwt(Arc<JwtCredential>),
 }
 
 /// What a Secret holds.
-pub(super) enum Read {
+pub(super) enum Read<'s> {
     /// A group for access lists.
     Acl(Arc<str>),
-    Credential(Raw),
+    Credential(Raw<'s>),
     /// It means nothing here, as in Kong.
     Ignored,
 }
 
-pub(super) enum Raw {
-    Key { key: Vec<u8>, expires: Option<SystemTime> },
-    Basic { username: Arc<str>, password: Vec<u8> },
+pub(super) enum Raw<'s> {
+    Key { key: &'s [u8], expires: Option<SystemTime> },
+    Basic { username: Arc<str>, password: &'s [u8] },
     Jwt { claim: Arc<str>, key: Key },
 }
 
 impl Credential {
-    pub(super) fn new(id: Arc<str>, index: u32, raw: Raw, consumer: &Arc<Consumer>) -> Self {
+    pub(super) fn new(id: Id, raw: Raw, consumer: &Arc<Consumer>) -> Self {
         let consumer = Arc::clone(consumer);
-        let made = match raw {
-            Raw::Key { key, expires } => {
-                Made::Key(digest_of(&key), Arc::new(KeyCredential::new(id, expires, consumer)))
-            }
+        match raw {
+            Raw::Key { key, expires } => Credential::Key(Arc::new(KeyCredential::new(id, key, expires, consumer))),
             Raw::Basic { username, password } => {
-                let made = BasicCredential::new(id, &username, &password, consumer);
-                Made::Basic(username, Arc::new(made))
+                Credential::Basic(Arc::new(BasicCredential::new(id, username, password, consumer)))
             }
-            Raw::Jwt { claim, key } => {
-                let made = JwtCredential::new(id, &claim, key, consumer);
-                Made::Jwt(claim, Arc::new(made))
-            }
-        };
-        Credential { index, made }
+            Raw::Jwt { claim, key } => Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer))),
+        }
+    }
+
+    pub(super) fn id(&self) -> &Id {
+        match self {
+            Credential::Key(made) => &made.id,
+            Credential::Basic(made) => &made.id,
+            Credential::Jwt(made) => &made.id,
+        }
     }
 
     pub(super) fn claim(&self) -> Claim {
-        match &self.made {
-            Made::Key(digest, _) => Claim::Key(*digest),
-            Made::Basic(name, _) => Claim::Login(Arc::clone(name)),
-            Made::Jwt(key, _) => Claim::Token(Arc::clone(key)),
+        match self {
+            Credential::Key(made) => Claim::Key(made.digest),
+            Credential::Basic(made) => Claim::Login(Arc::clone(made.username.text())),
+            Credential::Jwt(made) => Claim::Token(Arc::clone(made.claim.text())),
         }
     }
 
     pub(super) fn enter(&self, directory: &mut Directory) {
-        match &self.made {
-            Made::Key(digest, made) => directory.keys.insert(*digest, Arc::clone(made)),
-            Made::Basic(name, made) => directory.passwords.insert(Arc::clone(name), Arc::clone(made)),
-            Made::Jwt(key, made) => directory.tokens.insert(Arc::clone(key), Arc::clone(made)),
+        match self {
+            Credential::Key(made) => directory.keys.insert(Arc::clone(made)),
+            Credential::Basic(made) => directory.passwords.insert(Arc::clone(made)),
+            Credential::Jwt(made) => directory.tokens.insert(Arc::clone(made)),
         }
     }
 }
 
 /// `field` is where the consumer names the Secret.
-pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, Problem> {
+pub(super) fn read<'s>(store: &'s Store, key: &ObjectKey, field: &str) -> Result<Read<'s>, Problem> {
     let Some(secret) = store.secrets.get(key) else {
         let message = format!("Secret {key} does not exist");
         return Err(Problem::new(field, message, "create it or correct the name"));
@@ -96,12 +89,12 @@ pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, 
     let holder = Holder { secret, key, field, kind };
     match &**kind {
         "key-auth" => {
-            let value = holder.bytes("key")?.to_vec();
+            let value = holder.bytes("key")?;
             Ok(Read::Credential(Raw::Key { key: value, expires: holder.expires()? }))
         }
         "basic-auth" => {
             let username = holder.text("username")?;
-            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")?.to_vec() }))
+            Ok(Read::Credential(Raw::Basic { username, password: holder.bytes("password")? }))
         }
         "jwt" => Ok(Read::Credential(holder.jwt()?)),
         "acl" => Ok(Read::Acl(holder.text("group")?)),
@@ -118,19 +111,19 @@ pub(super) fn read(store: &Store, key: &ObjectKey, field: &str) -> Result<Read, 
     }
 }
 
-struct Holder<'a> {
-    secret: &'a Object<Secret>,
+struct Holder<'s, 'a> {
+    secret: &'s Object<Secret>,
     key: &'a ObjectKey,
     field: &'a str,
     kind: &'a str,
 }
 
-impl<'a> Holder<'a> {
+impl<'s> Holder<'s, '_> {
     fn problem(&self, message: String, remedy: &str) -> Problem {
         Problem::new(self.field, format!("Secret {}: {message}", self.key), remedy)
     }
 
-    fn bytes(&self, name: &str) -> Result<&'a [u8], Problem> {
+    fn bytes(&self, name: &str) -> Result<&'s [u8], Problem> {
         let value = self.secret.value(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| {
             let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
@@ -163,7 +156,7 @@ impl<'a> Holder<'a> {
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
     }
 
-    fn jwt(&self) -> Result<Raw, Problem> {
+    fn jwt(&self) -> Result<Raw<'s>, Problem> {
         let claim = self.text("key")?;
         let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
         let algorithm = Algorithm::named(named.trim()).ok_or_else(|| {
@@ -221,5 +214,76 @@ mod tests {
         assert!(matches!(login, Read::Credential(Raw::Basic { username, password })
             if &*username == "ann\n" && password == b"p\n"));
         assert!(matches!(read("group"), Read::Acl(group) if &*group == "staff\n"));
+    }
+
+    // kong-compat §3.7
+    #[test]
+    fn what_each_type_needs_and_may_have() {
+        const CREATED: &str = "2026-01-01T00:00:00Z";
+        let at = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
+        type Expected = Result<&'static str, &'static str>;
+        let cases: [(&str, &str, Expected); 22] = [
+            ("key-auth", r#"{"key": "k"}"#, Ok("key that stays")),
+            ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key that ends")),
+            ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key that stays")),
+            ("key-auth", r#"{"key": "k", "ttl": "1h"}"#, Err("ttl is no number of seconds")),
+            ("key-auth", "{}", Err("key-auth credentials need key, which is missing or empty")),
+            ("key-auth", r#"{"key": ""}"#, Err("key-auth credentials need key, which is missing or empty")),
+            ("basic-auth", r#"{"username": "a", "password": "b"}"#, Ok("login")),
+            ("basic-auth", r#"{"username": "a"}"#, Err("basic-auth credentials need password")),
+            ("basic-auth", r#"{"password": "b"}"#, Err("basic-auth credentials need username")),
+            ("jwt", r#"{"key": "a", "secret": "s"}"#, Ok("HS256")),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "HS512"}"#, Ok("HS512")),
+            ("jwt", r#"{"key": "a"}"#, Err("jwt credentials need secret")),
+            ("jwt", r#"{"secret": "s"}"#, Err("jwt credentials need key")),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "RS256"}"#, Err("need rsa_public_key")),
+            (
+                "jwt",
+                r#"{"key": "a", "rsa_public_key": "p", "algorithm": "ES256"}"#,
+                Err("rsa_public_key cannot be used"),
+            ),
+            ("jwt", r#"{"key": "a", "secret": "s", "algorithm": "none"}"#, Err("algorithm \"none\" is not known")),
+            ("acl", r#"{"group": "staff"}"#, Ok("group staff")),
+            ("acl", "{}", Err("acl credentials need group")),
+            ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
+            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Ok("nothing, and it is said")),
+            ("mtls-auth", "{}", Ok("nothing, and it is said")),
+            ("password", "{}", Err("says \"password\", which is no type of credential")),
+        ];
+        for (kind, data, expected) in cases {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {"namespace": "a", "name": "s", "labels": {CREDENTIAL_LABEL: kind}, "creationTimestamp": CREATED},
+                "stringData": parsed(data),
+            });
+            let mut store = Store::default();
+            let upserts = vec![AnyObject::parse(crate::api::Kind::Secret, secret).unwrap()];
+            store.apply(Batch { upserts, removes: Vec::new() });
+            let found = read(&store, &ObjectKey::new("a", "s"), "credentials[0]");
+            let found = found.map(|read| match read {
+                Read::Credential(Raw::Key { expires: None, .. }) => "key that stays".to_owned(),
+                // So long after the Secret was made.
+                Read::Credential(Raw::Key { expires, .. }) if expires == at(1_767_225_660) => {
+                    "key that ends".to_owned()
+                }
+                Read::Credential(Raw::Key { expires, .. }) => format!("key that ends at {expires:?}"),
+                Read::Credential(Raw::Basic { .. }) => "login".to_owned(),
+                Read::Credential(Raw::Jwt { key, .. }) => key.algorithm().name().to_owned(),
+                Read::Acl(group) => format!("group {group}"),
+                Read::Ignored(None) => "nothing".to_owned(),
+                Read::Ignored(Some(_)) => "nothing, and it is said".to_owned(),
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{kind} {data}"),
+                (Err(problem), Err(expected)) => {
+                    assert!(problem.message.contains(expected), "{kind} {data}: {problem}");
+                    assert_eq!(problem.field, "credentials[0]", "{kind} {data}");
+                }
+                (found, expected) => {
+                    panic!("{kind} {data}: {:?}, not {expected:?}", found.map_err(|it| it.to_string()))
+                }
+            }
+        }
     }
 }

@@ -6,7 +6,9 @@
 mod claims;
 mod credentials;
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,7 +19,7 @@ use super::verdict::{Code, Condition, Problem, Verdict};
 use crate::api::kong::{ControlPlaneRef, KongConsumer};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::plugin::Consumer;
-use crate::plugin::consumers::Directory;
+use crate::plugin::consumers::{Directory, Id};
 use crate::store::{Changes, Store};
 use claims::{Claim, Claimant, Disputes};
 use credentials::Credential;
@@ -26,7 +28,7 @@ use credentials::Credential;
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     /// By id.
-    known: HashMap<Arc<str>, Known>,
+    known: HashSet<Known>,
     disputes: Disputes,
     directory: Arc<Directory>,
 }
@@ -34,10 +36,10 @@ pub(super) struct Consumers {
 /// A consumer as the objects describe it. There may be very many, so nothing is in it twice.
 #[derive(Debug)]
 struct Known {
-    claimant: Claimant,
-    generation: i64,
+    object: Arc<Object<KongConsumer>>,
     consumer: Arc<Consumer>,
     credentials: Box<[Credential]>,
+    told_apart: u64,
     /// Most have none.
     remarks: Option<Box<Remarks>>,
 }
@@ -75,18 +77,28 @@ impl Consumers {
             again.objects.insert(id.clone());
             let object = store.kong_consumers.get(&id.key).filter(|_| is_ours(store, inputs, id));
             let after = object.map(|object| known(store, inputs, object));
-            let name = after.as_ref().map_or_else(|| self::id(&id.key), |after| Arc::clone(&after.consumer.id));
-            match (self.known.get_mut(&name), after) {
+            let before = match &after {
+                Some(after) => self.known.take(&after.consumer.id),
+                None => self.known.take(&self::id(&id.key)),
+            };
+            match (before, after) {
                 // What requests and caches hold on to stays the very same.
                 (Some(before), Some(after)) if before.is_alike(&after) => {
-                    (before.generation, before.remarks) = (after.generation, after.remarks);
+                    if before.told_apart != after.told_apart {
+                        let directory = Arc::make_mut(&mut self.directory);
+                        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
+                        directory.told_apart = directory.told_apart.wrapping_add(after.told_apart);
+                    }
+                    // With the new object, of which something else may be told.
+                    let Known { consumer, credentials, .. } = before;
+                    self.known.insert(Known { consumer, credentials, ..after });
                 }
-                (_, after) => {
-                    if let Some(before) = self.known.remove(&name) {
+                (before, after) => {
+                    if let Some(before) = before {
                         self.leave(&before, &mut again);
                     }
                     if let Some(after) = after {
-                        self.enter(name, after, &mut again);
+                        self.enter(after, &mut again);
                     }
                 }
             }
@@ -99,10 +111,12 @@ impl Consumers {
     }
 
     /// Puts somebody into the directory with what is his alone, or his before others.
-    fn enter(&mut self, id: Arc<str>, known: Known, again: &mut Again) {
+    fn enter(&mut self, known: Known, again: &mut Again) {
         // A snapshot shares the directory, so this copies it the first time; what is in it is shared again.
         let directory = Arc::make_mut(&mut self.directory);
-        directory.consumers.insert(Arc::clone(&id), Arc::clone(&known.consumer));
+        directory.consumers.insert(Arc::clone(&known.consumer));
+        // A sum, since there is no order.
+        directory.told_apart = directory.told_apart.wrapping_add(known.told_apart);
         let mut disputed = Vec::new();
         for claim in known.claims() {
             if !self.disputes.is_disputed(&claim) {
@@ -111,12 +125,12 @@ impl Consumers {
                     known.take(&claim, directory);
                     continue;
                 };
-                self.disputes.insert(&claim, holder.claimant.clone());
+                self.disputes.insert(&claim, holder.claimant());
             }
-            self.disputes.insert(&claim, known.claimant.clone());
+            self.disputes.insert(&claim, known.claimant());
             disputed.push(claim);
         }
-        self.known.insert(id, known);
+        self.known.insert(known);
         for claim in disputed {
             self.settle(&claim);
             again.disputed.insert(claim);
@@ -126,13 +140,14 @@ impl Consumers {
     /// Takes somebody out of the directory, who is no longer known, and lets the next have what was his.
     fn leave(&mut self, before: &Known, again: &mut Again) {
         let directory = Arc::make_mut(&mut self.directory);
-        directory.consumers.remove(&before.consumer.id);
+        directory.consumers.remove(&*before.consumer.id);
+        directory.told_apart = directory.told_apart.wrapping_sub(before.told_apart);
         for claim in before.claims() {
             if !self.disputes.is_disputed(&claim) {
                 claim.leave(Arc::make_mut(&mut self.directory));
                 continue;
             }
-            if let Some(last) = self.disputes.remove(&claim, &before.claimant) {
+            if let Some(last) = self.disputes.remove(&claim, &before.claimant()) {
                 self.give(&claim, &last);
                 again.objects.insert(ObjectId::new(Kind::KongConsumer, last.key));
             } else {
@@ -151,7 +166,7 @@ impl Consumers {
     }
 
     fn give(&mut self, claim: &Claim, claimant: &Claimant) {
-        if let Some(known) = self.known.get(&*id(&claimant.key)) {
+        if let Some(known) = self.known.get(&id(&claimant.key)) {
             known.take(claim, Arc::make_mut(&mut self.directory));
         }
     }
@@ -168,16 +183,17 @@ impl Consumers {
             });
             return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
-        let known = self.known.get(&*self::id(&id.key))?;
+        let known = self.known.get(&self::id(&id.key))?;
         let Remarks(mut problems) = known.remarks.as_deref().cloned().unwrap_or_default();
-        for (claim, field) in known.claims_with_fields() {
+        for (claim, credential) in known.stated() {
             let holder = self.disputes.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
+                let field = credential.map_or_else(|| claim.what().to_owned(), |credential| known.field_of(credential));
                 let message = format!("KongConsumer {holder} has this {} already, and is older", claim.what());
                 problems.push(Problem::new(field, message, "choose another, or remove it there"));
             }
         }
-        Some(verdict(known.generation, problems, Vec::new()))
+        Some(verdict(known.object.meta.generation, problems, Vec::new()))
     }
 }
 
@@ -205,7 +221,7 @@ fn verdict(generation: i64, problems: Vec<Problem>, notes: Vec<Problem>) -> Verd
     Verdict { generation, conditions: vec![condition], notes, ..Verdict::default() }
 }
 
-fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> Known {
+fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>) -> Known {
     let key = &object.meta.key;
     let mut problems = Vec::new();
     let mut groups = Vec::new();
@@ -234,7 +250,7 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
         match credentials::read(store, &secret, &field) {
             Ok(credentials::Read::Acl(group)) => acls.push(group),
             Ok(credentials::Read::Credential(credential)) => {
-                raw.push((secret, u32::try_from(index).unwrap_or(u32::MAX), credential));
+                raw.push((secret, credential));
             }
             Ok(credentials::Read::Ignored) => {}
             Err(problem) => problems.push(problem),
@@ -245,54 +261,72 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Object<KongConsumer>) -> K
     acls.dedup();
     let consumer = Consumer::new(id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
-    let credentials = raw.into_iter().map(|(secret, index, raw)| {
-        let id = uuid(Kind::Secret, &secret);
-        Credential::new(id, index, raw, &consumer)
-    });
-    // What is collected in place keeps the room of what it was made from.
-    let credentials = credentials.fold(Vec::new(), |mut all, credential| {
-        all.push(credential);
-        all
-    });
+    let credentials = raw.into_iter().map(|(secret, raw)| Credential::new(uuid(Kind::Secret, &secret), raw, &consumer));
     Known {
-        claimant: Claimant { created: object.meta.created, key: key.clone() },
-        generation: object.meta.generation,
-        consumer: Arc::clone(&consumer),
-        credentials: credentials.into(),
+        object: Arc::clone(object),
+        told_apart: told_apart(store, object, &consumer),
+        credentials: credentials.collect(),
+        consumer,
         remarks: (!problems.is_empty()).then(|| Box::new(Remarks(problems))),
     }
+}
+
+/// What tells a consumer from others, in every process alike: also from one who is older and has the same names. For what is in
+/// Secrets stands which version of them it is, since the number is for everybody to see.
+fn told_apart(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
+    (names, consumer.groups(), object.meta.created).hash(&mut hasher);
+    for name in &object.credentials {
+        let key = ObjectKey::new(&object.meta.key.namespace, name);
+        (name, store.secrets.get(&key).map(|secret| secret.meta.revision)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl Known {
     /// Whether requests cannot tell it from the other, nor those who claim the same.
     fn is_alike(&self, other: &Known) -> bool {
-        let Known { claimant, generation: _, consumer, credentials, remarks: _ } = self;
-        (claimant, consumer, credentials) == (&other.claimant, &other.consumer, &other.credentials)
+        let Known { object, consumer, credentials, told_apart: _, remarks: _ } = self;
+        (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
     }
 
-    /// What only one consumer can have, each with the field that claims it.
-    fn claims_with_fields(&self) -> impl Iterator<Item = (Claim, String)> {
-        let username = self.consumer.username.iter().map(|name| (Claim::Username(name.clone()), "username".to_owned()));
-        let custom_id = self.consumer.custom_id.iter().map(|id| (Claim::CustomId(id.clone()), "custom_id".to_owned()));
-        let credentials = self.credentials.iter();
-        let credentials =
-            credentials.map(|credential| (credential.claim(), format!("credentials[{}]", credential.index)));
-        username.chain(custom_id).chain(credentials)
+    fn claimant(&self) -> Claimant {
+        Claimant { created: self.object.meta.created, key: self.object.meta.key.clone() }
+    }
+
+    /// What only one consumer can have, in the order of the fields, each with the credential that it is of.
+    fn stated(&self) -> impl Iterator<Item = (Claim, Option<&Credential>)> {
+        let username = self.consumer.username.iter().map(|name| Claim::Username(Arc::clone(name.text())));
+        let custom_id = self.consumer.custom_id().into_iter().map(|id| Claim::CustomId(Arc::clone(id.text())));
+        let credentials = self.credentials.iter().map(|credential| (credential.claim(), Some(credential)));
+        username.chain(custom_id).map(|claim| (claim, None)).chain(credentials)
     }
 
     /// Each once.
     fn claims(&self) -> BTreeSet<Claim> {
-        let username = self.consumer.username.iter().map(|name| Claim::Username(name.clone()));
-        let custom_id = self.consumer.custom_id.iter().map(|id| Claim::CustomId(id.clone()));
-        username.chain(custom_id).chain(self.credentials.iter().map(Credential::claim)).collect()
+        self.stated().map(|(claim, _)| claim).collect()
+    }
+
+    /// Where the consumer names its Secret. Only for complaints, so that it need not be remembered of all.
+    fn field_of(&self, credential: &Credential) -> String {
+        let namespace = &self.object.meta.key.namespace;
+        let is_its = |name: &String| {
+            let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
+            uuid(Kind::Secret, &secret) == *credential.id()
+        };
+        match self.object.credentials.iter().position(is_its) {
+            Some(index) => format!("credentials[{index}]"),
+            None => "credentials".to_owned(),
+        }
     }
 
     /// Puts into the directory what it claims and nobody before it.
     fn take(&self, claim: &Claim, directory: &mut Directory) {
         let consumer = &self.consumer;
         match claim {
-            Claim::Username(name) => directory.usernames.insert(Arc::clone(name), Arc::clone(consumer)),
-            Claim::CustomId(id) => directory.custom_ids.insert(Arc::clone(id), Arc::clone(consumer)),
+            Claim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
+            Claim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
             Claim::Key(_) | Claim::Login(_) | Claim::Token(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.enter(directory);
@@ -302,9 +336,30 @@ impl Known {
     }
 }
 
+/// By id.
+impl Borrow<Id> for Known {
+    fn borrow(&self) -> &Id {
+        &self.consumer.id
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.consumer.id.hash(state);
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.consumer.id == other.consumer.id
+    }
+}
+
+impl Eq for Known {}
+
 /// The id under which backends and logs know a consumer: a UUID made of its key, so that it is the same in every replica
 /// and after a restore from a backup.
-pub(super) fn id(consumer: &ObjectKey) -> Arc<str> {
+pub(super) fn id(consumer: &ObjectKey) -> Id {
     uuid(Kind::KongConsumer, consumer)
 }
 
@@ -314,7 +369,7 @@ pub(super) fn group(group: &ObjectKey) -> Arc<str> {
 }
 
 /// In the form of version 8 (RFC 9562, section 5.8), which leaves the bits to us.
-fn uuid(kind: Kind, key: &ObjectKey) -> Arc<str> {
+fn uuid(kind: Kind, key: &ObjectKey) -> Id {
     let digest = digest(&SHA256, format!("{kind}/{key}").as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
@@ -328,5 +383,5 @@ fn uuid(kind: Kind, key: &ObjectKey) -> Arc<str> {
         let digit = |four: u8| char::from_digit(four.into(), 16).expect("half a byte is a digit");
         text.extend([digit(byte >> 4), digit(byte & 15)]);
     }
-    text.into()
+    Id::of(&text)
 }

@@ -196,19 +196,21 @@ fn resolved<'s>(
         facade: facade.map(|(name, _)| name.clone()),
         whole: whole || settings.whole,
     };
-    // As Kong's ingress controller names its service; of an external one the name that it really has.
-    let host =
-        match service.spec.external_name.as_deref().filter(|_| service.spec.kind.as_deref() == Some("ExternalName")) {
-            Some(external) => external.trim_end_matches('.').to_owned(),
-            None => format!("{name}.{namespace}.{number}.svc"),
-        };
-    let host = if number == usual_port(is_tls) { host } else { format!("{host}:{number}") };
-    let own = HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"));
-    let host = settings.host.clone().or_else(|| policy::host_header(store, meta)).unwrap_or(own);
+    let host = settings.host.clone().or_else(|| policy::host_header(store, meta));
+    let host = host.unwrap_or_else(|| own_host(service, number, is_tls));
     Ok(Resolved { key, settings, host, speaks: (kind, meta) })
 }
 
-/// The port that a Host needs not name.
-pub(super) fn usual_port(is_tls: bool) -> u16 {
-    if is_tls { 443 } else { 80 }
+/// What a Service is asked for if neither the client nor anybody else says so: as Kong's ingress controller names its service,
+/// and an external one by the name that it really has.
+pub(super) fn own_host(service: &Object<Service>, port: u16, is_tls: bool) -> HeaderValue {
+    let ObjectKey { namespace, name } = &service.meta.key;
+    let external = service.spec.external_name.as_deref();
+    let host = match external.filter(|_| service.spec.kind.as_deref() == Some("ExternalName")) {
+        Some(external) => external.trim_end_matches('.').to_owned(),
+        None => format!("{name}.{namespace}.{port}.svc"),
+    };
+    let usual_port = if is_tls { 443 } else { 80 };
+    let host = if port == usual_port { host } else { format!("{host}:{port}") };
+    HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"))
 }

@@ -4,17 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::super::gateway::GatewayPlan;
 use super::super::hostname::intersects;
 use super::super::verdict::Problem;
 use super::super::{Inputs, Plans};
 use super::annotations::field;
-use super::backend::usual_port;
+use super::backend::own_host;
 use super::policy;
 use super::route_settings;
 use super::service_settings::{self, ServiceSettings, Speech};
+use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
     CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER,
@@ -119,22 +120,27 @@ pub(in crate::compile) fn read(inputs: &Inputs<'_>, route: &Meta) -> OnRoute {
 }
 
 /// `services` are those behind the rule, each with the port that is asked; `at` is where the rule stands.
-pub(in crate::compile) fn rule(store: &Store, on_route: &OnRoute, services: &[(&Meta, u16)], at: &str) -> KongRule {
+pub(in crate::compile) fn rule(
+    store: &Store,
+    on_route: &OnRoute,
+    services: &[(&Object<Service>, u16)],
+    at: &str,
+) -> KongRule {
     let mut rule = KongRule::default();
-    let Some((meta, port)) = agreed(services, at, &mut rule.notes) else {
+    let Some((service, port)) = agreed(services, at, &mut rule.notes) else {
         rule.manner = on_route.manner.clone().map(Box::new);
         return rule;
     };
-    let settings = service_settings::read(meta, "a Service", false);
-    if on_route.manner.is_some() || has_any(meta, &[PATH, HOST_HEADER]) {
+    let settings = service_settings::read(&service.meta, "a Service", false);
+    if on_route.manner.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
         let mut manner = on_route.manner.clone().unwrap_or_default();
         if on_route.asks_own_host {
-            manner.host =
-                ToHost::Named(settings.host.clone().unwrap_or_else(|| own_host(meta, port, settings.protocol)));
-            if policy::wants_host(store, meta) {
+            let is_tls = settings.protocol.is_some_and(Speech::is_tls);
+            manner.host = ToHost::Named(settings.host.clone().unwrap_or_else(|| own_host(service, port, is_tls)));
+            if policy::wants_host(store, &service.meta) {
                 let message = format!(
                     "upstream.host_header of the KongIngress of Service {} counts only for Ingresses",
-                    meta.key
+                    service.meta.key
                 );
                 let remedy = "write it as annotation konghq.com/host-header of the Service";
                 rule.notes.push(Problem::new(format!("{at}.backendRefs"), message, remedy));
@@ -143,7 +149,7 @@ pub(in crate::compile) fn rule(store: &Store, on_route: &OnRoute, services: &[(&
         manner.path = settings.path.clone();
         rule.manner = Some(Box::new(manner));
     }
-    if has_any(meta, &[CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES]) {
+    if has_any(&service.meta, &[CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES]) {
         let ServiceSettings { connect, write, read, retries, .. } = settings;
         rule.tries = Some(Tries::of_service(connect, write, read, retries));
     }
@@ -152,14 +158,18 @@ pub(in crate::compile) fn rule(store: &Store, on_route: &OnRoute, services: &[(&
 
 /// The Service whose annotations count for the rule. Of several none does, unless all of them say the same: Kong has one
 /// service for all backends of a rule.
-fn agreed<'m>(services: &[(&'m Meta, u16)], at: &str, notes: &mut Vec<Problem>) -> Option<(&'m Meta, u16)> {
+fn agreed<'s>(
+    services: &[(&'s Object<Service>, u16)],
+    at: &str,
+    notes: &mut Vec<Problem>,
+) -> Option<(&'s Object<Service>, u16)> {
     let (first, others) = services.split_first()?;
-    let differs = |other: &&(&Meta, u16)| said(other.0) != said(first.0);
+    let differs = |other: &&(&Object<Service>, u16)| said(&other.0.meta) != said(&first.0.meta);
     let Some((other, _)) = others.iter().find(differs) else { return Some(*first) };
     let message = format!(
         "Services {} and {} of one rule differ in their annotations of Kong, so of these only plugins, policies that \
          both name, and what has to do with the protocol count here",
-        first.0.key, other.key
+        first.0.meta.key, other.meta.key
     );
     notes.push(Problem::new(format!("{at}.backendRefs"), message, "give both the same, or each a rule of its own"));
     None
@@ -217,13 +227,6 @@ pub(in crate::compile) fn secure_ports(
 }
 
 const HTTPS: u16 = 443;
-
-fn own_host(meta: &Meta, port: u16, speech: Option<Speech>) -> HeaderValue {
-    let suffix =
-        if port == usual_port(speech.is_some_and(Speech::is_tls)) { String::new() } else { format!(":{port}") };
-    let host = format!("{}.{}.{port}.svc{suffix}", meta.key.name, meta.key.namespace);
-    HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"))
-}
 
 const ON_ROUTE: &[&str] = &[
     STRIP_PATH,

@@ -36,8 +36,8 @@ pub(in crate::compile) fn terms(
         let anchors = anchors.map_or_else(|| Arc::clone(inputs.upstreams.system()), Arc::new);
         Trust { anchors, depth: settings.depth }
     });
-    Terms::new(protocol, trust, client)
-        .map_err(|error| Problem::new(field(CLIENT_CERT), error.to_string(), "use another certificate"))
+    let terms = inputs.upstreams.terms(protocol, trust, client);
+    terms.map_err(|error| Problem::new(field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
 /// What the objects hold that the annotations name.
@@ -116,11 +116,19 @@ const KEYS: [&str; 2] = ["cert", "ca.crt"];
 const MISSING: &str = "create it or correct the name";
 const PEM: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
-/// The same problem, told of whoever leads requests to the Service.
+/// The same problem, told of whoever leads requests to the Service from its own namespace.
 pub(in crate::compile) fn at_referrer(kind: Kind, meta: &Meta, problem: &Problem, at: &str) -> Problem {
     let Problem { field, message, remedy } = problem;
     let message = format!("{kind} {} cannot be spoken to in TLS: {field}: {message}", meta.key);
     Problem::new(at, message, remedy.clone())
+}
+
+/// That there is a problem, told of whoever leads requests to a Service of another namespace: which Secrets are there, and what is
+/// wrong with them, is for those who can see them.
+pub(in crate::compile) fn at_stranger(kind: Kind, meta: &Meta, at: &str) -> Problem {
+    let ObjectKey { namespace, .. } = &meta.key;
+    let message = format!("{kind} {} cannot be spoken to in TLS, since what it says of TLS cannot be used", meta.key);
+    Problem::new(at, message, format!("ask whoever owns namespace {namespace}: the {kind} says there what is wrong"))
 }
 
 /// A remark for whoever leads requests to a Service whose certificate nobody looks at.

@@ -144,44 +144,51 @@ impl Mix<'_> {
         match with.zip(uses.and_then(|uses: &Uses| uses.people(&spot.namespace))) {
             // For these people on this rule, and for nobody else on it.
             Some((with, people)) => self.add_for(made, people, with, scope),
-            None => self.add(made, Place::Base(base), scope),
+            None => self.add(made, [Place::Base(base)], scope),
         }
     }
 
     fn add_for(&mut self, made: &Made, people: &People, with: With, scope: &Arc<str>) {
-        for consumer in &people.consumers {
-            self.add(made, Place::Consumer(Arc::clone(consumer), with), scope);
+        if people.is_nobody() {
+            return;
         }
-        for group in &people.groups {
-            self.add(made, Place::Group(Arc::clone(group), with), scope);
-        }
+        let consumers = people.consumers.iter().map(|consumer| Place::Consumer(Arc::clone(consumer), with));
+        let groups = people.groups.iter().map(|group| Place::Group(Arc::clone(group), with));
+        self.add(made, consumers.chain(groups), scope);
     }
 
-    fn add(&mut self, made: &Made, place: Place, scope: &Arc<str>) {
+    /// In all these places, of which there may be very many, stands the same instance.
+    fn add(&mut self, made: &Made, places: impl IntoIterator<Item = Place>, scope: &Arc<str>) {
         if made.disabled {
             return;
         }
-        let (Some(kind), Ok(plugin)) = (made.kind, &made.plugin) else {
-            let what = format!("plugin {} cannot be used", made.object);
-            let remedy = "see its condition Programmed";
-            if !self.must_refuse(made) {
-                self.say(format!("{what}, so requests are served without it"), remedy);
-                return;
+        let (kind, priority, instance) = match (made.kind, &made.plugin) {
+            (Some(kind), Ok(plugin)) => {
+                let instance = Instance {
+                    plugin: Arc::clone(plugin),
+                    phases: kind.phases(),
+                    protocols: made.protocols,
+                    scope: Arc::clone(scope),
+                    object: Arc::clone(&made.object),
+                    configuration: made.configuration,
+                };
+                (kind.name(), kind.priority(), instance)
             }
-            self.say(format!("{what}, so requests it would guard are answered 503"), remedy);
+            _ => {
+                let what = format!("plugin {} cannot be used", made.object);
+                let remedy = "see its condition Programmed";
+                if !self.must_refuse(made) {
+                    self.say(format!("{what}, so requests are served without it"), remedy);
+                    return;
+                }
+                self.say(format!("{what}, so requests it would guard are answered 503"), remedy);
+                instead_of(made, scope, format!("{} of this route cannot be used", made.object))
+            }
+        };
+        for place in places {
             self.say_if_taken(made, &place);
-            return self.refuse(made, place, scope, format!("{} of this route cannot be used", made.object));
-        };
-        self.say_if_taken(made, &place);
-        let instance = Instance {
-            plugin: Arc::clone(plugin),
-            phases: kind.phases(),
-            protocols: made.protocols,
-            scope: Arc::clone(scope),
-            object: Arc::clone(&made.object),
-            configuration: made.configuration,
-        };
-        self.builder.add(kind.name(), kind.priority(), place, instance);
+            self.builder.add(kind, priority, place, instance.clone());
+        }
     }
 
     fn must_refuse(&self, made: &Made) -> bool {
@@ -189,9 +196,9 @@ impl Mix<'_> {
     }
 
     /// Lets nobody pass where a guard should be that is not there. `message` is for clients.
-    fn refuse(&mut self, made: &Made, place: Place, scope: &Arc<str>, message: String) {
-        let (name, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
-        self.builder.add(name, priority, place, refusal(message, scope, Arc::clone(&made.object)));
+    fn refuse(&mut self, made: &Made, base: Base, scope: &Arc<str>, message: String) {
+        let (kind, priority, instance) = instead_of(made, scope, message);
+        self.builder.add(kind, priority, Place::Base(base), instance);
     }
 
     fn say_if_taken(&mut self, made: &Made, place: &Place) {
@@ -215,7 +222,7 @@ impl Mix<'_> {
             return self.say(format!("{message}, so requests are served without it"), "attach it elsewhere");
         }
         self.say(format!("{message}, so requests are answered 503"), "attach it elsewhere");
-        self.refuse(made, Place::Base(base), scope, format!("{} cannot guard this route", made.object));
+        self.refuse(made, base, scope, format!("{} cannot guard this route", made.object));
     }
 
     /// What is named and not there may have been a guard.
@@ -235,12 +242,7 @@ impl Mix<'_> {
     fn refuse_ambiguous(&mut self, id: &ObjectId, scope: &Arc<str>) {
         let Some(made) = self.plugins.made.get(id).filter(|made| !made.disabled) else { return };
         if self.must_refuse(made) {
-            self.refuse(
-                made,
-                Place::Base(Base::Global),
-                scope,
-                format!("more than one {} is for all routes", made.name),
-            );
+            self.refuse(made, Base::Global, scope, format!("more than one {} is for all routes", made.name));
         }
     }
 
@@ -261,6 +263,12 @@ fn allows(scopes: Scopes, base: Base) -> bool {
         Base::Service => scopes.service,
         Base::Global => scopes.global,
     }
+}
+
+/// Its kind and priority, and what lets nobody pass in its place.
+fn instead_of(made: &Made, scope: &Arc<str>, message: String) -> (&'static str, i32, Instance) {
+    let (kind, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
+    (kind, priority, refusal(message, scope, Arc::clone(&made.object)))
 }
 
 fn refusal(message: String, scope: &Arc<str>, object: Arc<str>) -> Instance {
@@ -287,6 +295,7 @@ mod tests {
     struct Sentry;
 
     #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
     struct Nothing {}
 
     impl Plugin for Sentry {}
@@ -393,23 +402,36 @@ mod tests {
         }
     }
 
+    /// Somebody of a namespace, who takes plugin `p` along.
+    fn consumer(namespace: &str, name: &str) -> (Kind, Value) {
+        let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "p"});
+        let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
+        (Kind::KongConsumer, json!({"metadata": metadata, "username": name}))
+    }
+
+    #[test]
+    fn a_guard_of_many_that_cannot_be_built_is_refused_by_one() {
+        let broken = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "waiter", "config": {"tip": 1}});
+        let people = (0..100).map(|number| consumer("a", &format!("c-{number}")));
+        let (chain, said) = routed(people.chain([(Kind::KongPlugin, broken)]).collect(), false);
+        let chain = chain.unwrap();
+        assert_eq!(format!("{chain:?}").matches("ConsumerAndRoute").count(), 100);
+        assert_eq!(chain.configurations().count(), 1, "one instance is for all of them");
+        assert_eq!(said.matches("requests it would guard are answered 503").count(), 1, "{said}");
+    }
+
     // kong-compat §1.4
     #[test]
     fn a_plugin_of_the_cluster_is_for_consumers_of_the_namespace_of_the_route() {
         let cluster = |object: Value| (Kind::KongClusterPlugin, object);
         let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "waiter"}));
-        let consumer = |namespace: &str| {
-            let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "p"});
-            let metadata = json!({"namespace": namespace, "name": "c", "annotations": annotations});
-            (Kind::KongConsumer, json!({"metadata": metadata, "username": "c"}))
-        };
         let cases = [
             ("of the namespace", "a", false, "ConsumerAndRoute"),
             ("of another", "b", false, "(\"route\", \"KongClusterPlugin/p\")"),
             ("of another, as with Kong", "b", true, "ConsumerAndRoute"),
         ];
         for (name, namespace, fail_open, expected) in cases {
-            let (chain, _) = routed(vec![plugin(), consumer(namespace)], fail_open);
+            let (chain, _) = routed(vec![plugin(), consumer(namespace, "c")], fail_open);
             let listed = format!("{:?}", chain.unwrap());
             assert!(listed.contains(expected), "{name}: {listed}");
         }

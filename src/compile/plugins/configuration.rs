@@ -2,11 +2,14 @@
 //!
 //! No message repeats what a Secret holds.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde_json::{Map, Value};
 
 use super::super::verdict::Problem;
 use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
+use crate::plugin::chain::Protocols;
 use crate::store::Store;
 
 /// The whole of it. `owner` is the object; Secrets that name no namespace are of its own.
@@ -42,6 +45,45 @@ pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) ->
     }
     without_vaults(config)
 }
+
+/// What tells the configuration that comes of these settings from others, in every process alike. For what a Secret holds stands its
+/// version, and what the object itself says in a field for secrets is left out: the number is for everybody to see.
+pub(super) fn told_apart(store: &Store, owner: &ObjectKey, settings: &PluginSettings, protocols: Protocols) -> u64 {
+    let sources = settings.config_from.iter().map(|source| ("", &source.secret_key_ref));
+    let patches = settings.config_patches.iter().map(|patch| (&*patch.path, &patch.value_from.secret_key_ref));
+    let secrets: Vec<_> = sources
+        .chain(patches)
+        .map(|(path, reference)| {
+            let secret = secret_of(owner, reference);
+            let revision = store.secrets.get(&secret).map(|secret| secret.meta.revision);
+            (path, secret, &reference.key, revision)
+        })
+        .collect();
+    let mut written = Value::Object(settings.config.clone().unwrap_or_default());
+    blank(&mut written);
+    // The hasher has no seed.
+    let mut hasher = DefaultHasher::new();
+    (written.to_string(), secrets, protocols).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Takes out what only a Secret should hold, as far as fields say so by their names.
+fn blank(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if SECRET.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) {
+                    *field = Value::Null;
+                }
+                blank(field);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(blank),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+const SECRET: [&str; 4] = ["password", "passphrase", "secret", "token"];
 
 /// A reference to a vault that nobody resolves would be taken for the secret itself.
 fn without_vaults(config: Value) -> Result<Value, Problem> {
@@ -79,7 +121,7 @@ fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, fiel
             "remove it, and keep the Secret beside the plugin",
         ));
     }
-    let secret = ObjectKey::new(namespace, &reference.name);
+    let secret = secret_of(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
         let message = format!("Secret {secret} does not exist");
         return Err(Problem::new(format!("{field}.name"), message, "create it or correct the name"));
@@ -88,6 +130,10 @@ fn value<'s>(store: &'s Store, owner: &ObjectKey, reference: &SecretKeyRef, fiel
         let message = format!("Secret {secret} has no key {}", reference.key);
         Problem::new(format!("{field}.key"), message, "add it or correct the name of the key")
     })
+}
+
+fn secret_of(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
+    ObjectKey::new(reference.namespace.as_deref().unwrap_or(&owner.namespace), &reference.name)
 }
 
 /// JSON, or else YAML.
@@ -202,6 +248,33 @@ mod tests {
             let refused = of(&ObjectKey::new("a", "p")).unwrap_err().to_string();
             assert!(refused.contains("secretKeyRef.namespace: Secrets of other namespaces"), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_tells_configurations_apart_says_nothing_about_secrets() {
+        let told_apart = |config: Value, secret: Value| {
+            let mut store = Store::default();
+            store.apply(Batch { upserts: vec![AnyObject::parse(Kind::Secret, secret).unwrap()], removes: vec![] });
+            let patches = json!([{"path": "/redis/host", "valueFrom": {"secretKeyRef": {"name": "s", "key": "host"}}}]);
+            let plugin = json!({
+                "metadata": {"namespace": "a", "name": "p"}, "plugin": "rate-limiting", "config": config,
+                "configPatches": patches,
+            });
+            let AnyObject::KongPlugin(plugin) = AnyObject::parse(Kind::KongPlugin, plugin).unwrap() else {
+                panic!("it is another kind")
+            };
+            self::told_apart(&store, &plugin.meta.key, &plugin.settings, Protocols::ALL)
+        };
+        let config = |minute: u32, password: &str| json!({"minute": minute, "redis": {"password": password}});
+        let secret = |version: &str, host: &str| {
+            let metadata = json!({"namespace": "a", "name": "s", "resourceVersion": version});
+            json!({"metadata": metadata, "stringData": {"host": host}})
+        };
+        let first = told_apart(config(5, "one"), secret("1", "one"));
+        assert_eq!(first, told_apart(config(5, "one"), secret("1", "two")), "its version tells it");
+        assert_eq!(first, told_apart(config(5, "two"), secret("1", "one")), "it should be in a Secret");
+        assert_ne!(first, told_apart(config(6, "one"), secret("1", "one")));
+        assert_ne!(first, told_apart(config(5, "one"), secret("2", "one")));
     }
 
     #[test]

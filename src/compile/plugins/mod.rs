@@ -16,7 +16,6 @@ mod trouble;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -61,7 +60,8 @@ struct Made {
     kind: Option<&'static dyn AnyKind>,
     name: String,
     config: Value,
-    /// What tells `config` and `protocols` from others, in every process alike.
+    /// What tells `config` and `protocols` from others, in every process alike, without anything by which secrets in it could be
+    /// guessed.
     configuration: u64,
     plugin: Result<Arc<dyn Plugin>, ()>,
     /// Why it cannot be used, or settings that are not in effect.
@@ -281,18 +281,11 @@ fn make(
                     Err(invalid) => made.problems.extend(invalid.into_iter().map(problem)),
                 }
             }
-            made.configuration = told_apart(&config, made.protocols);
+            made.configuration = configuration::told_apart(store, &meta.key, settings, made.protocols);
             made.config = config;
         }
     }
     made
-}
-
-/// The hasher has no seed.
-fn told_apart(config: &Value, protocols: Protocols) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (config.to_string(), protocols).hash(&mut hasher);
-    hasher.finish()
 }
 
 fn problem(invalid: crate::plugin::Invalid) -> Problem {

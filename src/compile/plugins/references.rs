@@ -168,7 +168,7 @@ pub(super) fn uses(store: &Store, inputs: &Inputs<'_>, plugin: &ObjectId, scopes
         let is_attached = match id.kind {
             Kind::KongConsumer => {
                 if consumers::is_ours(store, inputs, id) && means_it() {
-                    uses.of(&id.key.namespace).people.consumers.push(consumers::id(&meta.key));
+                    uses.of(&id.key.namespace).people.consumers.push(Arc::from(&*consumers::id(&meta.key)));
                 }
                 continue;
             }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin::chain::{Base, Builder, Instance, Place, Protocols};
+use crate::plugin::consumers::Id;
 use crate::plugin::testing::{Visit, build, consumer, instance, names};
 use crate::plugin::{AnyKind, Chain, Consumer, Entry};
 
@@ -21,7 +22,7 @@ impl Plugin for Says {
 
 fn identity(consumer: Option<Arc<Consumer>>, with_credential: bool, groups: &[&str]) -> Identity {
     let groups = groups.iter().copied().map(Arc::from).collect();
-    Identity { consumer, credential: with_credential.then(|| "credential".into()), groups }
+    Identity { consumer, credential: with_credential.then(|| Id::of("credential")), groups }
 }
 
 fn chain(identity: Identity, config: &Value) -> Arc<Chain> {

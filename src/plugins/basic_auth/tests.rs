@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin::Entry;
+use crate::plugin::consumers::Id;
 use crate::plugin::testing::{Visit, build, chain, consumer};
 
 const KIND: Entry<BasicAuth> = Entry::NEW;
@@ -17,8 +18,8 @@ fn consumers() -> Directory {
     directory.add(&guest);
     for (username, password) in [("an na", "secret"), ("colon", "a:b"), ("empty", "")] {
         let credential =
-            BasicCredential::new(format!("id-{username}"), username, password.as_bytes(), Arc::clone(&anna));
-        directory.passwords.insert(username.into(), Arc::new(credential));
+            BasicCredential::new(Id::of(&format!("id-{username}")), username, password.as_bytes(), Arc::clone(&anna));
+        directory.passwords.insert(Arc::new(credential));
     }
     directory
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::key_set::{KeySet, Keys, Subscription};
 use super::token::Token;
 use super::verified::Subject;
-use crate::plugin::consumers::{Consumer, Directory};
+use crate::plugin::consumers::{Consumer, Directory, Id};
 use crate::plugin::jwk::PublishedKey;
 use crate::plugin::kind::{BuildCx, Invalid};
 use crate::plugin::signature::Algorithm;
@@ -196,7 +196,7 @@ impl Issuer {
             Mapping::ByClaim(claim) => token.text(claim).unwrap_or_default(),
         };
         Subject {
-            credential: format!("{}#{name}", self.name).into(),
+            credential: Id::of(&format!("{}#{name}", self.name)),
             identifier: Some(name).filter(|name| !name.is_empty()).and_then(|name| HeaderValue::from_str(name).ok()),
             claim: claim.into(),
         }

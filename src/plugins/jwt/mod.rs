@@ -256,8 +256,8 @@ impl Jwt {
     /// Whether what a token was verified with is still what it would be verified with.
     fn holds(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
         match proof {
-            Proof::Credential { claim, credential } => {
-                cx.consumers.tokens.get(&**claim).is_some_and(|known| Arc::ptr_eq(known, credential))
+            Proof::Credential(credential) => {
+                cx.consumers.tokens.get(&*credential.claim).is_some_and(|known| Arc::ptr_eq(known, credential))
             }
             Proof::Published { issuer, key, .. } => self.issuers[*issuer].publishes(key),
         }
@@ -265,7 +265,7 @@ impl Jwt {
 
     fn rules_of(&self, proof: &Proof) -> Rules {
         match proof {
-            Proof::Credential { .. } => self.rules,
+            Proof::Credential(_) => self.rules,
             Proof::Published { .. } => self.rules.and_what_is_there(),
         }
     }
@@ -284,7 +284,7 @@ impl Jwt {
             return refuse("Invalid algorithm".into());
         }
         match self.is_genuine(credential, token) {
-            Some(true) => Ok(Proof::Credential { claim: claim.into(), credential: Arc::clone(credential) }),
+            Some(true) => Ok(Proof::Credential(Arc::clone(credential))),
             Some(false) => refuse("Invalid signature".into()),
             None => refuse("Invalid key/secret".into()),
         }
@@ -335,10 +335,10 @@ impl Jwt {
 
     fn admit(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), Refusal> {
         let shown = match proof {
-            Proof::Credential { credential, .. } => Shown {
+            Proof::Credential(credential) => Shown {
                 consumer: Some(&credential.consumer),
                 credential: &credential.id,
-                identifier: credential.identifier.as_ref(),
+                identifier: credential.claim.header(),
             },
             Proof::Published { issuer, subject, .. } => {
                 let issuer = &self.issuers[*issuer];

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin::consumers::Id;
 use crate::plugin::signature::signing::Signer;
 use crate::plugin::signature::{Algorithm, PublicKey, Secret};
 use crate::plugin::testing::{Outcome as Seen, Visit, build, chain, consumer, noon};
@@ -25,7 +26,7 @@ fn consumers() -> Directory {
 
 fn add(directory: &mut Directory, claim: &str, key: Key) {
     let anna = Arc::clone(directory.named("anna").unwrap());
-    directory.tokens.insert(claim.into(), Arc::new(JwtCredential::new(format!("id-{claim}"), claim, key, anna)));
+    directory.tokens.insert(Arc::new(JwtCredential::new(Id::of(&format!("id-{claim}")), claim, key, anna)));
 }
 
 fn signed(claims: &Value) -> String {

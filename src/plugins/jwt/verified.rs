@@ -10,7 +10,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
 
 use super::times::Times;
-use crate::plugin::consumers::{Digest, JwtCredential};
+use crate::plugin::consumers::{Digest, Id, JwtCredential};
 use crate::plugin::jwk::PublishedKey;
 
 /// All that plugins of this process have verified.
@@ -32,8 +32,8 @@ pub(super) struct Entry {
 /// What a token was verified with. Compared by identity: what was written anew is something else, even if it looks the same.
 #[derive(Debug)]
 pub(super) enum Proof {
-    /// A consumer's credential, by its key claim.
-    Credential { claim: Box<str>, credential: Arc<JwtCredential> },
+    /// A consumer's credential.
+    Credential(Arc<JwtCredential>),
     /// A key of the issuer in this place of the configuration.
     Published { issuer: usize, key: Arc<PublishedKey>, subject: Subject },
 }
@@ -42,7 +42,7 @@ pub(super) enum Proof {
 #[derive(Debug)]
 pub(super) struct Subject {
     /// Issuer and subject, which nobody else has.
-    pub(super) credential: Arc<str>,
+    pub(super) credential: Id,
     /// The subject, as `X-Credential-Identifier`.
     pub(super) identifier: Option<HeaderValue>,
     /// What the claim holds that names the consumer.
@@ -87,11 +87,11 @@ mod tests {
     fn entry(number: u8, exp: u64) -> Arc<Entry> {
         let key = crate::plugin::signature::Secret::new(crate::plugin::signature::Algorithm::Hs256, b"s".to_vec());
         let key = crate::plugin::signature::Key::Secret(key.unwrap());
-        let credential = Arc::new(JwtCredential::new("id", "claim", key, consumer("anna", &[])));
+        let credential = Arc::new(JwtCredential::new(Id::of("id"), "claim", key, consumer("anna", &[])));
         let times = Times::of(json!({"exp": exp}).as_object().unwrap());
         let mut digest = [0; 32];
         digest[31] = number;
-        Arc::new(Entry { digest, proof: Proof::Credential { claim: "claim".into(), credential }, times })
+        Arc::new(Entry { digest, proof: Proof::Credential(credential), times })
     }
 
     #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::consumers::KeyCredential;
+use crate::plugin::consumers::{Id, KeyCredential};
 use crate::plugin::testing::{Visit, build, chain, consumer, noon};
 use crate::plugin::{Directory, Entry};
 
@@ -24,8 +24,8 @@ fn consumers() -> Directory {
         ("ends now", "cred-3", Some(noon())),
     ];
     for (key, id, expires) in keys {
-        let credential = KeyCredential::new(id, expires, Arc::clone(&anna));
-        directory.keys.insert(digest_of(key.as_bytes()), Arc::new(credential));
+        let credential = KeyCredential::new(Id::of(id), key.as_bytes(), expires, Arc::clone(&anna));
+        directory.keys.insert(Arc::new(credential));
     }
     directory
 }

@@ -22,7 +22,8 @@ impl Plugin for First {
         if self.0 {
             return Outcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no"));
         }
-        let consumer = crate::plugin::Consumer::new("1", Some("an\"na\n"), None, vec![], vec![]);
+        let consumer =
+            crate::plugin::Consumer::new(crate::plugin::consumers::Id::of("1"), Some("an\"na\n"), None, vec![], vec![]);
         cx.identity.consumer = Some(Arc::new(consumer));
         Outcome::Next
     }

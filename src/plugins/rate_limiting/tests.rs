@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::plugin::chain::{Base, Builder, Place};
+use crate::plugin::consumers::Id;
 use crate::plugin::services::NoServices;
 use crate::plugin::testing::{self, Visit, build, chain};
 use crate::plugin::{AnyKind, Chain, Consumer, Entry, ReplyBody, Services, State};
@@ -169,8 +170,9 @@ impl Kind for Believes {
 impl Plugin for Believes {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
         let said = |name| cx.head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        cx.identity.consumer = said("consumer").map(|id| Arc::new(Consumer::new(id, None, None, vec![], vec![])));
-        cx.identity.credential = said("credential").map(Arc::from);
+        cx.identity.consumer =
+            said("consumer").map(|id| Arc::new(Consumer::new(Id::of(id), None, None, vec![], vec![])));
+        cx.identity.credential = said("credential").map(Id::of);
         Outcome::Next
     }
 }

@@ -6,8 +6,9 @@ use super::*;
 use crate::plugin::chain::Protocols;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{HttpsRedirect, Manner, ToHost};
+use crate::snapshot::router::tests::{leading, rule};
 use crate::snapshot::router::{Age, HeaderMatch, HostRouter, PathMatch, QueryMatch, compile_regex};
-use crate::snapshot::rule::{Failure, Rule, RuleId, Scheme, Split};
+use crate::snapshot::rule::{Failure, Scheme, Split};
 use crate::upstream::{Registry, UpstreamKey};
 
 #[test]
@@ -90,12 +91,12 @@ fn snapshot(reversed: bool) -> Snapshot {
                 QueryMatch { name: "q".into(), value: ValueMatch::Exact("1".into()) },
                 QueryMatch { name: "r".into(), value: ValueMatch::Regex(compile_regex("b+").unwrap()) },
             ],
-            ..candidate(
+            ..leading(
                 PathMatch::Exact("/a".into()),
                 rule("a", "0", Filters::default(), split(vec![one, backend(1, Target::Fail(Failure::InvalidBackend))])),
             )
         },
-        candidate(
+        leading(
             PathMatch::Regex("/b.*".into()),
             rule(
                 "a",
@@ -110,7 +111,7 @@ fn snapshot(reversed: bool) -> Snapshot {
                 }),
             ),
         ),
-        candidate(
+        leading(
             PathMatch::Prefix("/".into()),
             rule(
                 "a",
@@ -120,7 +121,7 @@ fn snapshot(reversed: bool) -> Snapshot {
             ),
         ),
     ];
-    let b = vec![candidate(
+    let b = vec![leading(
         PathMatch::Prefix("".into()),
         rule("b", "0", Filters::default(), Action::Fail(Failure::Unsupported)),
     )];
@@ -145,24 +146,6 @@ fn snapshot(reversed: bool) -> Snapshot {
         binds: [("127.0.0.1:8080".parse().unwrap(), Arc::new(Bind { listeners, tls: None }))].into_iter().collect(),
         ..Snapshot::default()
     }
-}
-
-fn candidate(path: PathMatch, rule: Rule) -> Candidate {
-    let age = Age { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
-    Candidate {
-        path,
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        server_names: Arc::default(),
-        age,
-        rule: Arc::new(rule),
-    }
-}
-
-fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
-    let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
-    Rule { id, filters, plugins: None, action, kong: None }
 }
 
 #[test]

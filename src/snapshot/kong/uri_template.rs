@@ -1,13 +1,14 @@
 //! What `konghq.com/rewrite` makes of a path: a text with what the groups of the route's regular expression matched
 //! (`kong-compat.md` §2.2).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::Captures;
-use crate::snapshot::escape::{decode_unreserved, encode_path, has_broken_escape};
+use crate::snapshot::escape::{decode_unreserved, encode_for_query, encode_path, has_broken_escape};
 
 /// A path, perhaps with a query, in which `$1` stands for what the first group matched. Takes the place of the whole path,
-/// that of the service included.
+/// that of the service included. In the query a group is part of a value, or of a name, and can end neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UriTemplate {
     /// As the operator wrote it.
@@ -21,6 +22,8 @@ enum Part {
     /// Escaped where it could not be sent.
     Text(Box<str>),
     Group(usize),
+    /// Behind a question mark.
+    InQuery(usize),
 }
 
 /// Why there is no such template, as a clause.
@@ -48,6 +51,7 @@ impl UriTemplate {
         }
         let mut parts = Vec::new();
         let mut text = String::new();
+        let mut has_query = false;
         let mut rest = written.char_indices().peekable();
         while let Some((at, next)) = rest.next() {
             let position = || written[..at].chars().count() + 1;
@@ -64,13 +68,16 @@ impl UriTemplate {
                     if !text.is_empty() {
                         parts.push(Part::Text(sendable(&std::mem::take(&mut text))));
                     }
-                    parts.push(Part::Group(number));
+                    parts.push(if has_query { Part::InQuery(number) } else { Part::Group(number) });
                 }
                 '\\' => match rest.next() {
                     Some((_, escaped @ ('$' | '\\'))) => text.push(escaped),
                     _ => return Err(TemplateError::Backslash(position())),
                 },
-                plain => text.push(plain),
+                plain => {
+                    has_query |= plain == '?';
+                    text.push(plain);
+                }
             }
         }
         if !text.is_empty() {
@@ -80,12 +87,11 @@ impl UriTemplate {
             Some(Part::Text(text)) => text.starts_with('/'),
             // Whether there is a slash only the request shows.
             Some(Part::Group(_)) => true,
-            None => false,
+            Some(Part::InQuery(_)) | None => false,
         };
         if !begins_well {
             return Err(TemplateError::NotRooted);
         }
-        let has_query = parts.iter().any(|part| matches!(part, Part::Text(text) if text.contains('?')));
         let template = UriTemplate { written: written.into(), parts: parts.into(), has_query };
         if template.groups() == 0 && template.fill(&Captures::none(""), None).is_none() {
             return Err(TemplateError::Dots);
@@ -95,7 +101,10 @@ impl UriTemplate {
 
     /// The highest number that it names; 0 if none.
     pub fn groups(&self) -> usize {
-        let numbers = self.parts.iter().map(|part| if let Part::Group(number) = part { *number } else { 0 });
+        let numbers = self.parts.iter().map(|part| match part {
+            Part::Text(_) => 0,
+            Part::Group(number) | Part::InQuery(number) => *number,
+        });
         numbers.max().unwrap_or_default()
     }
 
@@ -105,14 +114,15 @@ impl UriTemplate {
         let mut target = String::new();
         for part in &self.parts {
             let text = match part {
-                Part::Text(text) => text,
-                Part::Group(number) => captures.number(*number).unwrap_or_default(),
+                Part::Text(text) => Cow::Borrowed(&**text),
+                Part::Group(number) => Cow::Borrowed(captures.number(*number).unwrap_or_default()),
+                Part::InQuery(number) => encode_for_query(captures.number(*number).unwrap_or_default()),
             };
             // Before it is copied: a group may be named many times.
             if target.len() + text.len() > LONGEST_TARGET {
                 return None;
             }
-            target.push_str(text);
+            target.push_str(&text);
         }
         let path = target.split('?').next().unwrap_or_default();
         if !path.starts_with('/') || has_broken_escape(&target) || has_dots(path) {
@@ -180,6 +190,17 @@ mod tests {
             ("/fixed", "/.*", ("/whatever", Some("x")), Some("/fixed?x")),
             ("/x y/é#z?q=$1", "/(a)", ("/a", None), Some("/x%20y/%C3%A9%23z?q=a")),
             ("/x?q=$1", "/(a)", ("/a", Some("b=c")), Some("/x?q=a&b=c")),
+            // In a query it is a value, whatever a client writes, and an escape of the path stays one.
+            ("/x?q=$1", "/(.*)", ("/a&admin=1", None), Some("/x?q=a%26admin%3D1")),
+            (
+                "/x?q=$1&r=$2",
+                "/(.*)/(.*)",
+                ("/a;b+c/d!$'()*,", Some("e=f")),
+                Some("/x?q=a%3Bb%2Bc&r=d%21%24%27%28%29%2A%2C&e=f"),
+            ),
+            ("/x?q=$1", "/(.*)", ("/a%26b%23%3F/c:d@e~-._", None), Some("/x?q=a%26b%23%3F/c:d@e~-._")),
+            ("/x?$1", "/(.*)", ("/a=b", None), Some("/x?a%3Db")),
+            ("$1?q=$2", "(/.*)/(.*)", ("/a&b=c/d&e", None), Some("/a&b=c?q=d%26e")),
             // What did not take part stands for nothing.
             ("/x$1", "/a(/b)?", ("/a", None), Some("/x")),
             ("/x$2", "/(a)", ("/a", None), Some("/x")),

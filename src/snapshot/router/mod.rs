@@ -230,4 +230,4 @@ pub struct Age {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,22 +12,30 @@ fn candidate(index: u16, path: &str) -> Candidate {
         "RegularExpression" => PathMatch::Regex(text.into()),
         other => panic!("{other} is no kind of path"),
     };
-    let id = RuleId { route: "HTTPRoute/default/a".into(), rule: index.to_string().into() };
+    let action = Action::Fail(Failure::NoBackends);
+    let mut candidate = leading(path, rule("a", &index.to_string(), Filters::default(), action));
+    candidate.age.rule = index;
+    candidate
+}
+
+/// The first match of a route, by path alone, and where it leads.
+pub(in crate::snapshot) fn leading(path: PathMatch, rule: Rule) -> Candidate {
+    let age = Age { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
     Candidate {
         path,
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
         server_names: Arc::default(),
-        age: Age { created: None, route: "default/a".into(), rule: index, index: 0 },
-        rule: Arc::new(Rule {
-            id,
-            filters: Filters::default(),
-            plugins: None,
-            action: Action::Fail(Failure::NoBackends),
-            kong: None,
-        }),
+        age,
+        rule: Arc::new(rule),
     }
+}
+
+/// Without plugins, and with nothing of Kong's.
+pub(in crate::snapshot) fn rule(route: &str, name: &str, filters: Filters, action: Action) -> Rule {
+    let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
+    Rule { id, filters, plugins: None, action, kong: None }
 }
 
 fn router(paths: &[&str]) -> HostRouter {

@@ -5,9 +5,13 @@ use std::ops::RangeInclusive;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::anchor_from_trusted_cert;
 
+use super::{Digest, Parts};
+
 /// A set of authorities.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Anchors {
+    /// Of the certificates, which are more than a hundred of a system: terms are made for every reference to a Service.
+    digest: Digest,
     certificates: Vec<CertificateDer<'static>>,
     /// What chains are built with, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
@@ -18,14 +22,16 @@ pub struct Anchors {
 impl Anchors {
     /// Those of the certificates that can be an authority.
     pub fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        let mut all = Anchors::default();
+        let (mut kept, mut anchors, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = Parts::default();
         for certificate in certificates {
             let Some((anchor, span)) = read(&certificate) else { continue };
-            all.anchors.push(anchor);
-            all.spans.push(span);
-            all.certificates.push(certificate);
+            parts.add(&certificate);
+            anchors.push(anchor);
+            spans.push(span);
+            kept.push(certificate);
         }
-        all
+        Anchors { digest: parts.finish(), certificates: kept, anchors, spans }
     }
 
     /// What this machine trusts. Reads files.
@@ -39,6 +45,10 @@ impl Anchors {
 
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
+    }
+
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
@@ -62,6 +72,13 @@ impl Anchors {
     /// When the certificate may be used, if it is one of these itself.
     pub(super) fn span_of(&self, certificate: &CertificateDer<'_>) -> Option<&RangeInclusive<u64>> {
         self.spans.get(self.certificates.iter().position(|own| own == certificate)?)
+    }
+}
+
+impl Default for Anchors {
+    /// Nobody.
+    fn default() -> Self {
+        Anchors::new([])
     }
 }
 

@@ -1,9 +1,9 @@
 //! TLS towards endpoints: on which terms, under which name, and what can go wrong before a request is sent.
 //!
-//! Everything is built when configuration changes: a connection takes the config of its upstream, which also remembers the
-//! sessions that can be resumed.
+//! Everything is built when configuration changes, and once for all upstreams that are spoken to on the same terms.
 
 mod anchors;
+mod shared;
 mod verifier;
 
 use std::cmp::Ordering;
@@ -12,12 +12,14 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use http::HeaderValue;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -28,6 +30,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Protocol;
 pub use anchors::Anchors;
+pub(super) use shared::Shared;
 pub use verifier::Anybody;
 use verifier::Verifier;
 
@@ -35,12 +38,14 @@ use verifier::Verifier;
 /// under another, since they are part of an upstream's identity.
 #[derive(Clone)]
 pub struct Terms {
-    /// Of everything that decides what a connection is good for.
-    digest: [u8; SHA256_OUTPUT_LEN],
+    /// Of everything that decides what a connection is good for. Of certificates alone: no key is in it.
+    digest: Digest,
     verifies: bool,
     presents: bool,
     config: Arc<ClientConfig>,
 }
+
+type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// Whose certificates are taken.
 #[derive(Clone, Debug)]
@@ -51,32 +56,14 @@ pub struct Trust {
 }
 
 impl Terms {
-    /// Without trust any certificate is taken. `client` is what is shown to an endpoint that asks who we are.
+    /// Without trust any certificate is taken. `client` is what is shown to an endpoint that asks who we are. They share nothing with
+    /// others that say the same; those of a [`Registry`](super::Registry) do.
     pub fn new(
         protocol: Protocol,
         trust: Option<Trust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<Self, rustls::Error> {
-        let (digest, verifies, presents) =
-            (digest(protocol, trust.as_ref(), client.as_deref()), trust.is_some(), client.is_some());
-        let provider = Arc::new(default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match trust {
-            Some(trust) => Arc::new(Verifier { trust, provider: Arc::clone(&provider) }),
-            None => Arc::new(Anybody(Arc::clone(&provider))),
-        };
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let mut config = match client {
-            Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![match protocol {
-            Protocol::Http1 => b"http/1.1".to_vec(),
-            Protocol::Http2 => b"h2".to_vec(),
-        }];
-        Ok(Terms { digest, verifies, presents, config: Arc::new(config) })
+        Shared::default().terms(protocol, trust, client)
     }
 
     /// Whether certificates are looked at.
@@ -84,34 +71,75 @@ impl Terms {
         self.verifies
     }
 
-    /// For one upstream: it shares its sessions with no other.
     pub(super) fn client(&self) -> Client {
-        let mut config = (*self.config).clone();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        Client { connector: TlsConnector::from(Arc::new(config)), verifies: self.verifies }
+        Client { connector: TlsConnector::from(Arc::clone(&self.config)), verifies: self.verifies }
     }
 }
 
-fn digest(protocol: Protocol, trust: Option<&Trust>, client: Option<&CertifiedKey>) -> [u8; SHA256_OUTPUT_LEN] {
-    let mut context = Context::new(&SHA256);
-    // Each part with its length, so that no two texts read alike.
-    let mut part = |bytes: &[u8]| {
-        context.update(&bytes.len().to_be_bytes());
-        context.update(bytes);
+fn config(
+    protocol: Protocol,
+    trust: Option<Trust>,
+    client: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::clone(&PROVIDER);
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Some(trust) => Arc::new(Verifier { trust, provider: Arc::clone(&provider) }),
+        None => Arc::new(Anybody(Arc::clone(&provider))),
     };
-    part(&[u8::from(protocol == Protocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match client {
+        Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![match protocol {
+        Protocol::Http1 => b"http/1.1".to_vec(),
+        Protocol::Http2 => b"h2".to_vec(),
+    }];
+    // In a handshake that resumes a session the library asks no verifier: a certificate that has expired since, or that has
+    // been replaced for a reason, would go on to be good for as long as the endpoint gives tickets.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
+
+fn digest(protocol: Protocol, trust: Option<&Trust>, client: Option<&CertifiedKey>) -> Digest {
+    let mut parts = Parts::default();
+    parts.add(&[u8::from(protocol == Protocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
     if let Some(Trust { anchors, depth }) = trust {
-        part(format!("{depth:?}").as_bytes());
-        part(&anchors.certificates().len().to_be_bytes());
-        anchors.certificates().iter().for_each(|certificate| part(certificate));
+        parts.add(format!("{depth:?}").as_bytes());
+        parts.add(anchors.digest());
     }
     // The key belongs to the first certificate, so that it needs not be looked at.
     for certificate in client.iter().flat_map(|client| &client.cert) {
-        part(certificate);
+        parts.add(certificate);
     }
-    let mut digest = [0; SHA256_OUTPUT_LEN];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
+    parts.finish()
+}
+
+/// A digest of several texts, each with its length, so that no two rows of them read alike.
+struct Parts(Context);
+
+impl Default for Parts {
+    fn default() -> Self {
+        Parts(Context::new(&SHA256))
+    }
+}
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update(&bytes.len().to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn finish(self) -> Digest {
+        let mut digest = [0; SHA256_OUTPUT_LEN];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        digest
+    }
 }
 
 impl PartialEq for Terms {
@@ -146,11 +174,17 @@ impl fmt::Debug for Terms {
     }
 }
 
-/// `TLS unverified`, `TLS verified with client certificate`.
+/// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with what tells them from others that read
+/// alike.
 impl fmt::Display for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(if self.verifies { "TLS verified" } else { "TLS unverified" })?;
-        if self.presents { formatter.write_str(" with client certificate") } else { Ok(()) }
+        if self.presents {
+            formatter.write_str(" with client certificate")?;
+        }
+        formatter.write_str(" (terms ")?;
+        self.digest[..8].iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
+        formatter.write_str(")")
     }
 }
 
@@ -228,6 +262,8 @@ pub enum HandshakeFailure {
     Afterwards,
     #[error("what it says is no TLS; is the protocol of the Service right?")]
     NotTls,
+    #[error("it took the connection and did not shake hands within {0:?}")]
+    TimedOut(Duration),
     #[error("{0}")]
     Other(String),
 }
@@ -246,15 +282,20 @@ impl HandshakeFailure {
         }
     }
 
-    /// Whether the endpoint is to be passed over for a while. Which name it is asked for may be up to the client, who must not
-    /// be able to put it out of service.
+    /// Whether the endpoint is to be passed over for a while. The name that it was asked for may be up to the client, and by
+    /// the name endpoints choose what they do: show a certificate that nobody trusts or that has expired, refuse with whatever
+    /// alert, close, or wait for somebody behind them. Only who knows no TLS has not read it.
     pub(super) fn blames_endpoint(&self) -> bool {
-        !matches!(
-            self,
-            HandshakeFailure::WrongName(_)
-                | HandshakeFailure::NoName(_)
-                | HandshakeFailure::Refused(AlertDescription::UnrecognisedName, _)
-        )
+        match self {
+            HandshakeFailure::NotTls => true,
+            HandshakeFailure::Untrusted(_)
+            | HandshakeFailure::WrongName(_)
+            | HandshakeFailure::NoName(_)
+            | HandshakeFailure::Refused(..)
+            | HandshakeFailure::Afterwards
+            | HandshakeFailure::TimedOut(_)
+            | HandshakeFailure::Other(_) => false,
+        }
     }
 }
 
@@ -266,6 +307,3 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
-
-/// Eight of each name. Of names there may be as many as clients can think of.
-const SESSIONS: usize = 128;

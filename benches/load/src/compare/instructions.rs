@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::callgrind::{self, Counts};
 use super::wait_for;
 use crate::backend::Backend;
 use crate::plan::{Plan, Shape};
@@ -26,24 +27,37 @@ struct Case {
     name: &'static str,
     path: &'static str,
     fresh: bool,
+    access_log: bool,
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "HTTP/1.1, 64 bytes", path: "/", fresh: false },
-    Case { name: "HTTP/1.1, 100 kB", path: super::LONG, fresh: false },
-    Case { name: "HTTP/1.1, a connection for each request", path: "/", fresh: true },
+const PLAIN: Case = Case { name: "HTTP/1.1, 64 bytes", path: "/", fresh: false, access_log: true };
+
+const CASES: [Case; 4] = [
+    PLAIN,
+    Case { name: "HTTP/1.1, 64 bytes, no access log", access_log: false, ..PLAIN },
+    Case { name: "HTTP/1.1, 100 kB", path: super::LONG, ..PLAIN },
+    Case { name: "HTTP/1.1, a connection for each request", fresh: true, ..PLAIN },
 ];
 
 /// Runs each twice, for a shorter and a longer time, so that starting and stopping drop out of the difference.
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
     for case in &CASES {
         print!("  {:<42}", case.name);
-        for nginx in [None, options.nginx.as_ref()].into_iter().take(1 + usize::from(options.nginx.is_some())) {
+        // nginx always has its log.
+        let nginx = options.nginx.as_ref().filter(|_| case.access_log);
+        for nginx in [None, nginx].into_iter().take(1 + usize::from(nginx.is_some())) {
             let (few, little) = once(options, nginx, case, Duration::from_secs(1)).await?;
             let (many, much) = once(options, nginx, case, Duration::from_secs(4)).await?;
-            ensure!(many > few && much > little, "too few requests to tell: {few} and {many}");
-            let name = if nginx.is_some() { "nginx" } else { "portico" };
-            print!(" {name} {:>8.0}", (much - little) as f64 / (many - few) as f64);
+            ensure!(many > few && much.total > little.total, "too few requests to tell: {few} and {many}");
+            let each = |part: fn(Counts) -> u64| (part(much) - part(little)) as f64 / (many - few) as f64;
+            match nginx {
+                Some(_) => print!(" nginx {:>8.0}", each(|counts| counts.total)),
+                None => {
+                    let metrics = each(|counts| counts.metrics);
+                    ensure!(metrics > 0.0, "no code of metrics was seen; the binary needs its line tables");
+                    print!(" portico {:>8.0}, of which metrics {metrics:>5.0}", each(|counts| counts.total));
+                }
+            }
         }
         println!();
     }
@@ -51,7 +65,7 @@ pub async fn count_instructions(options: &Counting) -> Result<bool> {
 }
 
 /// Requests and instructions.
-async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration: Duration) -> Result<(u64, u64)> {
+async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration: Duration) -> Result<(u64, Counts)> {
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
@@ -64,6 +78,7 @@ async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration
         flags: &[],
         objects: "",
         ingress: None,
+        access_log: case.access_log,
     };
     let server = match nginx {
         None => server::counted_portico(&counts, &setup)?,
@@ -76,14 +91,12 @@ async fn once(options: &Counting, nginx: Option<&PathBuf>, case: &Case, duration
 }
 
 /// Runs a plan on a server that valgrind runs, and ends it: requests and instructions from its start to its end.
-pub(crate) async fn counted(server: Server, counts: &Path, plan: Plan) -> Result<(u64, u64)> {
+pub(crate) async fn counted(server: Server, counts: &Path, plan: Plan) -> Result<(u64, Counts)> {
     let before = wait_for(&server).await?;
     let report = run(plan).await;
     ensure!(report.is_clean(), "not every answer was right:\n{report}");
     let said = server.said();
     drop(server);
     let text = fs::read_to_string(counts).with_context(|| format!("valgrind counted nothing: {said}"))?;
-    let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
-    let total = total.and_then(|total| total.trim().parse().ok()).context("valgrind's file has no total")?;
-    Ok((before + report.good, total))
+    Ok((before + report.good, callgrind::read(&text)?))
 }

@@ -1,5 +1,6 @@
 //! Portico beside nginx: the same backend, the same work, in turns, each on the same core.
 
+mod callgrind;
 mod instructions;
 mod spread;
 mod summary;
@@ -168,7 +169,16 @@ pub async fn compare(options: &Options) -> Result<bool> {
 
 fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Vec<Server>> {
     let key = server::write_certificate(folder)?;
-    let setup = Setup { binary: &options.portico, folder, backend, key: &key, flags: &[], objects: "", ingress: None };
+    let setup = Setup {
+        binary: &options.portico,
+        folder,
+        backend,
+        key: &key,
+        flags: &[],
+        objects: "",
+        ingress: None,
+        access_log: true,
+    };
     let mut servers = vec![server::portico(options.core, &setup)?];
     if let Some(nginx) = &options.nginx {
         servers.push(server::nginx(nginx, options.core, folder, backend, &key)?);

@@ -60,8 +60,16 @@ pub async fn floods(options: &Options) -> Result<bool> {
         let server = match nginx {
             None => {
                 let folder = folder.path();
-                let setup =
-                    Setup { binary: portico, folder, backend, key: &key, flags: &PATIENCE, objects: "", ingress: None };
+                let setup = Setup {
+                    binary: portico,
+                    folder,
+                    backend,
+                    key: &key,
+                    flags: &PATIENCE,
+                    objects: "",
+                    ingress: None,
+                    access_log: true,
+                };
                 server::portico(core, &setup)?
             }
             Some(nginx) => server::nginx(nginx, core, folder.path(), backend, &key)?,

@@ -168,7 +168,8 @@ async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, r
     // All of them are due at once, and one connection sends them in turn: as many as was said.
     let plan = Plan { rate: Some(AT_ONCE), ..Plan::new(world.target(&server), shapes, Duration::ZERO, 1) };
     let duration = Duration::from_secs_f64(requests as f64 / f64::from(AT_ONCE));
-    counted(server, &counts, Plan { duration, ..plan }).await
+    let (requests, counts) = counted(server, &counts, Plan { duration, ..plan }).await?;
+    Ok((requests, counts.total))
 }
 
 /// Requests per second, well below what one core can do.

@@ -73,6 +73,7 @@ impl World {
             flags: &[],
             objects: &self.objects,
             ingress: self.ingress,
+            access_log: true,
         }
     }
 

@@ -1,0 +1,122 @@
+//! What valgrind's callgrind counted: all instructions, and those of counting.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+
+/// Instructions of a process from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) total: u64,
+    /// Of the code that metrics of requests are made of, wherever the compiler put it.
+    pub(crate) metrics: u64,
+}
+
+/// Lines of code are told apart by the file that they are written in, also where functions were inlined.
+const OF_METRICS: [&str; 2] = ["src/proxy/stats/", "src/upstream/traffic.rs"];
+/// What comes from elsewhere, such as additions of atomic numbers, counts with the code of ours that stands before it.
+const OF_OTHERS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
+/// It finds the counters of a request; most of it is a map of the standard library.
+const FINDS_SERIES: &str = "::view::View::series";
+
+/// Reads the file that callgrind writes.
+pub(crate) fn read(text: &str) -> Result<Counts> {
+    let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+    let total = total.and_then(|total| total.trim().parse().ok()).context("valgrind's file has no total")?;
+    let (mut files, mut functions) = (Names::default(), Names::default());
+    let (mut in_file, mut in_function, mut is_of_callee) = (false, false, false);
+    let mut metrics = 0;
+    for line in text.lines() {
+        if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            // What a callee took stands in the line after `calls=`, and once more where the callee is.
+            let own = !std::mem::take(&mut is_of_callee);
+            if own && (in_file || in_function) {
+                let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<u64>().ok());
+                metrics += cost.with_context(|| format!("valgrind's file has a line without a cost: {line}"))?;
+            }
+            continue;
+        }
+        let Some((word, name)) = line.split_once('=') else { continue };
+        match word {
+            "fl" | "fi" | "fe" => {
+                let file = files.name(name);
+                let has = |parts: &[&str]| parts.iter().any(|part| file.contains(part));
+                if word == "fl" || !has(&OF_OTHERS) {
+                    in_file = has(&OF_METRICS);
+                }
+            }
+            "fn" => in_function = functions.name(name).ends_with(FINDS_SERIES),
+            // They may be the first to name it.
+            "cfi" | "cfl" => drop(files.name(name)),
+            "cfn" => drop(functions.name(name)),
+            "calls" => is_of_callee = true,
+            _ => {}
+        }
+    }
+    Ok(Counts { total, metrics })
+}
+
+/// `(7) name` where it comes first, and `(7)` from then on.
+#[derive(Default)]
+struct Names(HashMap<String, String>);
+
+impl Names {
+    fn name(&mut self, text: &str) -> String {
+        match text.split_once(' ') {
+            Some((number, name)) if number.starts_with('(') => {
+                self.0.insert(number.to_owned(), name.to_owned());
+                name.to_owned()
+            }
+            _ => self.0.get(text).cloned().unwrap_or_else(|| text.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_lines_count_wherever_they_are_inlined() {
+        let text = "\
+# callgrind format
+events: Ir
+positions: line
+
+ob=(1) /bin/portico
+fl=(1) src/proxy/request.rs
+fn=(1) portico::proxy::request::answer
+10 100
+fi=(2) src/proxy/stats/mod.rs
+20 5
++3 2
+fi=(6) /rustc/library/core/src/sync/atomic.rs
+500 3
+fe=(1)
+11 50
+cfi=(3) src/upstream/traffic.rs
+cfn=(2) portico::upstream::traffic::Count::add
+calls=1 30
+12 7
+* 1
+
+fl=(3)
+fn=(2)
+30 7
+
+fl=(4) src/proxy/view.rs
+fn=(3) portico::proxy::view::View::series
+40 11
+fi=(5) /rustc/library/std/src/collections/hash/map.rs
+900 13
+
+fl=(6)
+fn=(4) core::sync::atomic::fence
+600 17
+
+totals: 216
+";
+        assert_eq!(read(text).unwrap(), Counts { total: 216, metrics: 5 + 2 + 3 + 7 + 11 + 13 });
+        assert!(read("events: Ir\n").is_err());
+    }
+}

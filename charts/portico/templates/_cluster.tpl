@@ -1,0 +1,51 @@
+{{/* Values that do not fit the cluster, and what is refused for what is in it already. */}}
+
+{{- define "portico.check.cluster" -}}
+{{- $has := .Capabilities.APIVersions }}
+{{- /* Every API server has this one, and Helm without a server does not know it. */}}
+{{- if $has.Has "apiregistration.k8s.io/v1" }}
+{{- if and .Values.gatewayClass.create (not ($has.Has "gateway.networking.k8s.io/v1/GatewayClass")) }}
+{{- $old := ternary "; those that are installed are older than release 1.0" "" ($has.Has "gateway.networking.k8s.io/v1beta1") }}
+{{- fail (printf "gatewayClass.create: this cluster has no kind GatewayClass of gateway.networking.k8s.io/v1%s; install the CRDs of Gateway API 1.7 first (https://gateway-api.sigs.k8s.io/guides/), or set gatewayClass.create to false if only Ingresses are to be served" $old) }}
+{{- end }}
+{{- $monitors := .Values.metrics }}
+{{- range $name := list "serviceMonitor" "podMonitor" "prometheusRule" }}
+{{- if and (get $monitors $name).enabled (not ($has.Has (printf "monitoring.coreos.com/v1/%s" (title $name)))) }}
+{{- fail (printf "metrics.%s.enabled: this cluster has no kind %s; install the Prometheus operator first, or set it to false" $name (title $name)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $release := .Release }}
+{{- $name := include "portico.name" . }}
+{{- range $kind := list "Deployment" "DaemonSet" }}
+{{- range (lookup "apps/v1" $kind $release.Namespace "").items }}
+{{- $labels := .metadata.labels | default dict }}
+{{- if and (eq (get $labels "app.kubernetes.io/part-of") "portico") (ne (get $labels "app.kubernetes.io/instance") $release.Name) }}
+{{- fail (printf "%s %s in namespace %s is a Portico already, and two in one namespace would take their Lease from each other; choose another namespace, or upgrade that one (release %s)" $kind .metadata.name $release.Namespace (get $labels "app.kubernetes.io/instance" | default "unknown")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- include "portico.check.handover" . }}
+{{- end }}
+
+{{- /* A number of Pods that only Helm has said becomes one when Helm says it no longer, until an autoscaler has counted. Helm's
+entry among the managers of fields is the one with the annotations of the release. */}}
+{{- define "portico.check.handover" -}}
+{{- if .Values.autoscaling.enabled }}
+{{- $name := include "portico.fullname" . }}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace $name }}
+{{- $pods := dig "spec" "replicas" 1 $live | int }}
+{{- $helm := false }}
+{{- $others := false }}
+{{- range dig "metadata" "managedFields" list $live }}
+{{- $fields := .fieldsV1 | default dict }}
+{{- if hasKey (dig "f:spec" dict $fields) "f:replicas" }}
+{{- if hasKey (dig "f:metadata" "f:annotations" dict $fields) "f:meta.helm.sh/release-name" }}{{ $helm = true }}{{ else }}{{ $others = true }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if and $helm (not $others) (gt $pods 1) }}
+{{- $partial := printf `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"%s"},"spec":{"replicas":%d}}` $name $pods }}
+{{- fail (printf "autoscaling.enabled: the %d Pods of Deployment %s are a number that only Helm has said, and there would be one until the autoscaler has counted; hand the number over first: echo '%s' | kubectl apply --server-side --field-manager=autoscaling --namespace %s -f -" $pods $name $partial .Release.Namespace) }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,146 @@
+//! What other objects make of the flags and of each other: rights, budgets, ports that are let in, jobs, notes.
+
+use anyhow::{Context, Result, ensure};
+use portico_e2e::helm::Helm;
+use serde_json::{Value, json};
+
+use crate::rendered::{NAMESPACE, name_of, render};
+
+/// The Lease may be elsewhere, and the Pods are not.
+pub(crate) fn rights_are_where_the_lease_is(helm: &Helm) -> Result<()> {
+    let roles = |settings: &[&str]| -> Result<Vec<(String, Vec<Value>)>> {
+        let rendered = render(helm, settings)?.into_iter().filter(|object| object["kind"] == "Role");
+        let resources = |role: &Value| -> Vec<Value> {
+            let rules = role["rules"].as_array().into_iter().flatten();
+            rules.flat_map(|rule| rule["resources"].as_array().into_iter().flatten().cloned()).collect()
+        };
+        Ok(rendered.map(|role| (name_of(&role), resources(&role))).collect())
+    };
+    let here = [("Role portico-system/portico".to_owned(), vec![json!("leases"), json!("leases"), json!("pods")])];
+    ensure!(roles(&[])? == here);
+    ensure!(roles(&["--set", &format!("config.leader-election-namespace={NAMESPACE}")])? == here);
+    let elsewhere = ["--set", "config.leader-election-namespace=lead"];
+    let mut found = roles(&elsewhere)?;
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("Role lead/portico-election".to_owned(), vec![json!("leases"), json!("leases")]),
+        ("Role portico-system/portico".to_owned(), vec![json!("pods")]),
+    ];
+    ensure!(found == expected, "{found:?}");
+    let bindings = render(helm, &elsewhere)?;
+    let binding = bindings.iter().find(|object| name_of(object) == "RoleBinding lead/portico-election");
+    let binding = binding.context("the Role is not bound")?;
+    let account = json!([{ "kind": "ServiceAccount", "name": "portico", "namespace": NAMESPACE }]);
+    ensure!(binding["subjects"] == account && binding["roleRef"]["name"] == "portico-election", "{binding:#}");
+    Ok(())
+}
+
+/// One that Kubernetes cannot work out lets no Pod go, and holds up every drain.
+pub(crate) fn no_budget_is_in_the_way_of_a_drain(helm: &Helm) -> Result<()> {
+    let budget = |settings: &str| -> Result<Option<Value>> {
+        let rendered = render(helm, &["--set", settings])?;
+        Ok(rendered
+            .into_iter()
+            .find(|object| object["kind"] == "PodDisruptionBudget")
+            .map(|budget| budget["spec"].clone()))
+    };
+    ensure!(budget("kind=DaemonSet")?.is_none());
+    ensure!(budget("podDisruptionBudget.enabled=false")?.is_none());
+    for (settings, field, value) in [
+        ("kind=Deployment", "maxUnavailable", json!(1)),
+        ("podDisruptionBudget.maxUnavailable=50%", "maxUnavailable", json!("50%")),
+        ("podDisruptionBudget.minAvailable=1", "minAvailable", json!(1)),
+        ("podDisruptionBudget.minAvailable=50%", "minAvailable", json!("50%")),
+        ("kind=DaemonSet,podDisruptionBudget.minAvailable=3", "minAvailable", json!(3)),
+    ] {
+        let spec = budget(settings)?.with_context(|| format!("{settings}: there is none"))?;
+        let other = if field == "minAvailable" { "maxUnavailable" } else { "minAvailable" };
+        ensure!(spec[field] == value && spec[other].is_null(), "{settings}: {spec}");
+    }
+    Ok(())
+}
+
+/// Clients reach every listener, and only whom that is said of what is for operators.
+pub(crate) fn a_network_policy_lets_in_clients_of_every_listener(helm: &Helm) -> Result<()> {
+    for (settings, expected) in [
+        ("config.log-level=info", json!([[8000, null], [8443, null], [10000, 32767]])),
+        ("config.gateway-address-pool=192.0.2.1", json!([[1, 8099], [8102, 65535]])),
+        (
+            "config.gateway-address-pool=192.0.2.1,config.status-listen=0.0.0.0:65535,config.admin-listen=off",
+            json!([[1, 65534]]),
+        ),
+        (
+            "config.status-listen=0.0.0.0:20000,config.admin-listen=127.0.0.1:10000,config.ingress-http-listen=off",
+            json!([[8443, null], [10001, 19999], [20001, 32767]]),
+        ),
+    ] {
+        let rendered = render(helm, &["--set", "networkPolicy.enabled=true", "--set", settings])?;
+        let policy = rendered.iter().find(|object| object["kind"] == "NetworkPolicy").context("there is none")?;
+        let ports = policy["spec"]["ingress"][0]["ports"].as_array().context("it names no ports")?;
+        let ports: Vec<Value> = ports.iter().map(|port| json!([port["port"], port["endPort"]])).collect();
+        ensure!(json!(ports) == expected, "{settings}: {ports:?} are not {expected}");
+    }
+    Ok(())
+}
+
+/// Dashboards and rules may ask for the job, which has one name whatever chart and release are called.
+pub(crate) fn the_job_is_called_portico(helm: &Helm) -> Result<()> {
+    for (monitor, labeled) in [("serviceMonitor", "Service"), ("podMonitor", "Deployment")] {
+        let settings = format!("nameOverride=edge,fullnameOverride=the-edge,metrics.{monitor}.enabled=true");
+        let rendered = render(helm, &["--set", &settings])?;
+        let of = |kind: &str, name: &str| {
+            let found = rendered.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+            found.with_context(|| format!("there is no {kind} {name}"))
+        };
+        let kind = if monitor == "podMonitor" { "PodMonitor" } else { "ServiceMonitor" };
+        let label = of(kind, "the-edge")?["spec"]["jobLabel"].as_str().context("it names no label")?;
+        let target = match labeled {
+            "Service" => &of("Service", "the-edge-status")?["metadata"]["labels"],
+            _ => &of("Deployment", "the-edge")?["spec"]["template"]["metadata"]["labels"],
+        };
+        ensure!(target[label] == "portico", "{kind}: {label} is {}", target[label]);
+    }
+    Ok(())
+}
+
+pub(crate) fn notes_name_what_was_set(helm: &Helm) -> Result<()> {
+    let chart = Helm::chart()?;
+    let notes = |settings: &str| {
+        helm.alone(&["install", "portico", &chart, "--namespace", NAMESPACE, "--dry-run=client", "--set", settings])
+    };
+    for (settings, words, absent) in [
+        ("replicas=2", &["port: 80,", "portico-system 8101", "portico-leader in portico-system."][..], "at the nodes"),
+        (
+            "config.admin-listen=127.0.0.1:9101,config.status-listen=0.0.0.0:9100,config.leader-election-namespace=lead",
+            &["portico-system 9101", "Metrics are at port 9100", "portico-leader in lead."],
+            "8101",
+        ),
+        ("config.admin-listen=off", &["Metrics are at port 8100 of each Pod."], "port-forward"),
+        (
+            "hostNetwork=true,service.enabled=false,config.gateway-address-pool=0.0.0.0",
+            &["port: 8080,", "at 8000 and 8443.", "set config.publish-status-address"],
+            "at the Service",
+        ),
+    ] {
+        let said = notes(settings)?;
+        let said = said.split_once("NOTES:").context("there are no notes")?.1;
+        for word in words {
+            ensure!(said.contains(word), "{settings}: `{word}` is not in\n{said}");
+        }
+        ensure!(!said.contains(absent), "{settings}: `{absent}` is in\n{said}");
+    }
+    Ok(())
+}
+
+/// Whatever revision there is, going to it leaves the number of Pods to the autoscaler.
+pub(crate) fn an_autoscaler_has_the_number_to_itself(helm: &Helm) -> Result<()> {
+    let replicas = |settings: &str| -> Result<Value> {
+        let rendered = render(helm, &["--set", settings])?;
+        let workload = rendered.iter().find(|object| object["spec"]["template"].is_object());
+        Ok(workload.context("there is no workload")?["spec"]["replicas"].clone())
+    };
+    ensure!(replicas("replicas=3")? == 3);
+    ensure!(replicas("replicas=3,autoscaling.enabled=true")?.is_null());
+    ensure!(replicas("replicas=3,kind=DaemonSet")?.is_null());
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Whom a count of rate-limiting is of, by what the plugin is attached to, and what dashboards call routes and services.
+
+use crate::harness::client::try_get;
+use crate::harness::objects::place_good;
+use crate::harness::program::run;
+use crate::harness::site::Site;
+use crate::{has, page};
+
+const CLASS: &str = "apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: kong}
+spec: {controller: ingress-controllers.konghq.com/kong}
+";
+
+const PLUGINS: &str = "apiVersion: configuration.konghq.com/v1
+kind: KongClusterPlugin
+metadata: {name: codes, labels: {global: \"true\"}, annotations: {kubernetes.io/ingress.class: kong}}
+plugin: prometheus
+config: {status_code_metrics: true}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongClusterPlugin
+metadata: {name: of-all, labels: {global: \"true\"}, annotations: {kubernetes.io/ingress.class: kong}}
+plugin: rate-limiting
+config: {year: 50}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: of-route}
+plugin: rate-limiting
+config: {year: 20}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: of-service}
+plugin: rate-limiting
+config: {year: 30}
+";
+
+/// Routes to these, by host and path, and with these plugins.
+fn ingress(name: &str, plugins: &str, rules: &[(&str, &str, &str)], more: &str) -> String {
+    let rules = rules.iter().map(|(host, path, service)| {
+        let host = if host.is_empty() { String::new() } else { format!("host: {host:?}, ") };
+        let (service, port) = service.split_once(':').unwrap();
+        let port = if port.parse::<u16>().is_ok() { format!("number: {port}") } else { format!("name: {port}") };
+        format!(
+            "  - {{{host}http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: \
+             {{{port}}}}}}}}}]}}}}\n"
+        )
+    });
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, annotations: {{konghq.com/plugins: \
+         {plugins:?}}}}}\nspec:\n  ingressClassName: kong\n{more}  rules:\n{}---\n",
+        rules.collect::<String>()
+    )
+}
+
+fn service(name: &str, annotations: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{annotations}portico.dev/address: \
+         \"@address@\"}}}}\nspec: {{ports: [{{name: http, port: 80, targetPort: @echo@}}]}}\n---\n"
+    )
+}
+
+// kong-compat §3.2
+// kong-compat §4.25
+// kong-compat §6.1
+#[test]
+fn each_place_of_a_plugin_has_a_count_and_each_route_a_name() {
+    let site = Site::new();
+    place_good(&site);
+    let last = "  defaultBackend: {service: {name: web, port: {number: 80}}}\n";
+    let objects = [
+        ingress("shop", "of-route", &[("a.example", "/one", "web:80"), ("a.example", "/two", "api:80")], ""),
+        ingress("fronts", "", &[("c.example", "/", "front:http"), ("*.d.example", "/", "front:http")], ""),
+        ingress("rest", "", &[("e.example", "/", "web:80"), ("", "/anyhost", "api:80")], last),
+        service("web", ""),
+        service("api", ""),
+        service("front", "konghq.com/plugins: of-service, "),
+        CLASS.to_owned(),
+    ];
+    site.save("manifests/kong.yaml", &objects.concat());
+    site.save("manifests/plugins.yaml", PLUGINS);
+    let own = site.at("other");
+    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &own, "--ingress-https-listen", "off"];
+    let program = run(&site, &[&["--access-log", "off"][..], &flags].concat());
+    program.wait_started();
+    let gateway = site.at("port");
+    for (address, host, path, left) in [
+        // One count for each route that has the plugin,
+        (&own, "a.example", "/one", 19),
+        (&own, "a.example", "/one/more", 18),
+        (&own, "a.example", "/two", 19),
+        // one for all routes to a Service that has it,
+        (&own, "c.example", "/", 29),
+        (&own, "x.y.d.example", "/", 28),
+        // and one for everything else.
+        (&own, "e.example", "/", 49),
+        (&own, "f.example", "/anyhost", 48),
+        (&own, "f.example", "/else", 47),
+        (&gateway, "a.example", "/good", 46),
+    ] {
+        let answer = try_get(address, host, path).unwrap();
+        let told = answer.field("x-ratelimit-remaining-year");
+        assert_eq!((answer.status, told), (200, Some(&*left.to_string())), "{host}{path}: {}", answer.head);
+    }
+    let page = page(&site);
+    for (service, route, count) in [
+        ("default.web.80", "default.shop.web.a.example.80", 2),
+        ("default.api.80", "default.shop.api.a.example.80", 1),
+        ("default.front.http", "default.fronts.front.c.example.http", 1),
+        ("default.front.http", "default.fronts.front._.d.example.http", 1),
+        ("default.web.80", "default.rest.web.e.example.80", 1),
+        ("default.api.80", "default.rest.api..80", 1),
+        ("default.web.80", "default.rest", 1),
+        ("httproute.default.good.0", "httproute.default.good.0.0", 1),
+    ] {
+        let sample = format!(
+            "kong_http_requests_total{{service=\"{service}\",route=\"{route}\",code=\"200\",source=\"service\",\
+             workspace=\"default\",consumer=\"\"}} {count}"
+        );
+        assert!(has(&page, &sample), "{sample} is not in\n{page}");
+    }
+    program.stop().expect_fine();
+}

@@ -1,0 +1,92 @@
+//! The fields that Kong's plugins have and what they are when they are not set: those of Kong 3.10, whatever later editions
+//! have made of them.
+
+use portico::plugins::REGISTRY;
+use serde_json::{Map, Value, json};
+
+use crate::fields;
+
+/// `null` is a field without a default.
+fn of_kong(plugin: &str) -> Value {
+    match plugin {
+        "acl" => json!({
+            "allow": null, "deny": null, "hide_groups_header": false, "always_use_authenticated_groups": false,
+        }),
+        "basic-auth" => json!({"anonymous": null, "hide_credentials": false, "realm": "service"}),
+        "bot-detection" => json!({"allow": [], "deny": []}),
+        "correlation-id" => json!({
+            "header_name": "Kong-Request-ID", "generator": "uuid#counter", "echo_downstream": false,
+        }),
+        "cors" => json!({
+            "origins": [], "headers": [], "exposed_headers": [],
+            "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],
+            "max_age": null, "credentials": false, "private_network": false, "preflight_continue": false,
+            "allow_origin_absent": true,
+        }),
+        "ip-restriction" => json!({"allow": [], "deny": [], "status": 403, "message": null}),
+        "jwt" => json!({
+            "uri_param_names": ["jwt"], "cookie_names": [], "header_names": ["authorization"], "key_claim_name": "iss",
+            "secret_is_base64": false, "claims_to_verify": [], "maximum_expiration": 0, "run_on_preflight": true,
+            "anonymous": null, "realm": null,
+        }),
+        "key-auth" => json!({
+            "key_names": ["apikey"], "hide_credentials": false, "anonymous": null, "key_in_header": true,
+            "key_in_query": true, "key_in_body": false, "run_on_preflight": true, "realm": null,
+        }),
+        "prometheus" => json!({
+            "per_consumer": false, "status_code_metrics": false, "ai_metrics": false, "latency_metrics": false,
+            "bandwidth_metrics": false, "upstream_health_metrics": false, "wasm_metrics": false,
+        }),
+        "rate-limiting" => json!({
+            "second": null, "minute": null, "hour": null, "day": null, "month": null, "year": null,
+            "limit_by": "consumer", "header_name": null, "path": null, "policy": "local", "fault_tolerant": true,
+            "hide_client_headers": false, "error_code": 429, "error_message": "API rate limit exceeded",
+            "sync_rate": -1.0, "redis": null, "redis.host": null, "redis.port": 6379, "redis.timeout": 2000,
+            "redis.username": null, "redis.password": null, "redis.database": 0, "redis.ssl": false,
+            "redis.ssl_verify": false, "redis.server_name": null, "redis_host": null, "redis_port": null,
+            "redis_password": null, "redis_username": null, "redis_ssl": null, "redis_ssl_verify": null,
+            "redis_server_name": null, "redis_timeout": null, "redis_database": null,
+        }),
+        "redirect" => json!({"status_code": 301, "location": null, "keep_incoming_path": false}),
+        "request-size-limiting" => json!({
+            "allowed_payload_size": 128, "size_unit": "megabytes", "require_content_length": false,
+        }),
+        "request-termination" => json!({
+            "status_code": 503, "message": null, "body": null, "content_type": null, "echo": false, "trigger": null,
+        }),
+        other => panic!("{other}: which fields does Kong's plugin have?"),
+    }
+}
+
+/// Those that Kong 3.10 does not know.
+const OURS_OR_LATER: [&str; 4] =
+    ["basic-auth brute_force_protection", "basic-auth identity_realms", "jwt jwks", "key-auth identity_realms"];
+
+// kong-compat §4.0
+// kong-compat §4.1
+// kong-compat §4.5
+// kong-compat §4.6
+// kong-compat §4.7
+// kong-compat §4.8
+// kong-compat §4.15
+// kong-compat §4.16
+// kong-compat §4.17
+// kong-compat §4.23
+// kong-compat §4.25
+// kong-compat §4.26
+// kong-compat §4.27
+// kong-compat §4.28
+// kong-compat §7.27
+#[test]
+fn fields_and_defaults_are_kong_s() {
+    for kind in REGISTRY.iter() {
+        let name = kind.name();
+        let is_further = |path: &str| {
+            let top = path.split(['.', '[']).next().unwrap_or_default();
+            OURS_OR_LATER.contains(&format!("{name} {top}").as_str())
+        };
+        let fields = fields::of(kind).into_iter().filter(|field| !is_further(&field.path));
+        let found: Map<String, Value> = fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
+        assert_eq!(Value::Object(found), of_kong(name), "{name}: left is what is here");
+    }
+}
