@@ -557,7 +557,7 @@ mod tests {
     // kong-compat §1.4
     #[tokio::test]
     async fn of_all_instances_of_a_plugin_the_most_specific_runs_and_no_other() {
-        let consumer = |id: &str, group: &str| Consumer::new(id, None, None, vec![group.into()], Vec::new());
+        let consumer = |id: &str, group: &str| Consumer::new(Id::of(id), None, None, vec![group.into()], Vec::new());
         let everybody: &[usize] = &[6, 7, 8];
         for (id, group, concerned) in [
             ("anna", "a/gold", &[0, 1, 2, 3, 4, 5, 6, 7, 8][..]),
@@ -611,7 +611,7 @@ mod tests {
                 builder.add(kind, priority, place, instance(Signs(name)));
             }
         }
-        let anna = Consumer::new("anna", None, None, Vec::new(), Vec::new());
+        let anna = Consumer::new(Id::of("anna"), None, None, Vec::new(), Vec::new());
         builder.add("knows", 2, Place::Base(Base::Route), instance(Knows(anna.into())));
         let outcome = Visit::get("/").run(&builder.build(names()).unwrap()).await;
         let ran: Vec<_> = outcome.request.headers.get_all("x-ran").iter().map(|name| name.to_str().unwrap()).collect();
