@@ -1,7 +1,7 @@
 //! What a consumer takes in memory. There may be a hundred thousand of them, each of whom has a credential.
 //!
 //! Bytes that were asked for are counted, which are the same on every machine. What `make bench` finds resident is about a
-//! tenth more: an allocator rounds up.
+//! quarter more: an allocator rounds up.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic, in what helps it too")]
 
@@ -19,9 +19,10 @@ use crate::world::{World, people, surroundings};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const COUNT: usize = 10_000;
-/// Bytes for each consumer with a username and a key, beyond those of the objects that say so.
-const IN_STORE: usize = 400;
-const IN_ALL: usize = 1100;
+/// Bytes for each consumer with a username and a key, beyond those of the objects that say so: a fifth more than it was when this was
+/// written.
+const IN_STORE: usize = 175;
+const IN_ALL: usize = 885;
 
 #[test]
 fn a_consumer_takes_little_more_than_its_objects() {

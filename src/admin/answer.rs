@@ -86,7 +86,7 @@ pub(super) const JSON: &str = "application/json";
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
     use futures_util::FutureExt;
@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_waits_until_an_answer_is_written_although_nobody_waits_for_that() {
         let aside = Aside::new();
-        let (go_on, told) = channel::<()>();
+        let (go_on, told) = sync_channel::<()>(1);
         let room = aside.room().await;
         let mut left = Box::pin(room.write(move || {
             told.recv_timeout(Duration::from_secs(30)).ok();

@@ -235,7 +235,7 @@ mod tests {
             }
         }
 
-        let (probed, go_on) = mpsc::channel();
+        let (probed, go_on) = mpsc::sync_channel(1);
         let begun = Arc::new(Notify::new());
         let (listener, address) = testing::listener().await;
         let vitals = Arc::new(Slow { begun: begun.clone(), go_on: Mutex::new(go_on) });

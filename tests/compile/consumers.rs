@@ -40,7 +40,7 @@ fn whoever_comes_and_goes_everything_belongs_to_the_same_as_from_scratch() {
 fn what_requests_hold_on_to_stays_the_same_if_nothing_changed_for_them() {
     let mut world = world();
     world.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1"), key("key-1", "secret")], removes: vec![] });
-    let credential = |world: &World| Arc::clone(world.snapshot.consumers.keys.get(&digest_of(b"secret")).unwrap());
+    let credential = |world: &World| Arc::clone(world.snapshot.consumers.keys.get(digest_of(b"secret")).unwrap());
     let (snapshot, before) = (Arc::clone(&world.snapshot), credential(&world));
 
     let mut annotated = consumer_object("ann", 1, "ann", "key-1");
@@ -55,7 +55,7 @@ fn what_requests_hold_on_to_stays_the_same_if_nothing_changed_for_them() {
     assert!(Arc::ptr_eq(&credential(&world), &before), "somebody else came");
     world.apply(Batch { upserts: vec![consumer("ann", 1, "Ann", "key-1")], removes: vec![] });
     assert_eq!(credential(&world).consumer.username.as_deref(), Some("Ann"));
-    assert_eq!(snapshot.consumers.keys.get(&digest_of(b"secret")).unwrap(), &before, "the old snapshot is as it was");
+    assert_eq!(snapshot.consumers.keys.get(digest_of(b"secret")).unwrap(), &before, "the old snapshot is as it was");
 }
 
 // kong-compat §1.5
@@ -98,7 +98,7 @@ fn holders(world: &World) -> BTreeMap<String, String> {
     for number in 0..PEOPLE {
         let name = format!("name-{number}");
         let digest = digest_of(format!("secret-{number}").as_bytes());
-        let key = directory.keys.get(&digest).map(|key| format!("{} of {}", key.id, key.consumer.id));
+        let key = directory.keys.get(digest).map(|key| format!("{} of {}", key.id, key.consumer.id));
         for (what, holder) in [
             ("username", directory.usernames.get(&*name).map(|consumer| consumer.id.to_string())),
             ("custom id", directory.custom_ids.get(&*name).map(|consumer| consumer.id.to_string())),
