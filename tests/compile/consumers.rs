@@ -75,7 +75,7 @@ fn what_is_wrong_with_one_credential_or_group_takes_no_other_away() {
         key("broken", ""),
     ];
     world.apply(Batch { upserts, removes: vec![] });
-    let key = world.snapshot.consumers.keys.get(&digest_of(b"secret")).unwrap();
+    let key = world.snapshot.consumers.keys.get(digest_of(b"secret")).unwrap();
     assert_eq!(key.consumer.username.as_deref(), Some("ann"));
     assert_eq!(key.consumer.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["default/gold"]);
     let id = ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", "ann"));
