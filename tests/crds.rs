@@ -51,37 +51,68 @@ fn the_command_prints_all_of_them() {
 // kong-compat §7.26
 #[test]
 fn names_and_columns_are_kongs() {
+    // (kind, version, plural, short name, whether it is of a namespace, columns, those only for `--output wide` in brackets)
+    let plugins = "Plugin-Type=.plugin Age=. [Disabled=.disabled] [Config=.config] Programmed=Programmed";
+    let vaults = "Backend Type=.spec.backend Prefix=.spec.prefix Age=. [Description=.spec.description] \
+                  Programmed=Programmed";
     let cases = [
-        (Kind::KongPlugin, "v1", "kp", "Plugin-Type Age Disabled Config Programmed"),
-        (Kind::KongClusterPlugin, "v1", "kcp", "Plugin-Type Age Disabled Config Programmed"),
-        (Kind::KongConsumer, "v1", "kc", "Username Age Programmed"),
-        (Kind::KongConsumerGroup, "v1beta1", "kcg", "Age Programmed"),
-        (Kind::KongUpstreamPolicy, "v1beta1", "kup", ""),
-        (Kind::KongIngress, "v1", "ki", "Age"),
-        (Kind::KongVault, "v1alpha1", "kv", "Backend Type Prefix Age Description Programmed"),
-        (Kind::KongLicense, "v1alpha1", "kl", "Age Enabled"),
-        (Kind::KongCustomEntity, "v1alpha1", "kce", "Entity Type Age Programmed"),
-        (Kind::IngressClassParameters, "v1alpha1", "", ""),
-        (Kind::TcpIngress, "v1beta1", "", "Address Age"),
-        (Kind::UdpIngress, "v1beta1", "", "Address Age"),
-        (Kind::KongServiceFacade, "v1alpha1", "", ""),
+        (Kind::KongPlugin, "v1", "kongplugins", "kp", true, plugins),
+        (Kind::KongClusterPlugin, "v1", "kongclusterplugins", "kcp", false, plugins),
+        (Kind::KongConsumer, "v1", "kongconsumers", "kc", true, "Username=.username Age=. Programmed=Programmed"),
+        (Kind::KongConsumerGroup, "v1beta1", "kongconsumergroups", "kcg", true, "Age=. Programmed=Programmed"),
+        (Kind::KongUpstreamPolicy, "v1beta1", "kongupstreampolicies", "kup", true, ""),
+        (Kind::KongIngress, "v1", "kongingresses", "ki", true, "Age=."),
+        (Kind::KongVault, "v1alpha1", "kongvaults", "kv", false, vaults),
+        (Kind::KongLicense, "v1alpha1", "konglicenses", "kl", false, "Age=. Enabled=.enabled"),
+        (
+            Kind::KongCustomEntity,
+            "v1alpha1",
+            "kongcustomentities",
+            "kce",
+            true,
+            "Entity Type=.spec.type Age=. Programmed=Programmed",
+        ),
+        (Kind::IngressClassParameters, "v1alpha1", "ingressclassparameterses", "", true, ""),
+        (Kind::TcpIngress, "v1beta1", "tcpingresses", "", true, "Address=.status.loadBalancer.ingress[*].ip Age=."),
+        (Kind::UdpIngress, "v1beta1", "udpingresses", "", true, "Address=.status.loadBalancer.ingress[*].ip Age=."),
+        (Kind::KongServiceFacade, "v1alpha1", "kongservicefacades", "", true, ""),
     ];
     assert_eq!(cases.len(), crd::kinds().count());
-    for (kind, version, short, columns) in cases {
+    for (kind, version, plural, short, is_namespaced, columns) in cases {
         let definition = crd::definition(kind).unwrap();
         let spec = &definition["spec"];
         let parameters = kind == Kind::IngressClassParameters;
+        let group = match kind {
+            Kind::KongServiceFacade => "incubator.ingress-controller.konghq.com",
+            _ => "configuration.konghq.com",
+        };
+        assert_eq!((&spec["group"], &spec["names"]["plural"]), (&json!(group), &json!(plural)), "{kind}");
+        assert_eq!(spec["scope"], if is_namespaced { "Namespaced" } else { "Cluster" }, "{kind}");
         assert_eq!(spec["versions"][0]["name"], version, "{kind}");
         assert_eq!(spec["names"]["shortNames"][0].as_str().unwrap_or_default(), short, "{kind}");
         let categories = if parameters { Value::Null } else { json!(["kong", "kong-ingress-controller"]) };
         assert_eq!(spec["names"]["categories"], categories, "{kind}");
         assert_eq!(spec["versions"][0]["subresources"].is_null(), parameters, "{kind}");
         let printed = spec["versions"][0]["additionalPrinterColumns"].as_array().into_iter().flatten();
-        let names: Vec<&str> = printed.map(|column| column["name"].as_str().unwrap()).collect();
-        assert_eq!(names.join(" "), columns, "{kind}");
+        let printed: Vec<String> = printed.map(column).collect();
+        assert_eq!(printed.join(" "), columns, "{kind}");
     }
     let policy = &crd::definition(Kind::KongUpstreamPolicy).unwrap()["metadata"]["labels"];
     assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
+}
+
+/// A column with what it shows, in short.
+fn column(column: &Value) -> String {
+    let path = match column["jsonPath"].as_str().unwrap() {
+        ".metadata.creationTimestamp" => ".",
+        ".status.conditions[?(@.type==\"Programmed\")].status" => "Programmed",
+        path => path,
+    };
+    let column = (column["name"].as_str().unwrap(), column["priority"].as_i64().unwrap_or_default());
+    match column {
+        (name, 0) => format!("{name}={path}"),
+        (name, _) => format!("[{name}={path}]"),
+    }
 }
 
 // kong-compat §7.15

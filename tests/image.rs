@@ -1,11 +1,9 @@
-//! The image: the Dockerfile is held to the files that it takes its facts from, what goes in is the same wherever it is built,
-//! and the list of its crates is complete. Nothing here builds an image, which takes a container engine; the root folder is built,
+//! The image: the Dockerfile is held to the files that it takes its facts from, and what goes in is the same wherever it is
+//! built. Nothing here builds an image, which takes a container engine; the root folder is built,
 //! started and tried by the tests that need a cluster.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "image/bill.rs"]
-mod bill;
 #[path = "image/small.rs"]
 mod small;
 

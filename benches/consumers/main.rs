@@ -51,7 +51,7 @@ fn measure(count: usize) {
     world.apply(surroundings());
     let objects = people(count);
     // Without the list in which they come: who takes it over lets go of it, which is not to be taken for less.
-    let list = objects.capacity() * size_of::<AnyObject>();
+    let list = objects.len() * size_of::<AnyObject>();
     let decoded = resident("VmRSS") - list as f64 / MIB;
 
     fs::write("/proc/self/clear_refs", "5").unwrap();

@@ -136,6 +136,7 @@ fn find(
         port: number,
         protocol,
         tls,
+        whole: service_settings::is_whole(&service.meta),
         ..UpstreamKey::default()
     })
 }

@@ -7,7 +7,7 @@ use super::attach::{self, Attachment, Parent};
 use super::backends;
 use super::filters::{self, Level};
 use super::gateway::GatewayPlan;
-use super::ingress::on_http_route::{self, KongRule, Taking};
+use super::ingress::on_http_route::{self, KongRule, OnRoute};
 use super::ingress::upstream_tls;
 use super::matches;
 use super::plugins::{Chained, Plugins, Site};
@@ -19,7 +19,6 @@ use crate::api::gateway::{BackendObjectReference, BackendRef, HttpRoute, HttpRou
 use crate::api::{Kind, Object, ObjectKey};
 use crate::plugin::Names;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::HostName;
 use crate::snapshot::router::{Age, Candidate, PathMatch};
 use crate::snapshot::rule::{Action, Backend, Failure, Rule, RuleId, Split, Target};
 use crate::snapshot::tries::Tries;
@@ -46,15 +45,14 @@ pub(super) fn plan(
     plugins: &Plugins,
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
-    let Taking { hosts: aliases, server_names, notes } = on_http_route::taking(inputs, &route.meta);
+    let on_route = on_http_route::read(inputs, &route.meta);
     let own = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
-    let mut hosts: Vec<_> = own.chain(aliases).collect();
+    let mut hosts: Vec<_> = own.chain(on_route.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
     let secure_ports = on_http_route::secure_ports(gateways, route, &hosts);
-    let mut rules = translate(store, inputs, plugins, route, (&server_names, &secure_ports));
-    rules.notes.extend(notes);
+    let rules = translate(store, inputs, plugins, route, on_route, &secure_ports);
     let origin = attach::Route { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
 
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
@@ -129,25 +127,27 @@ struct Rules {
     unheeded: Vec<Problem>,
 }
 
-/// `server_names` are those that clients must have asked for over TLS, `secure_ports` where they are sent for it.
+/// `secure_ports`: where clients are sent for TLS.
 fn translate(
     store: &Store,
     inputs: &Inputs<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
-    (server_names, secure_ports): (&Arc<[HostName]>, &BTreeSet<u16>),
+    mut on_route: OnRoute,
+    secure_ports: &BTreeSet<u16>,
 ) -> Rules {
     let mut rules = Rules {
         candidates: Vec::new(),
         upstreams: BTreeSet::new(),
         unspoken: BTreeSet::new(),
         resolved: Condition::plain(Code::RouteResolvedRefs),
-        dropped: Vec::new(),
+        dropped: std::mem::take(&mut on_route.dropped),
         any_served: false,
-        notes: Vec::new(),
+        notes: std::mem::take(&mut on_route.notes),
         broken_plugins: Vec::new(),
-        unheeded: Vec::new(),
+        unheeded: std::mem::take(&mut on_route.unheeded),
     };
+    let is_refused = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
     let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
     for (index, raw) in route.spec.rules.iter().enumerate() {
@@ -155,8 +155,7 @@ fn translate(
         let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
         let mut translated = translate_rule(store, inputs, &route.meta.key, raw, &format!("spec.rules[{index}]"), id);
         let chained = chain(store, inputs, plugins, route, index, &translated.extensions);
-        let mut annotated = annotated(store, inputs, route, index);
-        rules.unheeded = std::mem::take(&mut annotated.unheeded);
+        let mut annotated = annotated(store, &on_route, route, index);
         annotated.redirect_to(secure_ports);
         // Clients and backends of who writes Kong's plugins down expect Kong's headers.
         translated.rule.kong = annotated.manner.or_else(|| chained.is_attached.then(Box::default));
@@ -167,9 +166,8 @@ fn translate(
             let retry = retry.or(of_service.retry.clone());
             split.tries = Some(Box::new(Tries { request, backend_request, retry, ..of_service }));
         }
-        if !annotated.dropped.is_empty() {
+        if is_refused {
             translated.rule.action = Action::Fail(Failure::Unsupported);
-            translated.dropped.extend(annotated.dropped);
         }
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
@@ -183,7 +181,7 @@ fn translate(
             }
         }
         translated.rule.plugins = chained.tell(&mut rules.notes, &mut rules.broken_plugins);
-        rules.any_served |= translated.dropped.is_empty();
+        rules.any_served |= !is_refused && translated.dropped.is_empty();
         rules.dropped.extend(translated.dropped);
         rules.notes.extend(translated.notes);
         rules.upstreams.extend(translated.upstreams);
@@ -202,7 +200,7 @@ fn translate(
                 method: parsed.method,
                 headers: parsed.headers,
                 query: parsed.query,
-                server_names: Arc::clone(server_names),
+                server_names: Arc::clone(&on_route.server_names),
                 age: Age {
                     created: route.meta.created,
                     route: name.clone(),
@@ -230,11 +228,11 @@ fn services<'a>(
 }
 
 /// What annotations of Kong say about a rule.
-fn annotated(store: &Store, inputs: &Inputs<'_>, route: &Object<HttpRoute>, index: usize) -> KongRule {
+fn annotated(store: &Store, on_route: &OnRoute, route: &Object<HttpRoute>, index: usize) -> KongRule {
     let asked = services(store, route, index).filter(|(_, backend)| backend.weight > 0);
     let services: Vec<_> =
         asked.filter_map(|(service, backend)| Some((service, u16::try_from(backend.target.port?).ok()?))).collect();
-    on_http_route::read((store, inputs), &route.meta, &services, &format!("spec.rules[{index}]"))
+    on_http_route::rule(store, on_route, &services, &format!("spec.rules[{index}]"))
 }
 
 /// The plugins that requests of a rule meet.

@@ -167,11 +167,15 @@ impl Compiler {
             // Any endpoint may have become one of our own sockets, or ceased to be.
             touched.extend(store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
-        // What is said of a Service depends on whether requests go there.
-        let services =
-            upstreams.iter().map(|key| ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() });
-        let services = services.chain(std::mem::take(&mut run.services));
-        touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
+        // What is said of a Service, or of a facade, depends on whether requests go there.
+        let id = |kind, key: &UpstreamKey, name: &Arc<str>| {
+            ObjectId::new(kind, ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
+        };
+        touched.extend(upstreams.iter().map(|key| id(Kind::Service, key, &key.service)));
+        let facade = |key: &UpstreamKey| Some(id(Kind::KongServiceFacade, key, key.facade.as_ref()?));
+        touched.extend(upstreams.iter().filter_map(facade));
+        let services = std::mem::take(&mut run.services);
+        touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
         self.judge_gateways(&mut run);
         self.judge_ingresses(store, inputs, updated.again, &mut run);
         self.judge_policies(store, &touched, &mut run);
@@ -400,15 +404,24 @@ impl Compiler {
         }
     }
 
-    /// Whether requests go to a Service that speaks for itself, or would if it could be spoken to in TLS.
+    /// Whether requests go to a Service that speaks for itself, or would if it could be spoken to in TLS; or to one for which
+    /// this facade speaks.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
         let leads = |route: &ObjectId| {
             let plan = self.routes.get(&route.key).filter(|_| route.kind == Kind::HttpRoute);
             plan.is_some_and(|plan| !plan.attachments.is_empty() && plan.unspoken.contains(&id.key))
         };
-        id.kind == Kind::Service
-            && (self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
-                || store.refs().dependents(id).any(leads))
+        match id.kind {
+            Kind::Service => {
+                self.users_of(&id.key).any(|upstream| upstream.facade.is_none())
+                    || store.refs().dependents(id).any(leads)
+            }
+            Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
+                let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
+                self.users_of(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
+            }),
+            _ => false,
+        }
     }
 
     fn users_of(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {

@@ -5,12 +5,13 @@ use super::forbidden::Forbidden;
 use super::ingress::disagreements::Disagreements;
 use super::ingress::service_settings::Speech;
 use super::ingress::{policy, service_settings, upstream_tls};
+use super::plugins;
 use super::verdict::{Problem, Verdict};
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Store;
 
-/// None if there is no such object. `is_used`: requests go there, if it is a Service.
+/// None if there is no such object. `is_used`: requests go there, if it is a Service or stands for one.
 pub(super) fn verdict(
     store: &Store,
     id: &ObjectId,
@@ -24,6 +25,7 @@ pub(super) fn verdict(
         // Those in front of Gateways are our own; what is wrong with one is said of its Gateway.
         Kind::Service | Kind::EndpointSlice if is_ours(store, id) => None,
         Kind::Service => store.services.get(&id.key).map(|service| {
+            let missing: Vec<_> = plugins::named(store, id.kind, &service.meta).filter_map(Result::err).collect();
             // What others make of the Services of others is nothing to us.
             if is_used {
                 let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
@@ -34,8 +36,11 @@ pub(super) fn verdict(
                 unheeded.extend(settings.unheeded);
                 unheeded.extend(policy::notes(store, &service.meta));
                 unheeded.extend(disagreements.of(&id.key));
+                unheeded.extend(missing.iter().cloned());
             }
-            endpoints::notes(store, service, forbidden, disagreements)
+            let mut notes = endpoints::notes(store, service, forbidden, disagreements);
+            notes.extend(missing);
+            notes
         }),
         Kind::EndpointSlice => Some(slice(store, &id.key)),
         Kind::KongServiceFacade => store.meta(id).map(|meta| {
@@ -43,8 +48,12 @@ pub(super) fn verdict(
             let behind = behind.and_then(|name| store.services.get(&ObjectKey::new(&id.key.namespace, name)));
             let tls_port = behind.is_some_and(|service| service.spec.ports.iter().any(upstream_tls::is_tls_port));
             let settings = service_settings::read(meta, "a KongServiceFacade", tls_port);
-            unheeded = settings.unheeded;
-            unheeded.extend(policy::notes(store, meta));
+            let missing: Vec<_> = plugins::named(store, id.kind, meta).filter_map(Result::err).collect();
+            if is_used {
+                unheeded = settings.unheeded;
+                unheeded.extend(policy::notes(store, meta));
+                unheeded.extend(missing.iter().cloned());
+            }
             let mut notes = settings.notes;
             if settings.protocol.map_or(tls_port, Speech::is_tls) {
                 let problem = upstream_tls::notes(store, meta, &settings.tls);
@@ -52,6 +61,7 @@ pub(super) fn verdict(
                 notes.extend(problem);
             }
             notes.extend(policy::notes(store, meta));
+            notes.extend(missing);
             notes
         }),
         Kind::BackendTlsPolicy => Some(vec![Problem::new(

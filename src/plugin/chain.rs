@@ -536,6 +536,111 @@ mod tests {
         assert_eq!(answer(builder, "person 999").await, 402);
     }
 
+    /// Everywhere that a plugin can be attached, what goes before something else first.
+    fn places() -> Vec<(Place, u16)> {
+        let consumer = |with| Place::Consumer("anna".into(), with);
+        let group = |with| Place::Group("a/gold".into(), with);
+        let places = [
+            consumer(With::Route),
+            consumer(With::Service),
+            group(With::Route),
+            group(With::Service),
+            consumer(With::Nothing),
+            group(With::Nothing),
+            Place::Base(Base::Route),
+            Place::Base(Base::Service),
+            Place::Base(Base::Global),
+        ];
+        places.into_iter().zip(401..).collect()
+    }
+
+    // kong-compat §1.4
+    #[tokio::test]
+    async fn of_all_instances_of_a_plugin_the_most_specific_runs_and_no_other() {
+        let consumer = |id: &str, group: &str| Consumer::new(Id::of(id), None, None, vec![group.into()], Vec::new());
+        let everybody: &[usize] = &[6, 7, 8];
+        for (id, group, concerned) in [
+            ("anna", "a/gold", &[0, 1, 2, 3, 4, 5, 6, 7, 8][..]),
+            ("anna", "a/silver", &[0, 1, 4, 6, 7, 8]),
+            ("bert", "a/gold", &[2, 3, 5, 6, 7, 8]),
+            ("bert", "a/silver", everybody),
+        ] {
+            // Each time without the one that would go before the rest, attached in either order.
+            for left_out in 0..=concerned.len() {
+                for is_reversed in [false, true] {
+                    let mut attached: Vec<_> = places();
+                    attached.retain(|(_, status)| !concerned[..left_out].contains(&usize::from(status - 401)));
+                    if is_reversed {
+                        attached.reverse();
+                    }
+                    let mut builder = Builder::default();
+                    let who = instance(Knows(consumer(id, group).into()));
+                    builder.add("knows", 2, Place::Base(Base::Route), who);
+                    for (place, status) in attached {
+                        builder.add("guard", 1, place, instance(Refuses(status)));
+                    }
+                    let outcome = Visit::get("/").run(&builder.build(names()).unwrap()).await;
+                    let expected = concerned.get(left_out).map(|at| 401 + u16::try_from(*at).unwrap());
+                    let found = outcome.replied().map(|status| status.as_u16());
+                    assert_eq!(found, expected, "{id} of {group}, without {:?}", &concerned[..left_out]);
+                }
+            }
+        }
+    }
+
+    /// Writes its name behind those of who ran before.
+    struct Signs(&'static str);
+
+    impl Plugin for Signs {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> Outcome<'a> {
+            cx.head.headers.append("x-ran", HeaderValue::from_static(self.0));
+            Outcome::Next
+        }
+    }
+
+    // kong-compat §1.4
+    #[tokio::test]
+    async fn plugins_run_by_priority_and_know_the_consumer_behind_who_finds_it_out() {
+        let mut builder = Builder::default();
+        for (kind, priority) in [("after", 1), ("b-before", 3), ("a-before", 3)] {
+            for (place, name) in [
+                (Place::Base(Base::Global), "for everybody"),
+                (Place::Consumer("anna".into(), With::Nothing), "for anna"),
+            ] {
+                let name = Box::leak(format!("{kind} {name}").into_boxed_str());
+                builder.add(kind, priority, place, instance(Signs(name)));
+            }
+        }
+        let anna = Consumer::new(Id::of("anna"), None, None, Vec::new(), Vec::new());
+        builder.add("knows", 2, Place::Base(Base::Route), instance(Knows(anna.into())));
+        let outcome = Visit::get("/").run(&builder.build(names()).unwrap()).await;
+        let ran: Vec<_> = outcome.request.headers.get_all("x-ran").iter().map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(ran, ["b-before for everybody", "a-before for everybody", "after for anna"]);
+    }
+
+    // kong-compat §1.3
+    #[test]
+    fn an_instance_runs_for_requests_of_its_protocols() {
+        // In plain text, over TLS, gRPC in plain text, gRPC over TLS.
+        for (names, expected) in [
+            (&["http"][..], [true, false, true, false]),
+            (&["https"], [false, true, false, true]),
+            (&["grpc"], [false, false, true, false]),
+            (&["grpcs"], [false, false, false, true]),
+            (&["http", "https"], [true; 4]),
+            (&["tcp", "tls", "udp"], [false; 4]),
+        ] {
+            let protocols = Protocols::of(names.iter().copied());
+            let mut builder = Builder::default();
+            let instance = Instance { protocols, ..instance(Refuses(401)) };
+            builder.add("guard", 1, Place::Base(Base::Route), instance);
+            let spoken = [(false, false), (true, false), (false, true), (true, true)];
+            let picked = spoken
+                .map(|(secure, grpc)| builder.slots[0].pick(Spoken { secure, grpc }, &Identity::default()).is_some());
+            assert_eq!(picked, expected, "{names:?}");
+        }
+    }
+
     struct Reader;
 
     impl Plugin for Reader {

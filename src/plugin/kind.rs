@@ -25,7 +25,7 @@ pub trait Kind: Send + Sync + 'static {
     /// left out, and a condition says so.
     const GUARD: bool;
     const SCOPES: Scopes = Scopes::ALL;
-    /// For which requests it runs unless `protocols:` says otherwise.
+    /// For which requests it runs unless `protocols:` names only some of these.
     const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
     /// Closed, with a default for every field that has one; its doc comments are the reference page.
     type Config: DeserializeOwned + JsonSchema;

@@ -1,5 +1,5 @@
 //! The chart's files against what they speak of: flags, rights, definitions, versions. What Helm makes of them is for
-//! e2e/tests/chart.rs. `UPDATE=1` rewrites what is generated.
+//! e2e/tests/helm. `UPDATE=1` rewrites what is generated.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

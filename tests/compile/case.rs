@@ -498,6 +498,12 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let notes: Vec<_> = verdict.notes.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));
     }
+    // Of those notes that are told as events the fields are enough.
+    let events = verdict.broken_plugins.iter().chain(&verdict.unheeded).map(|problem| problem.field.as_str());
+    let events: BTreeSet<&str> = events.collect();
+    if !events.is_empty() {
+        described.insert("events".to_owned(), json!(events));
+    }
     (!described.is_empty()).then_some(Value::Object(described))
 }
 

@@ -58,6 +58,32 @@ fn what_requests_hold_on_to_stays_the_same_if_nothing_changed_for_them() {
     assert_eq!(snapshot.consumers.keys.get(digest_of(b"secret")).unwrap(), &before, "the old snapshot is as it was");
 }
 
+// kong-compat §1.5
+// kong-compat §1.6
+#[test]
+fn what_is_wrong_with_one_credential_or_group_takes_no_other_away() {
+    let mut world = world();
+    let mut ann = consumer_object("ann", 1, "ann", "key-1");
+    ann["credentials"] = json!(["missing", "key-1", "broken"]);
+    ann["consumerGroups"] = json!(["missing", "gold"]);
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    let gold = json!({"metadata": {"namespace": "default", "name": "gold", "annotations": annotations}});
+    let upserts = vec![
+        parse(Kind::KongConsumer, ann),
+        parse(Kind::KongConsumerGroup, gold),
+        key("key-1", "secret"),
+        key("broken", ""),
+    ];
+    world.apply(Batch { upserts, removes: vec![] });
+    let key = world.snapshot.consumers.keys.get(digest_of(b"secret")).unwrap();
+    assert_eq!(key.consumer.username.as_deref(), Some("ann"));
+    assert_eq!(key.consumer.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["default/gold"]);
+    let id = ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", "ann"));
+    let fields: Vec<_> =
+        world.compiler.verdicts()[&id].conditions[0].problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(fields, ["consumerGroups[0]", "credentials[0]", "credentials[2]"]);
+}
+
 fn world() -> World {
     let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
     let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});

@@ -46,7 +46,7 @@ pub struct PluginSettings {
     #[serde(default)]
     #[schemars(transform = unset)]
     pub disabled: bool,
-    /// Name of this instance in logs, beside that of the plugin.
+    /// Taken and not used, since plugins are known here by the objects that configure them.
     #[serde(rename = "instance_name")]
     pub instance_name: Option<String>,
     /// Other plugins before or after which this one runs, whatever their priorities are.

@@ -28,8 +28,8 @@ pub(super) enum Read<'s> {
     /// A group for access lists.
     Acl(Arc<str>),
     Credential(Raw<'s>),
-    /// It means nothing here, with what there is to say about that.
-    Ignored(Option<Problem>),
+    /// It means nothing here, as in Kong.
+    Ignored,
 }
 
 pub(super) enum Raw<'s> {
@@ -98,10 +98,10 @@ pub(super) fn read<'s>(store: &'s Store, key: &ObjectKey, field: &str) -> Result
         }
         "jwt" => Ok(Read::Credential(holder.jwt()?)),
         "acl" => Ok(Read::Acl(holder.text("group")?)),
-        "konnect" => Ok(Read::Ignored(None)),
+        "konnect" => Ok(Read::Ignored),
         known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
             let message = format!("credentials of type {known} are not served by this version, so it admits nobody");
-            Ok(Read::Ignored(Some(Problem::new(field, message, "use key-auth, basic-auth or jwt"))))
+            Err(Problem::new(field, message, "use key-auth, basic-auth or jwt"))
         }
         other => {
             let message =
@@ -223,7 +223,7 @@ mod tests {
         let at = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
         type Expected = Result<&'static str, &'static str>;
-        let cases: [(&str, &str, Expected); 22] = [
+        let cases: [(&str, &str, Expected); 23] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key that stays")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key that ends")),
             ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key that stays")),
@@ -247,8 +247,9 @@ mod tests {
             ("acl", r#"{"group": "staff"}"#, Ok("group staff")),
             ("acl", "{}", Err("acl credentials need group")),
             ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
-            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Ok("nothing, and it is said")),
-            ("mtls-auth", "{}", Ok("nothing, and it is said")),
+            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Err("type hmac-auth are not served by this version")),
+            ("oauth2", "{}", Err("type oauth2 are not served by this version")),
+            ("mtls-auth", "{}", Err("type mtls-auth are not served by this version")),
             ("password", "{}", Err("says \"password\", which is no type of credential")),
         ];
         for (kind, data, expected) in cases {
@@ -271,8 +272,7 @@ mod tests {
                 Read::Credential(Raw::Basic { .. }) => "login".to_owned(),
                 Read::Credential(Raw::Jwt { key, .. }) => key.algorithm().name().to_owned(),
                 Read::Acl(group) => format!("group {group}"),
-                Read::Ignored(None) => "nothing".to_owned(),
-                Read::Ignored(Some(_)) => "nothing, and it is said".to_owned(),
+                Read::Ignored => "nothing".to_owned(),
             });
             match (found, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{kind} {data}"),

@@ -44,12 +44,9 @@ struct Known {
     remarks: Option<Box<Remarks>>,
 }
 
+/// What is wrong with a consumer apart from claims of others.
 #[derive(Clone, Debug, Default)]
-struct Remarks {
-    /// What is wrong with it apart from claims of others.
-    problems: Vec<Problem>,
-    notes: Vec<Problem>,
-}
+struct Remarks(Vec<Problem>);
 
 /// What has to be judged again.
 #[derive(Default)]
@@ -179,10 +176,15 @@ impl Consumers {
         if id.kind == Kind::KongConsumerGroup {
             let group = store.kong_consumer_groups.get(&id.key).filter(|_| is_ours(store, inputs, id))?;
             let problems = named(store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
-            return Some(verdict(group.meta.generation, problems, Vec::new()));
+            let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
+            let note = name.map(|_| {
+                let message = format!("it has no effect, as in Kong: the group is called {}", group.meta.key.name);
+                Problem::new("spec.name", message, "remove it")
+            });
+            return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
         let known = self.known.get(&self::id(&id.key))?;
-        let Remarks { mut problems, notes } = known.remarks.as_deref().cloned().unwrap_or_default();
+        let Remarks(mut problems) = known.remarks.as_deref().cloned().unwrap_or_default();
         for (claim, credential) in known.stated() {
             let holder = self.disputes.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
@@ -191,7 +193,7 @@ impl Consumers {
                 problems.push(Problem::new(field, message, "choose another, or remove it there"));
             }
         }
-        Some(verdict(known.object.meta.generation, problems, notes))
+        Some(verdict(known.object.meta.generation, problems, Vec::new()))
     }
 }
 
@@ -240,7 +242,6 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>)
             }
         }
     }
-    let mut notes = Vec::new();
     let mut acls = Vec::new();
     let mut raw = Vec::new();
     for (index, name) in object.credentials.iter().enumerate() {
@@ -251,7 +252,7 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>)
             Ok(credentials::Read::Credential(credential)) => {
                 raw.push((secret, credential));
             }
-            Ok(credentials::Read::Ignored(note)) => notes.extend(note),
+            Ok(credentials::Read::Ignored) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -261,13 +262,12 @@ fn known(store: &Store, inputs: &Inputs<'_>, object: &Arc<Object<KongConsumer>>)
     let consumer = Consumer::new(id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
     let credentials = raw.into_iter().map(|(secret, raw)| Credential::new(uuid(Kind::Secret, &secret), raw, &consumer));
-    let remarks = (!problems.is_empty() || !notes.is_empty()).then(|| Box::new(Remarks { problems, notes }));
     Known {
         object: Arc::clone(object),
         told_apart: told_apart(store, object, &consumer),
         credentials: credentials.collect(),
         consumer,
-        remarks,
+        remarks: (!problems.is_empty()).then(|| Box::new(Remarks(problems))),
     }
 }
 

@@ -20,11 +20,10 @@ use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
     CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER,
     HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, KONG_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
-    READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE,
-    SERVICE_UPSTREAM, SNIS, STRIP_PATH, TAGS, WRITE_TIMEOUT,
+    READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, STRIP_PATH,
+    TAGS, WRITE_TIMEOUT,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
-use crate::plugin::chain::Protocols;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{Host, HostName, HttpsRedirect, Manner, ToHost};
 use crate::snapshot::tries::Tries;
@@ -35,10 +34,24 @@ use crate::store::Store;
 pub(in crate::compile) struct KongRule {
     pub manner: Option<Box<Manner>>,
     pub tries: Option<Tries>,
-    /// Why the rule cannot be served as somebody wrote.
+    pub notes: Vec<Problem>,
+}
+
+/// What the annotations of a route say about all of its rules.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct OnRoute {
+    /// Besides its own hostnames.
+    pub hosts: Vec<HostPattern>,
+    /// Clients over TLS have to have asked for one of these; none is any.
+    pub server_names: Arc<[HostName]>,
+    /// How requests go on, if something is said about it.
+    manner: Option<Manner>,
+    /// The endpoint is asked for a host of its own, not for the client's.
+    asks_own_host: bool,
+    /// Why none of it can be served as somebody wrote.
     pub dropped: Vec<Problem>,
     pub notes: Vec<Problem>,
-    /// Those of the notes that are about annotations of the route that mean nothing.
+    /// Those of the notes that are about what means nothing.
     pub unheeded: Vec<Problem>,
 }
 
@@ -64,47 +77,64 @@ impl KongRule {
     }
 }
 
+/// Reads what the rules of a route have in common.
+pub(in crate::compile) fn read(inputs: &Inputs<'_>, route: &Meta) -> OnRoute {
+    if !has_kongs(route) {
+        return OnRoute::default();
+    }
+    let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let manner = has_any(route, ON_ROUTE).then(|| Manner {
+        strip_path: read.strip_path,
+        protocols: read.protocols,
+        https_redirect: HttpsRedirect { status: read.https_redirect, ..HttpsRedirect::default() },
+        request_buffering: read.request_buffering,
+        response_buffering: read.response_buffering,
+        ..Manner::default()
+    });
+    // What is asked of a request is written as matches here, so only this says what the rules take.
+    let dropped = read.refused.into_iter().filter(|problem| problem.field == field(PROTOCOLS)).collect();
+    let mut notes = read.notes;
+    notes.extend(idle(route));
+    let mut hosts = Vec::new();
+    for alias in read.host_aliases {
+        match alias {
+            Host { name: name @ (HostName::Exact(_) | HostName::Below(_)), port: None } => {
+                hosts.push(HostPattern::parse(Some(&name.to_string())));
+            }
+            other => notes.push(Problem::new(
+                field(HOST_ALIASES),
+                format!("{other} is no hostname of the Gateway API, so on an HTTPRoute it has no effect"),
+                "write a name without port, at most with *. in front",
+            )),
+        }
+    }
+    OnRoute {
+        hosts,
+        server_names: read.server_names.into(),
+        manner,
+        asks_own_host: !read.preserve_host,
+        dropped,
+        notes,
+        unheeded: read.unheeded,
+    }
+}
+
 /// `services` are those behind the rule, each with the port that is asked; `at` is where the rule stands.
-pub(in crate::compile) fn read(
-    (store, inputs): (&Store, &Inputs<'_>),
-    route: &Meta,
+pub(in crate::compile) fn rule(
+    store: &Store,
+    on_route: &OnRoute,
     services: &[(&Object<Service>, u16)],
     at: &str,
 ) -> KongRule {
     let mut rule = KongRule::default();
-    let on_route = has_any(route, ON_ROUTE);
-    let service = agreed(services, at, &mut rule.notes);
-    let settings = service.map(|(service, _)| service_settings::read(&service.meta, "a Service", false));
-    if let (Some((Object { meta, .. }, _)), true) = (service, settings.as_ref().is_some_and(|settings| settings.whole))
-    {
-        rule.notes.push(Problem::new(
-            format!("{at}.backendRefs"),
-            format!("annotation {SERVICE_UPSTREAM} of Service {} has no effect for HTTPRoutes", meta.key),
-            "requests go to the endpoints; remove it, if that will do",
-        ));
-    }
-    let on_service = service.is_some_and(|(service, _)| has_any(&service.meta, &[PATH, HOST_HEADER]));
-    if has_kongs(route) {
-        let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
-        rule.notes.extend(read.notes);
-        rule.notes.extend(idle(route));
-        rule.unheeded = read.unheeded;
-        // What is asked of a request is written as matches here, so only this says what the rule takes.
-        let says = read.refused.into_iter().filter(|problem| problem.field == field(PROTOCOLS));
-        rule.dropped.extend(says);
-    }
-    if on_route || on_service {
-        let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
-        let says_protocols = has_any(route, &[PROTOCOLS, FORCE_SSL_REDIRECT]);
-        let mut manner = Manner {
-            strip_path: read.strip_path,
-            protocols: if says_protocols { read.protocols } else { Protocols::ALL },
-            https_redirect: HttpsRedirect { status: read.https_redirect, ..HttpsRedirect::default() },
-            request_buffering: read.request_buffering,
-            response_buffering: read.response_buffering,
-            ..Manner::default()
-        };
-        if let (Some(((service, port), settings)), false) = (service.zip(settings.as_ref()), read.preserve_host) {
+    let Some((service, port)) = agreed(services, at, &mut rule.notes) else {
+        rule.manner = on_route.manner.clone().map(Box::new);
+        return rule;
+    };
+    let settings = service_settings::read(&service.meta, "a Service", false);
+    if on_route.manner.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
+        let mut manner = on_route.manner.clone().unwrap_or_default();
+        if on_route.asks_own_host {
             let is_tls = settings.protocol.is_some_and(Speech::is_tls);
             manner.host = ToHost::Named(settings.host.clone().unwrap_or_else(|| own_host(service, port, is_tls)));
             if policy::wants_host(store, &service.meta) {
@@ -116,17 +146,13 @@ pub(in crate::compile) fn read(
                 rule.notes.push(Problem::new(format!("{at}.backendRefs"), message, remedy));
             }
         }
-        if let Some(settings) = &settings {
-            manner.path = settings.path.clone();
-        }
+        manner.path = settings.path.clone();
         rule.manner = Some(Box::new(manner));
     }
-    let timeouts = [CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES];
-    let timed = service.is_some_and(|(service, _)| has_any(&service.meta, &timeouts));
-    rule.tries = settings.filter(|_| timed).map(|settings| {
+    if has_any(&service.meta, &[CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES]) {
         let ServiceSettings { connect, write, read, retries, .. } = settings;
-        Tries::of_service(connect, write, read, retries)
-    });
+        rule.tries = Some(Tries::of_service(connect, write, read, retries));
+    }
     rule
 }
 
@@ -179,37 +205,6 @@ fn idle(route: &Meta) -> impl Iterator<Item = Problem> {
         let message = format!("on an {} it has no effect", Kind::HttpRoute);
         Some(Problem::new(field(key), message, remedy))
     })
-}
-
-/// What annotations say about the requests that a route takes.
-#[derive(Debug, Default)]
-pub(in crate::compile) struct Taking {
-    /// Besides its own hostnames.
-    pub hosts: Vec<HostPattern>,
-    /// Clients over TLS have to have asked for one of these; none is any.
-    pub server_names: Arc<[HostName]>,
-    pub notes: Vec<Problem>,
-}
-
-pub(in crate::compile) fn taking(inputs: &Inputs<'_>, route: &Meta) -> Taking {
-    if !has_any(route, &[HOST_ALIASES, SNIS]) {
-        return Taking::default();
-    }
-    let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
-    let mut taking = Taking { server_names: read.server_names.into(), ..Taking::default() };
-    for alias in read.host_aliases {
-        match alias {
-            Host { name: name @ (HostName::Exact(_) | HostName::Below(_)), port: None } => {
-                taking.hosts.push(HostPattern::parse(Some(&name.to_string())));
-            }
-            other => taking.notes.push(Problem::new(
-                field(HOST_ALIASES),
-                format!("{other} is no hostname of the Gateway API, so on an HTTPRoute it has no effect"),
-                "write a name without port, at most with *. in front",
-            )),
-        }
-    }
-    taking
 }
 
 /// The ports where clients find the hosts of a route over TLS, by the Gateways that it names: the usual one where a Gateway

@@ -263,6 +263,8 @@ mod tests {
             ("konghq.com/headers.X-A", "one,two", &["x-a: one|two"], 0, 0),
             ("konghq.com/headers.X-A", "~*^one$", &["x-a: ~*^one$"], 0, 0),
             ("konghq.com/headers.X-A", "~*(", &[], 0, 1),
+            // Among several a regular expression is text.
+            ("konghq.com/headers.X-A", "~*(,~*b", &["x-a: ~*(|~*b"], 0, 0),
             ("konghq.com/headers.X A", "one", &[], 0, 1),
             ("konghq.com/headers.X-A", "", &[], 1, 0),
             ("konghq.com/path-handling", "v0", &[], 0, 0),

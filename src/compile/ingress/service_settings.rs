@@ -106,24 +106,29 @@ pub(in crate::compile) fn read(meta: &Meta, on: &str, tls_port: bool) -> Service
     let of_verifying = [TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
     if !protocol.map_or(tls_port, Speech::is_tls) {
         for key in [CLIENT_CERT, TLS_VERIFY].into_iter().chain(of_verifying) {
-            if read.text(key).is_some() {
-                read.note(
-                    key,
-                    "the Service is not spoken to in TLS, so it has no effect",
-                    "set konghq.com/protocol to https, or remove it",
-                );
+            // Not to verify is what happens.
+            let is_wish = |text: &str| key != TLS_VERIFY || !text.eq_ignore_ascii_case("false");
+            if read.text(key).is_some_and(is_wish) {
+                let message = "the Service is not spoken to in TLS, so it has no effect";
+                read.unheeded(Problem::new(field(key), message, "set konghq.com/protocol to https, or remove it"));
             }
         }
     } else if !settings.tls.verify && settings.tls.unreadable.is_none() {
         for key in of_verifying {
             if read.text(key).is_some() {
+                let message = "the certificate of the Service is not verified, so it has no effect";
                 let remedy = "set konghq.com/tls-verify to \"true\", or remove it";
-                read.note(key, "the certificate of the Service is not verified, so it has no effect", remedy);
+                read.unheeded(Problem::new(field(key), message, remedy));
             }
         }
     }
     read.note_unknown(ON_SERVICES, on);
     ServiceSettings { notes: read.notes, unheeded: read.unheeded, ..settings }
+}
+
+/// Whether requests go to the address of the Service, and not to its endpoints.
+pub(in crate::compile) fn is_whole(meta: &Meta) -> bool {
+    Annotations::of(meta).bool(SERVICE_UPSTREAM).unwrap_or(false)
 }
 
 fn tls(read: &Annotations<'_>) -> TlsSettings {

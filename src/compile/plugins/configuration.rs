@@ -30,7 +30,8 @@ pub(super) fn of(store: &Store, owner: &ObjectKey, settings: &PluginSettings) ->
         let field = format!("configPatches[{index}].valueFrom.secretKeyRef");
         let bytes = value(store, owner, reference, &field)?;
         let value: Value = serde_json::from_slice(bytes).map_err(|_| {
-            let message = format!("key {} of Secret {} is not JSON", reference.key, reference.name);
+            let SecretKeyRef { name, key, .. } = reference;
+            let message = format!("key {key} of Secret {name}, which is for {:?}, is not JSON", patch.path);
             let remedy = "write a string in quotes, for example \"secret-value\" with its quotes, also in stringData";
             Problem::new(field, message, remedy)
         })?;

@@ -29,6 +29,7 @@ use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId};
 use crate::plugin::chain::Protocols;
+use crate::plugin::kind::HTTP_FAMILY;
 use crate::plugin::{AnyKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
 use references::{People, Uses};
@@ -257,6 +258,12 @@ fn make(
         made.problems.push(known::unknown(&settings.plugin, &inputs.workshop.registry));
         return made;
     };
+    let foreign = foreign_protocols(kind, settings);
+    if !foreign.is_empty() {
+        made.problems.extend(foreign);
+        return made;
+    }
+    made.problems.extend(only_streams(settings));
     match configuration::of(store, &meta.key, settings) {
         Err(problem) => made.problems.push(problem),
         Ok(config) => {
@@ -285,6 +292,17 @@ fn problem(invalid: crate::plugin::Invalid) -> Problem {
     Problem::new(invalid.field, invalid.message, invalid.remedy)
 }
 
+/// Protocols that the plugin knows nothing of: with these alone it would run for nobody.
+fn foreign_protocols(kind: &dyn AnyKind, settings: &PluginSettings) -> Vec<Problem> {
+    let known = kind.protocols();
+    let foreign = settings.protocols.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str()));
+    let problem = |(index, name): (usize, &String)| {
+        let message = format!("{} is not made for {name}", kind.name());
+        Problem::new(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
+    };
+    foreign.map(problem).collect()
+}
+
 /// Settings that somebody may count on and that we do not honor.
 fn ineffective(settings: &PluginSettings) -> Vec<Problem> {
     let ordering = settings.ordering.iter().map(|_| {
@@ -292,6 +310,14 @@ fn ineffective(settings: &PluginSettings) -> Vec<Problem> {
         Problem::new("ordering", message, "remove it, if that order will do")
     });
     ordering.collect()
+}
+
+/// There are no requests of these alone.
+fn only_streams(settings: &PluginSettings) -> Option<Problem> {
+    let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
+    let never = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
+    let message = "these are protocols of streams, which are not served by this version, so it never runs";
+    never.then(|| Problem::new("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
 }
 
 /// Settings that mean nothing, here as in Kong.
