@@ -1,9 +1,12 @@
 //! Against servers of their own on loopback.
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::plugin::Workshop;
+use crate::plugins::REGISTRY;
 use crate::upstream::Address;
 
 /// A server that answers whatever comes with these bytes, and its address.
@@ -134,6 +137,30 @@ async fn nothing_is_asked_where_no_server_can_be() {
                     (outcome, _) => panic!("{host}: {outcome:?}, {loopback:?}"),
                 }
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_may_name_a_server_of_this_machine_where_nobody_else_writes_plugins() {
+    let redis = |host: &str| json!({"hour": 1, "policy": "redis", "redis": {"host": host}});
+    let keys = |uri: &str| json!({"jwks": [{"issuer": "i", "uri": uri}]});
+    let cases = [
+        ("rate-limiting", "config.redis.host", redis("127.0.0.1")),
+        ("rate-limiting", "config.redis.host", redis("::1")),
+        ("rate-limiting", "config.redis.host", redis("localhost.")),
+        ("jwt", "config.jwks[0].uri", keys("http://127.0.0.1:8101/keys")),
+        ("jwt", "config.jwks[0].uri", keys("https://[::ffff:127.0.0.1]/keys")),
+        ("jwt", "config.jwks[0].uri", keys("https://LOCALHOST/keys")),
+    ];
+    for (loopback, is_taken) in [(Loopback::Served, true), (Loopback::Refused, false)] {
+        let (servers, _lookups) = Servers::start(loopback).unwrap();
+        let workshop = Workshop { services: Arc::new(servers), ..Workshop::offline(REGISTRY) };
+        for (kind, field, config) in &cases {
+            let built = workshop.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
+            let wrong = built.err().unwrap_or_default();
+            let fields: Vec<_> = wrong.iter().map(|wrong| &*wrong.field).collect();
+            assert_eq!(fields, if is_taken { vec![] } else { vec![*field] }, "{config}");
         }
     }
 }
