@@ -87,7 +87,9 @@ async fn nothing_that_is_read_from_a_cluster_shows_a_secret() {
     site.save("kubeconfig", &kubeconfig.to_string());
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
-    command.args(arguments.split(' ')).args(["--ingress-class", "kong", "--log-level", "debug"]);
+    // Endpoints of a real cluster are never on loopback addresses.
+    let more = ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends"];
+    command.args(arguments.split(' ')).args(more);
     let program = Program::start(command);
     program.wait_stderr(|text| text.contains("Serving").then_some(()));
     ask(&site, &words);
