@@ -1,6 +1,7 @@
 //! Backends of a rule: which Service port each one means, or why it means none.
 
 use super::Inputs;
+use super::endpoints;
 use super::grants::Reference;
 use super::ingress::service_settings::{self, Speech};
 use super::ingress::upstream_tls;
@@ -136,7 +137,7 @@ fn find(
         port: number,
         protocol,
         tls,
-        whole: service_settings::is_whole(&service.meta),
+        whole: service_settings::is_whole(&service.meta) && !endpoints::is_headless(service),
         ..UpstreamKey::default()
     })
 }

@@ -10,6 +10,7 @@ use super::ingress::service_settings::Speech;
 use super::ingress::{policy, service_settings, upstream_tls};
 use super::verdict::Problem;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
+use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::store::Store;
@@ -47,6 +48,11 @@ fn whole(service: &Object<Service>, port: &ServicePort) -> Vec<Address> {
     name(&format!("{service}.{namespace}.svc"), number).into_iter().collect()
 }
 
+/// Whether the Service has no address of its own: its name leads to its endpoints, which listen on ports of their own.
+pub(super) fn is_headless(service: &Service) -> bool {
+    service.spec.cluster_ip.as_deref() == Some("None") && service.spec.kind.as_deref() != Some("ExternalName")
+}
+
 /// What the objects say, wherever that may lead.
 fn written_down(store: &Store, service: &Object<Service>, port: &ServicePort) -> Vec<Address> {
     if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
@@ -71,6 +77,13 @@ pub(super) fn notes(
     let tls_port = service.spec.ports.iter().any(upstream_tls::is_tls_port);
     let settings = service_settings::read(&service.meta, "a Service", tls_port);
     notes.extend(settings.notes);
+    if settings.whole && is_headless(service) {
+        notes.push(Problem::new(
+            format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
+            "a Service whose clusterIP is None has no address of its own, so requests go to its endpoints",
+            "remove the annotation, or give the Service an address by leaving clusterIP out",
+        ));
+    }
     if settings.protocol.map_or(tls_port, Speech::is_tls) {
         notes.extend(upstream_tls::notes(store, &service.meta, &settings.tls));
     }
@@ -103,7 +116,7 @@ pub(super) fn notes(
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         // Nobody asks for endpoints of a Service that is sent everything as a whole.
-        if !settings.whole && of(store, &key, forbidden, disagreements).addresses.is_empty() {
+        if (!settings.whole || is_headless(service)) && of(store, &key, forbidden, disagreements).addresses.is_empty() {
             notes.push(Problem::new(
                 field,
                 format!("port {number} has no endpoint that is ready, so requests to it answer 503"),

@@ -69,14 +69,15 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether it says something about the endpoint, which is then passed over for a while. `named`: a connection is not made
+    /// Whether it says something about the endpoint, which is then passed over for a while. A connection in TLS is not made
     /// before the endpoint has been told a name, which may be up to the client.
-    pub(super) fn blames_endpoint(&self, named: bool) -> bool {
+    pub(super) fn blames_endpoint(&self, aim: &Aim<'_>) -> bool {
+        let is_proven = || aim.name.as_deref().is_some_and(|name| aim.upstream.is_proven(name));
         match self {
             ConnectFailure::NoRoom(..) => false,
-            ConnectFailure::Handshake(_, failure) => failure.blames_endpoint(),
-            // Without TLS alone: which protocol an endpoint agrees to may depend on the name.
-            ConnectFailure::Foreign(_) => !named,
+            ConnectFailure::Handshake(_, failure) => failure.blames_endpoint(is_proven()),
+            // Which protocol an endpoint agrees to may depend on the name.
+            ConnectFailure::Foreign(_) => aim.upstream.client.is_none() || is_proven(),
             ConnectFailure::TimedOut(..) | ConnectFailure::Refused(_) | ConnectFailure::Failed(..) => true,
         }
     }

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::health::{Health, Instants, Load};
 use super::reach::{Loopback, NoBackend};
-use super::tls::{Client, Terms};
+use super::tls::{Client, Name, Proven, Terms};
 
 /// What endpoints are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,8 +128,9 @@ pub struct Upstream {
     /// Whether requests in progress count.
     least: AtomicBool,
     instants: Instants,
-    /// For endpoints that are spoken to in TLS, with the sessions that they remember.
+    /// For endpoints that are spoken to in TLS.
     pub(super) client: Option<Client>,
+    proven: Proven,
     pub(super) loopback: Loopback,
     /// When it was last told that one of them cannot be.
     told: AtomicU64,
@@ -141,6 +142,7 @@ impl Upstream {
     pub fn new(key: UpstreamKey) -> Self {
         Upstream {
             client: key.tls.as_ref().map(Terms::client),
+            proven: Proven::default(),
             loopback: Loopback::default(),
             told: AtomicU64::new(0),
             key,
@@ -233,6 +235,27 @@ impl Upstream {
             health.succeeded();
             self.look_for_ailments();
         }
+    }
+
+    /// A connection was not made, for a reason that says nothing about the endpoint. If that was to find out whether it is
+    /// back, the next request may.
+    pub(super) fn undecided(&self, address: SocketAddr) {
+        if !self.is_ailing() {
+            return;
+        }
+        if let Some(health) = self.health(address) {
+            health.undecided(self.instants.now());
+        }
+    }
+
+    /// Hands were shaken under this name.
+    pub(super) fn proved(&self, name: &Name) {
+        self.proven.note(name, self.instants.now());
+    }
+
+    /// Whether some endpoint has lately shaken hands under this name.
+    pub(super) fn is_proven(&self, name: &Name) -> bool {
+        self.proven.contains(name, self.instants.now())
     }
 
     /// How the endpoints fare.
@@ -503,6 +526,23 @@ mod tests {
         assert_eq!(count(&round(&[]), 1), 1, "one request finds out");
         upstream.succeeded(address(1));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_out_nothing_leaves_it_to_the_next() {
+        let upstream = three();
+        upstream.failed(address(1));
+        tokio::time::advance(std::time::Duration::from_millis(500)).await;
+        for _ in 0..3 {
+            assert_eq!(upstream.next(0, &[]), Some(address(1)));
+            assert_ne!(upstream.next(0, &[]), Some(address(1)), "one request finds out");
+            upstream.undecided(address(1));
+        }
+        upstream.undecided(address(2));
+        assert_eq!(upstream.tally(), Tally { well: 2, passed_over: 1 });
+        upstream.succeeded(address(1));
+        upstream.undecided(address(1));
+        assert_eq!(upstream.tally(), Tally { well: 3, passed_over: 0 });
     }
 
     #[test]

@@ -51,6 +51,15 @@ impl Health {
         self.until.store(now + (FIRST << failures).min(LONGEST), Relaxed);
     }
 
+    /// Whoever was to find out whether it is well has not, for a reason of its own: the next one may.
+    pub(super) fn undecided(&self, now: u64) {
+        let until = self.until.load(Relaxed);
+        if until != 0 && self.probed.swap(false, Relaxed) {
+            // Not if somebody else has found out meanwhile.
+            self.until.compare_exchange(until, now, Relaxed, Relaxed).ok();
+        }
+    }
+
     pub(super) fn succeeded(&self) {
         self.probed.store(false, Relaxed);
         self.failures.store(0, Relaxed);

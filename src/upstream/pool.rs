@@ -151,10 +151,17 @@ where
             }
         };
         match &connected {
-            Ok(_) => upstream.succeeded(address),
+            Ok(_) => {
+                upstream.succeeded(address);
+                if let Some(name) = &aim.name {
+                    upstream.proved(name);
+                }
+            }
             Err(failure) => {
-                if failure.blames_endpoint(upstream.client.is_some()) {
+                if failure.blames_endpoint(aim) {
                     upstream.failed(address);
+                } else {
+                    upstream.undecided(address);
                 }
                 if let ConnectFailure::Handshake(..) = failure {
                     tell(upstream, failure);

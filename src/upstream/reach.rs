@@ -57,17 +57,21 @@ enum Why {
 impl NoBackend {
     /// Why no backend can have this address; None if one can.
     pub fn of(address: IpAddr, loopback: Loopback) -> Option<Self> {
-        let translated = match address.to_canonical() {
-            IpAddr::V4(_) => None,
-            // Before what is embedded: these two are within that range.
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => None,
-            IpAddr::V6(address) => embedded(address),
-        };
-        let why = match translated.map_or(address.to_canonical(), IpAddr::V4) {
+        let is_refused = |why: &Why| *why != Why::Loopback || loopback == Loopback::Refused;
+        let own = match address.to_canonical() {
             IpAddr::V4(address) => of_v4(address),
             IpAddr::V6(address) => of_v6(address),
-        }?;
-        (why != Why::Loopback || loopback == Loopback::Refused).then_some(NoBackend { why, translated })
+        };
+        let own = own.filter(is_refused).map(|why| NoBackend { why, translated: None });
+        let translated = |address: Ipv4Addr| {
+            let why = of_v4(address).filter(is_refused)?;
+            Some(NoBackend { why, translated: Some(address) })
+        };
+        match address.to_canonical() {
+            // Their own before what is embedded: these two are within that range.
+            IpAddr::V4(_) | IpAddr::V6(Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => own,
+            IpAddr::V6(address) => own.or_else(|| embedded(address).into_iter().find_map(translated)),
+        }
     }
 
     /// The same of a host that is written as an address, with or without brackets, or as a name.
@@ -167,18 +171,28 @@ fn of_v6(address: Ipv6Addr) -> Option<Why> {
     }
 }
 
-/// The address of IPv4 that is reached under this one where there is a translator, or by the machine itself.
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The addresses of IPv4 that may be reached under this one where there is a translator, or by the machine itself.
+fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
-    let of = |places: [usize; 4]| Some(Ipv4Addr::from(places.map(|place| octets[place])));
+    let of = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
     match address.segments() {
         // IPv4-compatible (RFC 4291, section 2.5.5.1), and the prefix that every NAT64 knows (RFC 6052, section 2.1).
-        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => of([12, 13, 14, 15]),
-        // For NAT64 of one's own (RFC 8215), with the whole as the prefix or with one of 96 bits in it: what is behind an
-        // address of the former is zero, and so would be the address of the latter (RFC 6052, section 2.2).
-        [0x64, 0xff9b, 1, _, _, _, 0, 0] if octets[8] == 0 && octets[11] == 0 => of([6, 7, 9, 10]),
-        [0x64, 0xff9b, 1, ..] => of([12, 13, 14, 15]),
-        _ => None,
+        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![of([12, 13, 14, 15])],
+        // For NAT64 of one's own (RFC 8215). Which prefix in it somebody has chosen is not to be seen, so each that fits counts:
+        // with all but the longest, octet 8 and whatever is behind the address are zero (RFC 6052, section 2.2).
+        [0x64, 0xff9b, 1, ..] => {
+            let zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
+            let shorter = [([6, 7, 9, 10], 11), ([7, 9, 10, 11], 12), ([9, 10, 11, 12], 13)];
+            let fitting = shorter.into_iter().filter(|(_, behind)| octets[8] == 0 && zero(&octets[*behind..]));
+            let all = fitting.map(|(places, _)| of(places)).chain([of([12, 13, 14, 15])]);
+            // Where nothing is, nothing was put, unless that is so wherever something could be.
+            let mut addresses: Vec<_> = all.filter(|address| !address.is_unspecified()).collect();
+            if addresses.is_empty() {
+                addresses.push(Ipv4Addr::UNSPECIFIED);
+            }
+            addresses
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -261,6 +275,11 @@ mod tests {
             ("64:ff9b:1:0:7::100.100.100.200", "100.100.100.200", metadata),
             ("64:ff9b:1:a9fe:a9:fe00::", "169.254.169.254", nobody),
             ("64:ff9b:1:7f00:0:100::", "127.0.0.1", own),
+            ("64:ff9b:1:7a9:fe:a9fe::", "169.254.169.254", nobody),
+            ("64:ff9b:1:77f:0:1::", "127.0.0.1", own),
+            ("64:ff9b:1:708:a9:fea9:fe00:0", "169.254.169.254", nobody),
+            ("64:ff9b:1:708:64:6464:c800:0", "100.100.100.200", metadata),
+            ("64:ff9b:1::", "0.0.0.0", nobody),
         ] {
             let expected = format!("translated to {ipv4}, which is {expected}");
             assert_eq!(why(address, Loopback::Refused), expected, "{address}");
@@ -286,6 +305,10 @@ mod tests {
             "64:ff9b::10.0.0.1",
             "64:ff9b:1::10.0.0.1",
             "64:ff9b:1:0a00:0:100::",
+            "64:ff9b:1:70a:0:1::",
+            "64:ff9b:1:708:a:0:100:0",
+            // What is behind the address would have to be zero.
+            "64:ff9b:1:708:a9:fea9:fe01:203",
             // Where it stands is no place of an address of IPv4.
             "64:ff9b:2::169.254.169.254",
             "2001:db8::169.254.169.254",

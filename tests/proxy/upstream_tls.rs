@@ -29,6 +29,7 @@ use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::books::{records, scrape};
@@ -618,6 +619,7 @@ async fn no_name_that_a_client_makes_up_puts_an_endpoint_out_of_service() {
             };
             let options = Options { limits, ..Options::default() };
             let gate = Gate::with(options, vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
+            assert_eq!(ask(&gate, "a.example").await.status, 200, "this name is one that it knows");
             let status = ask(&gate, "b.example").await.status;
             let expected = match (stranger, protocol) {
                 (Stranger::Kept, _) => 504,
@@ -651,4 +653,66 @@ async fn whoever_knows_no_tls_or_cannot_be_connected_to_is_passed_over() {
         assert!(!is_well(&upstream, bad));
         assert!(is_well(&upstream, good.address));
     }
+}
+
+// kong-compat §3.8
+#[tokio::test]
+async fn whoever_fails_under_a_name_that_another_takes_is_passed_over() {
+    let own = Authority::new("own");
+    let issue = || own.issue(&["a.example"], &[]);
+    let expired = Secured::showing(own.issue_until(&["a.example"], &[], 2020)).await;
+    let silent = Endpoint::scripted(|mut stream, _| async move {
+        stream.rest().await;
+    })
+    .await;
+    let closing = Endpoint::scripted(|stream, _| async move { drop(stream) }).await;
+    // It agrees to no protocol, and speaks HTTP/1.
+    let old = Secured::speaking(issue(), None, rustls::ALL_VERSIONS, &[]).await;
+    for (what, protocol, bad) in [
+        ("expired", Protocol::Http1, expired.address),
+        ("silent", Protocol::Http1, silent.address),
+        ("closing", Protocol::Http1, closing.address),
+        ("silent", Protocol::Http2, silent.address),
+        ("not HTTP/2", Protocol::Http2, old.address),
+    ] {
+        let good = Secured::showing(issue()).await;
+        let terms = Terms::new(protocol, own.trust(None), None).unwrap();
+        let upstream = secure_upstream(protocol, terms, &[good.address, bad]);
+        let limits = Limits { connect_timeout: Duration::from_millis(500), ..Limits::default() };
+        let options = Options { limits, ..Options::default() };
+        let gate = Gate::with(options, vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
+        for _ in 0..6 {
+            assert_ne!(ask(&gate, "b.example").await.status, 200, "{what}");
+        }
+        assert!(is_well(&upstream, bad) && is_well(&upstream, good.address), "{what}: nobody takes this name");
+        for _ in 0..6 {
+            // Not over a connection that was kept, which nobody would have to choose an endpoint for.
+            assert_eq!(gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200, "{what}");
+        }
+        assert!(!is_well(&upstream, bad), "{what}");
+        ask(&gate, "b.example").await;
+        assert!(is_well(&upstream, good.address), "{what}: how well another name is known is no reason");
+    }
+}
+
+#[tokio::test]
+async fn no_name_that_a_client_makes_up_keeps_an_endpoint_out_that_is_back() {
+    let own = Authority::new("own");
+    let good = Secured::showing(own.issue(&["a.example"], &[])).await;
+    let back = front(good.address, Stranger::Closed).await;
+    let upstream = secure_upstream(Protocol::Http1, terms(own.trust(None), None), &[good.address, back]);
+    let gate = Gate::open(vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
+    upstream.failed(back);
+    // For longer than it is passed over, so that one of them is to find out whether it is back.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(900) {
+        assert_eq!(ask(&gate, "b.example").await.status, 502);
+    }
+    assert!(!is_well(&upstream, back), "it is not known to be back");
+    let asked = async {
+        while !is_well(&upstream, back) {
+            assert_eq!(gate.ask("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+        }
+    };
+    timeout(Duration::from_secs(5), asked).await.expect("the next request may find out");
 }

@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::super::Inputs;
 use super::super::backends;
+use super::super::endpoints;
 use super::super::verdict::Problem;
 use super::policy;
 use super::service_settings::{self, ServiceSettings, Speech};
@@ -194,7 +195,7 @@ fn resolved<'s>(
         protocol,
         tls,
         facade: facade.map(|(name, _)| name.clone()),
-        whole: whole || settings.whole,
+        whole: (whole || settings.whole) && !endpoints::is_headless(service),
     };
     let host = settings.host.clone().or_else(|| policy::host_header(store, meta));
     let host = host.unwrap_or_else(|| own_host(service, number, is_tls));

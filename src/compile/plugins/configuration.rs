@@ -61,6 +61,8 @@ pub(super) fn told_apart(store: &Store, owner: &ObjectKey, settings: &PluginSett
         .collect();
     let mut written = Value::Object(settings.config.clone().unwrap_or_default());
     blank(&mut written);
+    // The same fields say the same in whatever order.
+    written.sort_all_objects();
     // The hasher has no seed.
     let mut hasher = DefaultHasher::new();
     (written.to_string(), secrets, protocols).hash(&mut hasher);
@@ -273,6 +275,9 @@ mod tests {
         let first = told_apart(config(5, "one"), secret("1", "one"));
         assert_eq!(first, told_apart(config(5, "one"), secret("1", "two")), "its version tells it");
         assert_eq!(first, told_apart(config(5, "two"), secret("1", "one")), "it should be in a Secret");
+        let turned = json!({"redis": {"password": "one"}, "minute": 5});
+        assert_ne!(turned.to_string(), config(5, "one").to_string(), "order is kept as it is written");
+        assert_eq!(first, told_apart(turned, secret("1", "one")), "order says nothing");
         assert_ne!(first, told_apart(config(6, "one"), secret("1", "one")));
         assert_ne!(first, told_apart(config(5, "one"), secret("2", "one")));
     }

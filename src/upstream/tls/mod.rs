@@ -3,6 +3,7 @@
 //! Everything is built when configuration changes, and once for all upstreams that are spoken to on the same terms.
 
 mod anchors;
+mod proven;
 mod shared;
 mod verifier;
 
@@ -30,6 +31,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Protocol;
 pub use anchors::Anchors;
+pub(super) use proven::Proven;
 pub(super) use shared::Shared;
 pub use verifier::Anybody;
 use verifier::Verifier;
@@ -284,17 +286,19 @@ impl HandshakeFailure {
 
     /// Whether the endpoint is to be passed over for a while. The name that it was asked for may be up to the client, and by
     /// the name endpoints choose what they do: show a certificate that nobody trusts or that has expired, refuse with whatever
-    /// alert, close, or wait for somebody behind them. Only who knows no TLS has not read it.
-    pub(super) fn blames_endpoint(&self) -> bool {
+    /// alert, close, or wait for somebody behind them. Only who knows no TLS has not read it. `proven`: the name is one under
+    /// which others like it shake hands, so it explains no more than that they have different names.
+    pub(super) fn blames_endpoint(&self, proven: bool) -> bool {
         match self {
             HandshakeFailure::NotTls => true,
-            HandshakeFailure::Untrusted(_)
-            | HandshakeFailure::WrongName(_)
+            HandshakeFailure::WrongName(_)
             | HandshakeFailure::NoName(_)
+            | HandshakeFailure::Refused(AlertDescription::UnrecognisedName, _) => false,
+            HandshakeFailure::Untrusted(_)
             | HandshakeFailure::Refused(..)
             | HandshakeFailure::Afterwards
             | HandshakeFailure::TimedOut(_)
-            | HandshakeFailure::Other(_) => false,
+            | HandshakeFailure::Other(_) => proven,
         }
     }
 }
