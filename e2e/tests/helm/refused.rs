@@ -5,7 +5,7 @@ use portico_e2e::helm::Helm;
 
 /// Settings, and words that have to be in the answer: the value, and what would be right.
 const REFUSED: &[(&[&str], &[&str])] = &[
-    (&["--set", "replicas=two"], &["'/replicas'", "want integer"]),
+    (&["--set", "replicas=two"], &["'/replicas'", "want null or integer"]),
     (&["--set", "replica=2"], &["'replica' not allowed"]),
     (&["--set", "service.typ=NodePort"], &["'/service'", "'typ' not allowed"]),
     (&["--set", "service.type=Balancer"], &["'/service/type'", "'LoadBalancer', 'NodePort', 'ClusterIP'"]),
@@ -17,7 +17,7 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "config.admin-listen=true"], &["config.admin-listen: true", "write where, or off"]),
     (&["--set", "config.access-log=true"], &["config.access-log: true", "write where, or off"]),
     (&["--set", "config.drain-timeout=9999999999h"], &["'/config/drain-timeout'", "does not match pattern"]),
-    (&["--set", "config.gateway-address-pool={a,}"], &["'/config/gateway-address-pool/1'", "minLength"]),
+    (&["--set-json", r#"config.gateway-address-pool=[""]"#], &["'/config/gateway-address-pool/0'", "minLength"]),
     (&["--set", "config.echo=off"], &["'/config/echo'", "'off' does not match pattern"]),
     (&["--set", "image.repository=portico:5000"], &["'/image/repository'", "does not match pattern"]),
     (&["--set", "image.registry=https://registry.example"], &["'/image/registry'", "does not match pattern"]),
