@@ -153,6 +153,9 @@
 {{- fail (printf "config.%s: true says only that there is to be one; write where, or off" $flag) }}
 {{- end }}
 {{- end }}
+{{- if and (eq (toString .Values.lowPorts) "node") (not .Values.hostNetwork) }}
+{{- fail "lowPorts: what the nodes let programs do in their network says nothing of the Pods' own; write true, or set hostNetwork to true" }}
+{{- end }}
 {{- $taken := dict }}
 {{- range $flag := include "portico.listens" . | fromYaml | keys | sortAlpha | reverse }}
 {{- $port := include "portico.port" (dict "root" $ "flag" $flag) }}

@@ -135,6 +135,7 @@ const REFUSED: &[(&[&str], &[&str])] = &[
         &["--set", "config.ingress-http-listen=0.0.0.0:80"],
         &["config.ingress-http-listen:", "set lowPorts to true, or choose"],
     ),
+    (&["--set", "lowPorts=node"], &["lowPorts:", "write true, or set hostNetwork to true"]),
     // On the host's network a Pod cannot have such a setting of its own.
     (
         &[
