@@ -1,5 +1,5 @@
 //! Where nothing is sent, whatever objects say: where we listen ourselves, since every request would go round in a circle
-//! until nothing is left to open, and what no backend can be.
+//! until nothing is left to open, the admin listener, which is not for clients, and what no backend can be.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
