@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::http_server::{self, Ends, Limits};
+use crate::http_server::{self, Ends, Limits, WhenFull};
 use crate::quantity::duration;
 
 /// Answers on `listener` until `shutdown` is over.
@@ -153,9 +153,16 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 /// Wider than what a proxy in front lets through, so that an answer is the echo's and not a refusal of its own; idle for
-/// longer than a proxy keeps a connection for reuse, so that it is not us who close under a request on its way.
-const LIMITS: Limits =
-    Limits { connections: 4096, idle: Duration::from_secs(120), header_bytes: 2 << 20, header_count: 20_000 };
+/// longer than a proxy keeps a connection for reuse, so that it is not us who close under a request on its way. A proxy reads as
+/// fast as its client does.
+const LIMITS: Limits = Limits {
+    connections: 4096,
+    when_full: WhenFull::Wait,
+    idle: Duration::from_secs(120),
+    stuck: Duration::from_secs(120),
+    header_bytes: 2 << 20,
+    header_count: 20_000,
+};
 const SHOWN_BODY: usize = 1 << 20;
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 

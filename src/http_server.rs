@@ -1,6 +1,9 @@
 //! A small HTTP/1.1 server for what stands beside the proxy: echo, status and admin. Strangers may reach it, so everything
 //! about a connection has a limit.
 
+mod moves;
+
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -19,11 +22,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use moves::{Moved, Watched};
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +39,24 @@ pub(crate) struct Ends {
 /// What strangers may cost us.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// More wait until one of them closes.
     pub(crate) connections: usize,
+    pub(crate) when_full: WhenFull,
     /// How long a request may take to arrive, from the end of the last answer.
     pub(crate) idle: Duration,
+    /// How long an answer may wait for its reader to take any of it.
+    pub(crate) stuck: Duration,
     /// Of the request line and all fields together.
     pub(crate) header_bytes: usize,
     pub(crate) header_count: usize,
+}
+
+/// What becomes of connections beyond the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    /// They wait in the kernel's queue until another one closes.
+    Wait,
+    /// The one on which nothing moved for longest is closed for a new one, so that nobody keeps others out by staying.
+    CloseLongestStill,
 }
 
 /// Answers requests on `listener` until `shutdown` is over; requests being answered then get a moment to finish. `welcome` gives
@@ -56,39 +71,75 @@ pub(crate) async fn serve<W, H, F>(
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
-    let slots = Arc::new(Semaphore::new(limits.connections));
     let stop = CancellationToken::new();
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = async {
-            // A slot first: connections beyond the limit wait in the kernel's queue instead of costing us a socket.
-            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
+        let takes_one_more = connections.len() < limits.connections || limits.when_full == WhenFull::CloseLongestStill;
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accepted => accepted,
-            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if takes_one_more => accepted,
+            () = connections.one_ends() => continue,
         };
         match accepted.and_then(|(stream, client)| Ok((Ends { client, server: stream.local_addr()? }, stream))) {
             Ok((ends, stream)) => {
                 // An answer in two packets would otherwise wait for the acknowledgment of the first.
                 stream.set_nodelay(true).ok();
+                if connections.len() >= limits.connections {
+                    connections.close_longest_still().await;
+                }
+                let moved = Arc::new(Moved::now());
+                let stream = Watched::new(stream, Arc::clone(&moved), limits.stuck);
                 let (handler, stop) = (welcome(ends), stop.clone());
-                connections.spawn(async move {
-                    connection(stream, ends.client, limits, handler, stop).await;
-                    drop(slot);
-                });
+                connections.add(moved, async move { connection(stream, ends.client, limits, handler, stop).await });
             }
             Err(error) => after_refused_accept(&error, &listener).await,
         }
     }
     drop(listener);
     stop.cancel();
-    let finished = async { while connections.join_next().await.is_some() {} };
+    let finished = async {
+        while connections.len() > 0 {
+            connections.one_ends().await;
+        }
+    };
     // Whoever is still not done is cut off when the set is dropped.
     tokio::time::timeout(LAST_WORDS, finished).await.ok();
+}
+
+/// Those that are open.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    open: HashMap<Id, (Arc<Moved>, AbortHandle)>,
+}
+
+impl Connections {
+    fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn add(&mut self, moved: Arc<Moved>, connection: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(connection);
+        self.open.insert(task.id(), (moved, task));
+    }
+
+    /// Waits until one of them has ended, for ever if there is none.
+    async fn one_ends(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => drop(self.open.remove(&ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id))),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes the one on which nothing moved for longest, and waits until one has ended, so that there never are more.
+    async fn close_longest_still(&mut self) {
+        let longest_still = self.open.values().min_by_key(|(moved, _)| moved.last());
+        if let Some((_, task)) = longest_still {
+            task.abort();
+            self.one_ends().await;
+        }
+    }
 }
 
 async fn connection<S, H, F>(stream: S, client: SocketAddr, limits: Limits, handler: H, stop: CancellationToken)
@@ -123,7 +174,7 @@ where
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        // It neither sends nor reads; dropping it is all that is left.
+        // It reads a byte now and then, or sends for ever; dropping it is all that is left.
         () = tokio::time::sleep(LIFETIME + limits.idle + LAST_WORDS) => return,
     };
     if let Err(error) = ended {
@@ -175,16 +226,25 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use parking_lot::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::net::TcpStream;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { connections: 4, idle: Duration::from_secs(10), header_bytes: 16 << 10, header_count: 100 };
+    const LIMITS: Limits = Limits {
+        connections: 4,
+        when_full: WhenFull::Wait,
+        idle: Duration::from_secs(20),
+        stuck: Duration::from_secs(10),
+        header_bytes: 16 << 10,
+        header_count: 100,
+    };
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
     async fn hello(_request: Request<Incoming>) -> Response<Full<Bytes>> {
         Response::new(Full::from("hello"))
@@ -252,6 +312,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = JoinSet::new();
+        let server = Watched::new(server, Arc::new(Moved::now()), limits.stuck);
         task.spawn(connection(server, nowhere, limits, hello, CancellationToken::new()));
         (client, task)
     }
@@ -287,22 +348,123 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_dropped_at_last() {
+    async fn a_client_that_does_not_read_is_dropped_soon() {
         let (mut client, mut task) = connected(LIMITS);
         let asking = async {
             // Until the answers that nobody reads fill the connection, and then for ever.
             loop {
-                if client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.is_err() {
+                if client.write_all(REQUEST).await.is_err() {
                     break;
                 }
             }
         };
         let begin = Instant::now();
         tokio::join!(asking, task.join_next());
-        assert!(
-            begin.elapsed() <= LIFETIME + LIMITS.idle + LAST_WORDS + Duration::from_secs(1),
-            "{:?}",
-            begin.elapsed()
-        );
+        assert!(begin.elapsed() <= LIMITS.stuck + Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_slowly_gets_everything() {
+        const REQUESTS: usize = 40;
+        let (mut client, _task) = connected(LIMITS);
+        // Their answers are more than the connection holds.
+        client.write_all(&REQUEST.repeat(REQUESTS - 1)).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let (mut answers, begin) = (Vec::new(), Instant::now());
+        let mut some = [0; 64];
+        loop {
+            tokio::time::sleep(LIMITS.stuck / 2).await;
+            match client.read(&mut some).await.unwrap() {
+                0 => break,
+                count => answers.extend_from_slice(&some[..count]),
+            }
+        }
+        assert_eq!(String::from_utf8(answers).unwrap().matches("hello").count(), REQUESTS);
+        assert!(begin.elapsed() > LIMITS.stuck * 2, "{:?}", begin.elapsed());
+    }
+
+    /// An answer that no buffers of sockets can hold.
+    fn long() -> Response<Full<Bytes>> {
+        static LONG: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; 64 << 20]));
+        Response::new(Full::new(LONG.clone()))
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_ends_its_connection() {
+        let (listener, address) = testing::listener().await;
+        let limits = Limits { stuck: Duration::from_millis(50), ..LIMITS };
+        let (here, mut gone) = mpsc::channel::<()>(1);
+        let here = Mutex::new(Some(here));
+        let welcome = move |_| {
+            let here = here.lock().take();
+            move |_request| {
+                let _here = &here;
+                async { long() }
+            }
+        };
+        let server = tokio::spawn(serve(listener, limits, welcome, std::future::pending()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        // Long before anything else would end it.
+        let ended = tokio::time::timeout(LIMITS.stuck, gone.recv()).await;
+        assert_eq!(ended, Ok(None), "it is still there");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn those_who_do_not_read_keep_nobody_out() {
+        let (listener, address) = testing::listener().await;
+        let hour = Duration::from_secs(3600);
+        let limits = Limits { when_full: WhenFull::CloseLongestStill, stuck: hour, idle: hour, ..LIMITS };
+        let (asked, mut asking) = mpsc::channel(1);
+        let handler = move |request: Request<Incoming>| {
+            let asked = asked.clone();
+            async move {
+                if request.uri().path() == "/probe" {
+                    return Response::new(Full::from("probed"));
+                }
+                asked.send(()).await.unwrap();
+                long()
+            }
+        };
+        let server = tokio::spawn(serve(listener, limits, move |_| handler.clone(), std::future::pending()));
+        let mut stuck = Vec::new();
+        for _ in 0..limits.connections {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(REQUEST).await.unwrap();
+            asking.recv().await.unwrap();
+            stuck.push(client);
+        }
+        let request = "GET /probe HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        for _ in 0..limits.connections * 2 {
+            let probe = tokio::time::timeout(Duration::from_secs(10), testing::exchange(address, request)).await;
+            assert!(probe.expect("there is room for it").ends_with("probed"));
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_was_still_for_longest_is_closed_for_another() {
+        let (listener, address) = testing::listener().await;
+        let hour = Duration::from_secs(3600);
+        let limits = Limits { connections: 2, when_full: WhenFull::CloseLongestStill, idle: hour, ..LIMITS };
+        let server = tokio::spawn(serve(listener, limits, |_| hello, std::future::pending()));
+        let ask = async |client: &mut TcpStream| {
+            client.write_all(REQUEST).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"hello") {
+                assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "closed");
+            }
+        };
+        let mut first = TcpStream::connect(address).await.unwrap();
+        ask(&mut first).await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        ask(&mut second).await;
+        ask(&mut first).await;
+        let mut third = TcpStream::connect(address).await.unwrap();
+        ask(&mut third).await;
+        second.read_to_end(&mut Vec::new()).await.unwrap();
+        ask(&mut first).await;
+        server.abort();
     }
 }

@@ -120,10 +120,10 @@ fn no_route_leads_to_the_admin_listener() {
     let program = Program::start(command);
     program.wait_started();
     let found = get(&site.at("port"), "/debug/store");
-    assert_eq!(found.status, 403, "{}", found.body);
-    assert!(found.body.contains("a route leads here"), "{}", found.body);
+    assert_eq!(found.status, 503, "{}", found.body);
     assert_eq!(get(&site.at("admin"), "/debug/store").status, 200, "others are answered");
-    program.stop().expect_fine();
+    let log = program.stop().expect_fine().stderr;
+    assert!(log.contains(&site.filled("@address@:@admin@ is where this Portico itself listens")), "{log}");
 }
 
 /// As somebody would write it who knows that listener, without what a proxy adds to a request.

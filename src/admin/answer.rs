@@ -45,7 +45,8 @@ pub(super) fn refusal_of_method<B>(request: &Request<B>) -> Option<Answer> {
 }
 
 /// Where long answers of a listener are written: on threads of their own, so that what shares our runtime (probes, the control
-/// loop) need not wait for them. Not many at a time, since each may be as large as all that is known.
+/// loop) need not wait for them. Not many at a time, since each may be as large as all that is known. One that is written no longer
+/// counts: as many can wait for their readers as there are connections, each until nothing of it is taken for a while.
 #[derive(Clone)]
 pub(super) struct Aside(Arc<Semaphore>);
 

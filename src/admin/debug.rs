@@ -102,9 +102,12 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views, aside: &Aside) -> A
     let view = path.strip_prefix("/debug/").and_then(|name| View::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
     // The room first, so that not many hold what they have seen.
-    let looking = async { (aside.room().await, views.view(view).await) };
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok((room, Some(seen))) => {
+    let Ok(room) = tokio::time::timeout(PATIENCE, aside.room()).await else {
+        let message = "other views are being written and did not end within 10s; try again";
+        return text(StatusCode::SERVICE_UNAVAILABLE, message);
+    };
+    match tokio::time::timeout(PATIENCE, views.view(view)).await {
+        Ok(Some(seen)) => {
             let query = request.uri().query().unwrap_or_default().to_owned();
             let write = move || {
                 let mut value = seen();
@@ -113,7 +116,7 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views, aside: &Aside) -> A
             };
             room.write(write).await
         }
-        Ok((_, None)) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
+        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping; there is nothing to see any more"),
         Err(_) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "the control loop is busy and did not answer within 10s; try again")
         }
@@ -181,7 +184,8 @@ fn index() -> Answer {
     answer
 }
 
-/// The control loop answers between two pieces of work, the longest of which is a compile.
+/// With those whose views are written before ours, and again with the control loop, which answers between two pieces of work,
+/// the longest of which is a compile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -253,13 +257,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_control_loop_that_does_not_answer_is_not_waited_for() {
-        let request = Request::get("/debug/verdicts").header("host", "localhost").body(()).unwrap();
-        let answer = respond(&request, &Inside, &Aside::new()).await;
+        expect_refusal("/debug/verdicts", &Aside::new(), "the control loop is busy").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_other_views_is_told_so() {
+        let aside = Aside::new();
+        let _writing = [aside.room().await, aside.room().await];
+        expect_refusal("/debug/store", &aside, "other views are being written").await;
+    }
+
+    async fn expect_refusal(path: &str, aside: &Aside, why: &str) {
+        let request = Request::get(path).header("host", "localhost").body(()).unwrap();
+        let answer = respond(&request, &Inside, aside).await;
         assert_eq!(answer.status(), 503);
         let body = http_body_util::Limited::new(answer.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
-        assert!(body.starts_with(b"the control loop is busy"), "{body:?}");
+        assert!(body.starts_with(why.as_bytes()), "{body:?}");
     }
 
     #[tokio::test]

@@ -17,8 +17,14 @@ pub use status::{Vitals, serve_status};
 
 use std::time::Duration;
 
-use crate::http_server::Limits;
+use crate::http_server::{Limits, WhenFull};
 
-/// Of each of the two listeners. Enough for every probe, scrape and person there is.
-const LIMITS: Limits =
-    Limits { connections: 256, idle: Duration::from_secs(10), header_bytes: 16 << 10, header_count: 100 };
+/// Of each of the two listeners. Enough for every probe, scrape and person there is; a probe comes in however many others stay.
+const LIMITS: Limits = Limits {
+    connections: 256,
+    when_full: WhenFull::CloseLongestStill,
+    idle: Duration::from_secs(10),
+    stuck: Duration::from_secs(10),
+    header_bytes: 16 << 10,
+    header_count: 100,
+};

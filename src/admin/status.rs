@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::LIMITS;
 use super::answer::{Answer, Aside, answer, json, not_found, refusal_of_method, text};
-use crate::http_server;
+use crate::http_server::{self, Limits};
 use crate::metrics::Exposition;
 
 /// What the application tells the status listener. Nothing here waits for others. All but `waiting_for` may take long, and is called
@@ -38,26 +38,37 @@ pub trait Vitals: Send + Sync + 'static {
 
 /// Answers on `listener` until `shutdown` is over.
 pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
-    let aside = Aside::new();
-    let welcome = |_| {
-        let (vitals, aside) = (vitals.clone(), aside.clone());
-        move |request: Request<Incoming>| {
-            let (vitals, aside) = (vitals.clone(), aside.clone());
-            async move { respond(&request, vitals, &aside).await }
-        }
-    };
-    http_server::serve(listener, LIMITS, welcome, shutdown).await;
+    serve(listener, LIMITS, vitals, shutdown).await;
 }
 
-async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, aside: &Aside) -> Answer {
+async fn serve(listener: TcpListener, limits: Limits, vitals: Arc<dyn Vitals>, shutdown: impl Future<Output = ()>) {
+    let places = Places { metrics: Aside::new(), kong: Aside::new() };
+    let welcome = |_| {
+        let (vitals, places) = (vitals.clone(), places.clone());
+        move |request: Request<Incoming>| {
+            let (vitals, places) = (vitals.clone(), places.clone());
+            async move { respond(&request, vitals, &places).await }
+        }
+    };
+    http_server::serve(listener, limits, welcome, shutdown).await;
+}
+
+/// Where long answers are written. Kong's status may be a probe, so it does not queue behind scrapes.
+#[derive(Clone)]
+struct Places {
+    metrics: Aside,
+    kong: Aside,
+}
+
+async fn respond(request: &Request<Incoming>, vitals: Arc<dyn Vitals>, places: &Places) -> Answer {
     if let Some(refusal) = refusal_of_method(request) {
         return refusal;
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" => readiness(&*vitals),
-        "/metrics" => metrics(request, vitals, aside).await,
-        "/status" => aside.room().await.write(move || kong_status(&*vitals)).await,
+        "/metrics" => metrics(request, vitals, &places.metrics).await,
+        "/status" => places.kong.room().await.write(move || kong_status(&*vitals)).await,
         "/status/ready" => kong_readiness(&*vitals),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
@@ -114,6 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use parking_lot::Mutex;
+    use tokio::net::TcpStream;
     use tokio::sync::Notify;
 
     use super::*;
@@ -249,6 +261,85 @@ mod tests {
         probed.send(()).ok();
         let status = asking.await.unwrap();
         assert!(status.contains("\"total_requests\": 7"), "the probe came only after it: {status}");
+        server.abort();
+    }
+
+    /// Kong's charts probe it.
+    #[tokio::test]
+    async fn kongs_status_does_not_wait_for_scrapes() {
+        /// Its metrics are written when somebody says so.
+        struct SlowToScrape {
+            begun: mpsc::SyncSender<()>,
+            go_on: Mutex<mpsc::Receiver<()>>,
+        }
+
+        impl Vitals for SlowToScrape {
+            fn waiting_for(&self) -> Vec<String> {
+                Vec::new()
+            }
+
+            fn metrics(&self, _exposition: Exposition) -> Result<String, fmt::Error> {
+                self.begun.send(()).ok();
+                self.go_on.lock().recv_timeout(Duration::from_secs(30)).ok();
+                Ok(String::new())
+            }
+
+            fn open_connections(&self) -> u64 {
+                0
+            }
+
+            fn accepted_connections(&self) -> u64 {
+                0
+            }
+
+            fn total_requests(&self) -> u64 {
+                7
+            }
+
+            fn configuration_hash(&self) -> String {
+                String::new()
+            }
+        }
+
+        let (begun, scraping) = mpsc::sync_channel(9);
+        let (go_on, told) = mpsc::sync_channel(9);
+        let (listener, address) = testing::listener().await;
+        let vitals = Arc::new(SlowToScrape { begun, go_on: Mutex::new(told) });
+        let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        // As many as there is room for, and more that wait.
+        let scrapes: Vec<_> = std::iter::repeat_n(get("/metrics"), 4)
+            .map(|request| tokio::spawn(async move { testing::exchange(address, &request).await }))
+            .collect();
+        tokio::task::spawn_blocking(move || {
+            (0..2).for_each(|_| scraping.recv_timeout(Duration::from_secs(30)).unwrap())
+        })
+        .await
+        .unwrap();
+        let status = tokio::time::timeout(Duration::from_secs(10), testing::exchange(address, &get("/status"))).await;
+        assert!(status.expect("it does not wait").contains("\"total_requests\": 7"));
+        drop(go_on);
+        for scrape in scrapes {
+            assert!(scrape.await.unwrap().starts_with("HTTP/1.1 200"));
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn silent_connections_keep_no_probe_out() {
+        let (listener, address) = testing::listener().await;
+        let limits = Limits { connections: 8, idle: Duration::from_secs(3600), ..LIMITS };
+        let vitals = Arc::new(Patient { waiting_for: &[] });
+        let server = tokio::spawn(serve(listener, limits, vitals, std::future::pending()));
+        // They come in the order in which they were made.
+        let mut silent = Vec::new();
+        for _ in 0..limits.connections * 2 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let probe = testing::exchange(address, "GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let probe = tokio::time::timeout(Duration::from_secs(10), probe).await.expect("there is room for it");
+        assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
+        drop(silent);
         server.abort();
     }
 

@@ -191,8 +191,8 @@ impl Missing {
             {
                 let missing = waiting_for.borrow_and_update();
                 match &*self.0.lock() {
-                    Some(guard) if !missing.is_empty() => guard.rename(missing.join(", ")),
-                    Some(_) => {}
+                    Some(guard) if missing.is_empty() => guard.rename("the first delivery of what was listed"),
+                    Some(guard) => guard.rename(missing.join(", ")),
                     None => return,
                 }
             }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(ready.waiting_for(), ["the first list of services"]);
         lists.send_replace(Vec::new());
         tokio::task::yield_now().await;
-        assert!(!ready.is_ready(), "what was listed is not served yet");
+        assert_eq!(ready.waiting_for(), ["the first delivery of what was listed"], "it is not served yet");
         missing.end();
         assert!(ready.is_ready(), "nobody else has to come first");
         drop(lists);

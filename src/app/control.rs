@@ -90,6 +90,11 @@ impl Control {
         }
     }
 
+    /// Lets no route lead to the admin listener. Before anything is compiled.
+    pub(super) fn keep_away_from_admin(&mut self, admin: SocketAddr) {
+        self.compiler.keep_away_from_admin(admin);
+    }
+
     /// Takes a batch all the way to the snapshot that is served from now on.
     pub(super) fn apply(&mut self, batch: Batch) -> Applied {
         self.put(batch);

@@ -88,6 +88,11 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
     // Before the cluster is asked anything: whoever reads in the log that it does not answer can ask here what is waited for.
     let status_listener = listen("--status-listen", options.status_listen).await?;
     let admin_listener = listen("--admin-listen", options.admin_listen).await?;
+    let admin = admin_listener
+        .as_ref()
+        .map(TcpListener::local_addr)
+        .transpose()
+        .context("cannot tell where --admin-listen is")?;
     let echo_listener = listen("--echo", options.echo).await?;
     let mut cluster = match &options.cluster {
         Some(cluster) => Some(Cluster::start(cluster, &ready).await?),
@@ -155,7 +160,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<Exit>
         workshop.builtin = Some(kong_metrics::of_everything(&workshop));
     }
     let ingresses = Ingresses::served(&options.ingress_class, &options.ingress)?;
-    let control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
+    let mut control = Control::new(options.gateways.clone(), upstreams.clone(), workshop, ingresses, snapshots.clone());
+    if let Some(admin) = admin {
+        control.keep_away_from_admin(admin);
+    }
     let (fronts, goodbye) = match (&cluster, &options.cluster, &telling) {
         (Some(cluster), Some(flags), Some(telling)) => {
             let leading = telling.leading.clone();

@@ -1,5 +1,5 @@
 //! Where nothing is sent, whatever objects say: where we listen ourselves, since every request would go round in a circle
-//! until nothing is left to open, and what no backend can be.
+//! until nothing is left to open, the admin listener, which is not for clients, and what no backend can be.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::upstream::{Address, Authors, NoBackend};
 /// Where nothing is sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Forbidden {
-    /// Those of all Gateways that are served and of Ingresses, as others may write them.
+    /// Those of all Gateways that are served, of Ingresses, and of the admin listeners, as others may write them.
     sockets: BTreeSet<SocketAddr>,
     /// Of the Pods that listen on all their interfaces.
     replicas: BTreeSet<IpAddr>,
@@ -20,18 +20,21 @@ pub(super) struct Forbidden {
 }
 
 impl Forbidden {
-    /// `entrances` are those of Ingresses.
+    /// `entrances` are those of Ingresses, `admin` is where the admin listener is.
     pub(super) fn of<'a>(
         gateways: impl Iterator<Item = &'a GatewayPlan>,
         entrances: impl Iterator<Item = SocketAddr>,
+        admin: Option<SocketAddr>,
         addresses: &Addresses,
         authors: Authors,
     ) -> Self {
-        Forbidden {
-            sockets: gateways.flat_map(GatewayPlan::sockets).chain(entrances).collect(),
-            replicas: addresses.replicas().clone(),
-            authors,
-        }
+        let replicas = addresses.replicas().clone();
+        let admin = admin.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
+        // Where others reach it, that of each other replica is at the same port.
+        let reached = admin.filter(|admin| !admin.ip().is_loopback());
+        let admins = reached.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
+        let sockets = gateways.flat_map(GatewayPlan::sockets).chain(entrances).chain(admin).chain(admins).collect();
+        Forbidden { sockets, replicas, authors }
     }
 
     /// Whether nothing is sent to this endpoint of a Service of this namespace.
@@ -83,6 +86,7 @@ fn host(address: &Address) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::addresses::{Memory, Pool, Provider};
     use super::*;
 
     #[test]
@@ -100,6 +104,31 @@ mod tests {
             ("10.0.0.2:10080", false),
         ] {
             assert_eq!(forbidden.contains("default", &Address::Ip(address.parse().unwrap())), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn no_route_leads_to_an_admin_listener_of_any_replica() {
+        let replicas = ["10.0.0.1", "10.0.0.2"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let memory = Memory { replicas, ..Memory::default() };
+        let mut addresses = Addresses::default();
+        addresses.assign(&Provider::Pool(Pool::loopback(Vec::new())), &memory, std::iter::empty());
+        // Where it is, and whether it is seen at this Pod's loopback, this Pod's address and another Pod's.
+        for (admin, expected) in [
+            (Some("127.0.0.1:8101"), [true, false, false]),
+            (Some("10.0.0.1:8101"), [false, true, true]),
+            (Some("[::ffff:10.0.0.1]:8101"), [false, true, true]),
+            (Some("0.0.0.0:8101"), [true, true, true]),
+            (Some("[::]:8101"), [true, true, true]),
+            (None, [false, false, false]),
+        ] {
+            let at = admin.map(|admin| admin.parse().unwrap());
+            let none = (std::iter::empty(), std::iter::empty());
+            let forbidden = Forbidden::of(none.0, none.1, at, &addresses, Authors::Operator);
+            let seen = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
+                .map(|address| forbidden.contains("default", &Address::Ip(address.parse().unwrap())));
+            assert_eq!(seen, expected, "{admin:?}");
+            assert!(!forbidden.contains("default", &Address::Ip("10.0.0.2:8102".parse().unwrap())), "{admin:?}");
         }
     }
 }

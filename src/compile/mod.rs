@@ -114,6 +114,8 @@ pub struct Compiler {
     entrances: BTreeSet<SocketAddr>,
     lost: BTreeSet<SocketAddr>,
     forbidden: Forbidden,
+    /// The admin listener, to which no route leads.
+    admin: Option<SocketAddr>,
     /// Upstreams by how many routes use them.
     users: BTreeMap<UpstreamKey, usize>,
     /// The Services that each EndpointSlice and policy was about, since one that is gone no longer says.
@@ -127,6 +129,11 @@ pub struct Compiler {
 }
 
 impl Compiler {
+    /// Sends nothing to the admin listener, which is at this address. For a compiler that has not compiled yet.
+    pub fn keep_away_from_admin(&mut self, admin: SocketAddr) {
+        self.admin = Some(admin);
+    }
+
     /// All verdicts as of the last compile.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
@@ -161,7 +168,7 @@ impl Compiler {
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(updated.router_built);
         let entrances = self.ingresses.binds().keys().copied();
         let gateways = self.gateways.values().map(|plan| &**plan);
-        let forbidden = Forbidden::of(gateways, entrances, inputs.addresses, inputs.upstreams.authors());
+        let forbidden = Forbidden::of(gateways, entrances, self.admin, inputs.addresses, inputs.upstreams.authors());
         if forbidden != self.forbidden {
             self.forbidden = forbidden;
             // Any endpoint may have become one of our own sockets, or ceased to be.
