@@ -93,9 +93,9 @@ fn the_folder_of_a_build_is_told_from_words_that_begin_like_it() {
         ("/app", b"\0/apps/v1\0", false),
         ("/build", b"portico/build_info\0", false),
         // Strings stand side by side.
-        ("/home/me/app", b"before/home/me/appafter", true),
-        ("/home/me/a.b", b"\0/home/me/axb/src\0", false),
-        ("/home/me/a[b]^+c", b"\0/home/me/a[b]^+c/src\0", true),
+        ("/srv/deep/app", b"before/srv/deep/appafter", true),
+        ("/srv/deep/a.b", b"\0/srv/deep/axb/src\0", false),
+        ("/srv/deep/a[b]^+c", b"\0/srv/deep/a[b]^+c/src\0", true),
     ] {
         fs::write(file.path(), content).unwrap();
         let call = format!("{function}\nPWD=$1 CARGO_HOME=/nobody/has-this\nforbid_paths \"$2\"");
