@@ -49,7 +49,7 @@ pub struct Installed {
     pub versions: BTreeMap<Kind, String>,
     /// Kinds that exist but that we may not read or whose watch fails, with a sentence that says what would help.
     pub unreadable: BTreeMap<Kind, String>,
-    /// Those of them that were never listed: not even what they once said is known.
+    /// Kinds that could not be read before their first list, until that comes: not even what they once said is known.
     pub unknown: BTreeSet<Kind>,
     /// Whether release and channel are known, or known not to be found out: before that, nothing is to be said of them.
     pub release_settled: bool,

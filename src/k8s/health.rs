@@ -35,8 +35,13 @@ struct State {
     listed: bool,
     /// Since when what is known may be out of date: it was not listed yet, or it fails.
     stale: Option<Instant>,
-    /// Since when it fails without a break.
+    /// Since when it fails without a break, other than because the server asks to wait.
     failing: Option<Instant>,
+    /// Since when the server asks to wait, whatever else it says in between.
+    busy: Option<Instant>,
+    /// It could not be read before its first list. Nothing but that list takes this back: what is guarded by objects that
+    /// nobody has seen stays closed, however the reasons change.
+    unseen: bool,
     trouble: Option<Trouble>,
     /// How often in a row it was forbidden.
     refusals: u32,
@@ -93,9 +98,7 @@ impl Board {
     pub(super) fn unreadable(&self) -> BTreeMap<Kind, Trouble> {
         let watches = self.watches.lock();
         let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.trouble) {
-            (Watched::Objects(scope), Some(trouble)) if trouble.forbidden || state.lasts() => {
-                Some((scope.kind, trouble.clone()))
-            }
+            (Watched::Objects(scope), Some(trouble)) if state.is_unreadable() => Some((scope.kind, trouble.clone())),
             _ => None,
         });
         failing.collect()
@@ -115,20 +118,23 @@ impl Board {
         kinds
     }
 
-    /// Kinds of which at least a part was never listed.
-    pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
-        let watches = self.watches.lock();
-        let never = watches.iter().filter_map(|(watched, state)| match watched {
-            Watched::Objects(scope) if !state.listed => Some(scope.kind),
-            _ => None,
+    /// Kinds of which at least a part was never listed and could not be read.
+    pub(super) fn unknown(&self) -> BTreeSet<Kind> {
+        let mut watches = self.watches.lock();
+        let unseen = watches.iter_mut().filter_map(|(watched, state)| {
+            state.unseen = !state.listed && (state.unseen || state.is_unreadable());
+            match watched {
+                Watched::Objects(scope) if state.unseen => Some(scope.kind),
+                _ => None,
+            }
         });
-        never.collect()
+        unseen.collect()
     }
 
     /// Forgets since when watches fail: it was the server's fault, which is over.
     pub(super) fn pardon(&self) {
         for state in self.watches.lock().values_mut() {
-            state.failing = None;
+            (state.failing, state.busy) = (None, None);
         }
     }
 
@@ -172,12 +178,12 @@ impl Board {
 impl State {
     /// It is more than a moment of weakness.
     fn lasts(&self) -> bool {
-        let lasting = if self.is_busy() { BUSY } else { LASTING };
-        self.failing.is_some_and(|since| since.elapsed() >= lasting)
+        let for_long = |since: Option<Instant>, long| since.is_some_and(|since| since.elapsed() >= long);
+        for_long(self.failing, LASTING) || for_long(self.busy, BUSY)
     }
 
-    fn is_busy(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.busy)
+    fn is_unreadable(&self) -> bool {
+        self.lasts() || self.trouble.as_ref().is_some_and(|trouble| trouble.forbidden)
     }
 
     /// It will not be listed, so nobody need wait for it.
@@ -222,7 +228,7 @@ impl Health {
 
     pub(super) fn fine(&self) {
         self.change(|state| {
-            state.failing = None;
+            (state.failing, state.busy) = (None, None);
             if state.listed {
                 state.stale = None;
             }
@@ -233,12 +239,18 @@ impl Health {
 
     pub(super) fn trouble(&self, trouble: &Trouble) {
         self.change(|state| {
-            if state.is_busy() != trouble.busy {
+            state.stale.get_or_insert_with(Instant::now);
+            if trouble.busy {
+                state.busy.get_or_insert_with(Instant::now);
+                if state.is_unreadable() && state.trouble.is_some() {
+                    // It says nothing of what was wrong before, which is thus as wrong as it was.
+                    return true;
+                }
                 // Time that it waited as it was asked to does not count as failing.
                 state.failing = None;
+            } else {
+                state.failing.get_or_insert_with(Instant::now);
             }
-            state.failing.get_or_insert_with(Instant::now);
-            state.stale.get_or_insert_with(Instant::now);
             state.trouble = Some(trouble.clone());
             state.refusals = if trouble.forbidden { state.refusals.saturating_add(1) } else { 0 };
             true
@@ -353,17 +365,59 @@ mod tests {
         later(59).await;
         watch.trouble(&busy);
         assert!(!is_unreadable(), "it waits as it is asked to");
-        // What fails otherwise has failed for a moment only.
+        later(1).await;
+        assert!(is_unreadable(), "it waits for ever");
+        watch.fine();
+        assert!(!is_unreadable());
+
+        // Two spells in a row, each with a connection that breaks first.
+        for _ in 0..2 {
+            watch.trouble(&broken);
+            later(1).await;
+            watch.trouble(&busy);
+            later(2).await;
+        }
+        assert!(!is_unreadable());
         watch.trouble(&broken);
         later(4).await;
-        watch.trouble(&broken);
         assert!(!is_unreadable());
         later(1).await;
         assert!(is_unreadable());
+        // That it is busy as well takes nothing back.
         watch.trouble(&busy);
-        assert!(!is_unreadable());
-        later(60).await;
-        assert!(is_unreadable(), "it waits for ever");
+        assert!(is_unreadable());
+        watch.fine();
+
+        // Nor can it hide behind that for ever.
+        for _ in 0..16 {
+            watch.trouble(&broken);
+            later(1).await;
+            watch.trouble(&busy);
+            later(3).await;
+        }
+        assert!(is_unreadable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_is_unknown_until_it_is_listed() {
+        let board = Board::new();
+        let watch = board.health(Watched::Objects(Scope { kind: Kind::BackendTlsPolicy, namespace: None }));
+        let broken = Trouble::new("connection refused".to_owned());
+        let is_unknown = || board.unknown() == BTreeSet::from([Kind::BackendTlsPolicy]);
+        assert!(!is_unknown(), "it may be listed in a moment");
+        watch.trouble(&Trouble { forbidden: true, ..broken.clone() });
+        assert!(is_unknown());
+        for other in [Trouble { busy: true, ..broken.clone() }, broken] {
+            watch.trouble(&other);
+            assert!(is_unknown(), "{other:?}");
+        }
+        board.pardon();
+        watch.fine();
+        assert!(is_unknown(), "a list that has begun is no list");
+        watch.listed();
+        assert!(!is_unknown());
+        watch.trouble(&Trouble { forbidden: true, ..Trouble::new("forbidden".to_owned()) });
+        assert!(!is_unknown(), "what was seen is served");
     }
 
     #[test]

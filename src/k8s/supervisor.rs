@@ -313,7 +313,7 @@ impl Supervisor {
         let installed = Installed {
             versions: versions.map(|(kind, version)| (*kind, (*version).to_owned())).collect(),
             unreadable: unreadable.iter().map(|(kind, trouble)| (*kind, sentence(*kind, trouble))).collect(),
-            unknown: self.ends.board.never_listed().into_iter().filter(|kind| unreadable.contains_key(kind)).collect(),
+            unknown: self.ends.board.unknown(),
             release_settled,
             bundle_version,
             channel,
