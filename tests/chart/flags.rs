@@ -3,8 +3,8 @@
 use clap::{Arg, ArgAction};
 use serde_json::{Map, Value, json};
 
-/// An address and a port, as the program takes them, or `off`. The port cannot be left to the kernel: others have to know it.
-const ADDRESS: &str = r"^(off|(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4})$";
+/// An address and a port, as the program takes them. The port cannot be left to the kernel: others have to know it.
+const ADDRESS: &str = r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}";
 
 /// The last section of values.yaml.
 const KEY: &str = "config:";
@@ -61,6 +61,7 @@ fn is_switch(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::SetTrue)
 }
 
+/// An empty text is as none at all: tools write it for what is not set.
 fn schema(flag: &Arg) -> Map<String, Value> {
     let names: Vec<String> = flag.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
     let several = matches!(flag.get_action(), ArgAction::Append);
@@ -68,24 +69,24 @@ fn schema(flag: &Arg) -> Map<String, Value> {
     let schema = if is_switch(flag) {
         json!({ "type": ["boolean", "null"] })
     } else if several {
-        json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 }, "minLength": 1 })
+        json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 } })
     } else if !possible.is_empty() {
         json!({ "enum": choices(&possible) })
     } else {
         match names.first().map(String::as_str) {
             Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
             // More digits than that are longer than anybody waits, and more than templates can count.
-            Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))+$" }),
-            Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
+            Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
+            Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(B|KiB|MiB|GiB))?$" }),
             Some("ADDR") if flag.get_long() == Some("echo") => {
-                json!({ "type": ["string", "null"], "pattern": ADDRESS })
+                json!({ "type": ["string", "null"], "pattern": format!("^({ADDRESS})?$") })
             }
             // YAML reads a bare `off` as false; what true could be, the templates ask.
-            Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": ADDRESS }),
+            Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": format!("^(off|{ADDRESS})?$") }),
             Some("FILE") if flag.get_long() == Some("access-log") => {
-                json!({ "type": ["string", "boolean", "null"], "minLength": 1 })
+                json!({ "type": ["string", "boolean", "null"] })
             }
-            _ => json!({ "type": ["string", "null"], "minLength": 1 }),
+            _ => json!({ "type": ["string", "null"] }),
         }
     };
     let Value::Object(schema) = schema else { unreachable!("each is an object") };
@@ -102,7 +103,7 @@ fn choices(possible: &[String]) -> Vec<Value> {
             word => choices.extend(word.parse::<f64>().ok().map(|number| json!(number))),
         }
     }
-    choices.push(Value::Null);
+    choices.extend([json!(""), Value::Null]);
     choices
 }
 

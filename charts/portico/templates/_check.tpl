@@ -12,7 +12,7 @@
 {{- end }}
 
 {{- define "portico.check.names" -}}
-{{- $reserved := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "app.kubernetes.io/version" "helm.sh/chart" }}
+{{- $selecting := list "app.kubernetes.io/name" "app.kubernetes.io/instance" }}
 {{- $metrics := .Values.metrics }}
 {{- $given := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "service.labels" .Values.service.labels }}
 {{- $_ := set $given "gatewayClass.labels" .Values.gatewayClass.labels }}
@@ -21,9 +21,17 @@
 {{- $_ := set $given (printf "metrics.%s.labels" $name) (get $metrics $name).labels }}
 {{- end }}
 {{- range $value, $labels := $given }}
-{{- range $label := $reserved }}
+{{- range $label := $selecting }}
 {{- if hasKey ($labels | default dict) $label }}
-{{- fail (printf "%s: the label %s is the chart's own, and objects are found by it; leave it out, or set nameOverride if it is the name" $value $label) }}
+{{- fail (printf "%s: Pods are selected by the label %s, so the chart sets it itself; leave it out, or set nameOverride if it is the name" $value $label) }}
+{{- end }}
+{{- end }}
+{{- /* What people say of everything they have may name others of ours, which win; what is said of one object would be lost. */}}
+{{- if ne $value "commonLabels" }}
+{{- range $label := ternary (list "app.kubernetes.io/part-of" "app.kubernetes.io/version") (list "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "helm.sh/chart") (eq $value "podLabels") }}
+{{- if hasKey ($labels | default dict) $label }}
+{{- fail (printf "%s: the chart sets the label %s there itself, and its own would win; leave it out" $value $label) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -68,13 +76,15 @@
 {{- fail "podDisruptionBudget: minAvailable and maxUnavailable are both set, and Kubernetes takes one of them; set the other to null" }}
 {{- end }}
 {{- if eq .Values.kind "DaemonSet" }}
-{{- if not (kindIs "invalid" $most) }}
+{{- /* 1 was a default once, and stands in the values of releases of that time: there is no budget for it, as for null. */}}
+{{- if not (or (kindIs "invalid" $most) (eq (include "portico.text" $most) "1")) }}
 {{- fail "podDisruptionBudget.maxUnavailable: Kubernetes does not count the Pods that a DaemonSet should have, and would let none go; leave it out, or set minAvailable to a number" }}
 {{- end }}
 {{- if kindIs "string" $least }}
 {{- fail (printf "podDisruptionBudget.minAvailable: Kubernetes does not count the Pods that a DaemonSet should have, so it cannot know what %s is, and would let none go; write a number, or leave it out" $least) }}
 {{- end }}
 {{- else }}
+{{- /* 0 if the number is not the chart's, and then nobody knows what is too many. */}}
 {{- $pods := ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled | int }}
 {{- if and (not (kindIs "invalid" $most)) (eq (trimSuffix "%" (include "portico.text" $most) | atoi) 0) }}
 {{- fail (printf "podDisruptionBudget.maxUnavailable: with %s no Pod may ever go, and drains of nodes never end; write 1 or more, or set podDisruptionBudget.enabled to false" (include "portico.text" $most)) }}
@@ -143,6 +153,9 @@
 {{- fail (printf "config.%s: true says only that there is to be one; write where, or off" $flag) }}
 {{- end }}
 {{- end }}
+{{- if and (eq (toString .Values.lowPorts) "node") (not .Values.hostNetwork) }}
+{{- fail "lowPorts: what the nodes let programs do in their network says nothing of the Pods' own; write true, or set hostNetwork to true" }}
+{{- end }}
 {{- $taken := dict }}
 {{- range $flag := include "portico.listens" . | fromYaml | keys | sortAlpha | reverse }}
 {{- $port := include "portico.port" (dict "root" $ "flag" $flag) }}
@@ -154,8 +167,9 @@
 {{- fail (printf "config.%s: port %s is that of %s, too, and the second could not be opened; choose another" $flag $port .) }}
 {{- end }}
 {{- $_ := set $taken $port (printf "config.%s" $flag) }}
-{{- if and (not $.Values.lowPorts) (lt (int $port) 1024) }}
-{{- fail (printf "config.%s: a program without privileges cannot listen on port %s; set lowPorts to true, or choose a port above 1023" $flag $port) }}
+{{- if and (not $.Values.lowPorts) (lt (int $port) (include "portico.unprivileged" $ | int)) }}
+{{- $node := ternary ", or to node if net.ipv4.ip_unprivileged_port_start of the nodes lets it" "" $.Values.hostNetwork }}
+{{- fail (printf "config.%s: a program without privileges cannot listen on port %s; set lowPorts to true%s, or choose a port above 1023" $flag $port $node) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -178,6 +192,8 @@
 {{- end }}
 {{- end }}
 {{- $service := .Values.service }}
+{{- /* One that is off has no port in the Service. */}}
+{{- if not (or (eq (include "portico.port" (dict "root" . "flag" "ingress-http-listen")) "0") (eq (include "portico.port" (dict "root" . "flag" "ingress-https-listen")) "0")) }}
 {{- if eq (int $service.ports.http) (int $service.ports.https) }}
 {{- fail (printf "service.ports: http and https are both %v; choose two" $service.ports.http) }}
 {{- end }}
@@ -187,6 +203,19 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* The first port that a program without privileges may listen on in the Pod, as far as the values say. On the host's network
+Kubernetes takes no such setting. */}}
+{{- define "portico.unprivileged" -}}
+{{- $first := "1024" }}
+{{- if not .Values.hostNetwork }}
+{{- range dig "sysctls" list (.Values.podSecurityContext | default dict) }}
+{{- if eq (toString .name) "net.ipv4.ip_unprivileged_port_start" }}{{ $first = toString .value }}{{ end }}
+{{- end }}
+{{- end }}
+{{- $first }}
+{{- end }}
 
 {{- define "portico.check.network" -}}
 {{- $config := .Values.config }}
@@ -194,7 +223,7 @@
 {{- fail "config: gateway-address-pool and gateway-service-type are both set, and a Gateway gets its address from one of them; leave one out" }}
 {{- end }}
 {{- if and .Values.hostNetwork .Values.gatewayClass.create (not (or (index $config "gateway-address-pool") (index $config "gateway-service-type"))) }}
-{{- fail "hostNetwork: each Gateway would still wait for a Service of type LoadBalancer to have an address; set config.gateway-address-pool to [0.0.0.0] for the addresses of the nodes, or config.gateway-service-type if a Service is meant" }}
+{{- fail "hostNetwork: each Gateway would still wait for a Service of type LoadBalancer to have an address; set config.gateway-address-pool to [0.0.0.0] for the addresses of the nodes, config.gateway-service-type if a Service is meant, or gatewayClass.create to false if only Ingresses are to be served" }}
 {{- end }}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled }}
 {{- fail "networkPolicy.enabled: a NetworkPolicy has no effect on Pods of the host's network; set it to false and guard the nodes, or set hostNetwork to false" }}

@@ -31,7 +31,8 @@
 {{- /* A number of Pods that only Helm has said becomes one when Helm says it no longer, until an autoscaler has counted. Helm's
 entry among the managers of fields is the one with the annotations of the release. */}}
 {{- define "portico.check.handover" -}}
-{{- if .Values.autoscaling.enabled }}
+{{- if or .Values.autoscaling.enabled (and (eq .Values.kind "Deployment") (kindIs "invalid" .Values.replicas)) }}
+{{- $value := ternary "autoscaling.enabled" "replicas" .Values.autoscaling.enabled }}
 {{- $name := include "portico.fullname" . }}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace $name }}
 {{- $pods := dig "spec" "replicas" 1 $live | int }}
@@ -45,7 +46,7 @@ entry among the managers of fields is the one with the annotations of the releas
 {{- end }}
 {{- if and $helm (not $others) (gt $pods 1) }}
 {{- $partial := printf `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"%s"},"spec":{"replicas":%d}}` $name $pods }}
-{{- fail (printf "autoscaling.enabled: the %d Pods of Deployment %s are a number that only Helm has said, and there would be one until the autoscaler has counted; hand the number over first, and upgrade with Helm 4, since Helm 3 sets it back to one all the same: echo '%s' | kubectl apply --server-side --field-manager=autoscaling --namespace %s -f -" $pods $name $partial .Release.Namespace) }}
+{{- fail (printf "%s: the %d Pods of Deployment %s are a number that only Helm has said, and there would be one until the autoscaler has counted; hand the number over first, and upgrade with Helm 4, since Helm 3 sets it back to one all the same: echo '%s' | kubectl apply --server-side --field-manager=autoscaling --namespace %s -f -" $value $pods $name $partial .Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -5,7 +5,7 @@
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
-{{/* What is set of .Values.config, and what follows from other values, as YAML. */}}
+{{/* What is set of .Values.config (an empty text, as tools write what is not set, is not), and what follows from other values, as YAML. */}}
 {{- define "portico.config" -}}
 {{- $config := dict }}
 {{- if eq (include "portico.ipv6" .) "true" }}
@@ -21,7 +21,7 @@
 {{- $_ := set $config "ingress-public-ports" $public }}
 {{- end }}
 {{- range $name, $value := .Values.config }}
-{{- if not (kindIs "invalid" $value) }}
+{{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 {{- $_ := set $config $name $value }}
 {{- end }}
 {{- end }}
@@ -121,7 +121,7 @@ status-listen: "8100"
 {{/* Port of a listener: (dict "root" $ "flag" NAME); 0 if it is off. */}}
 {{- define "portico.port" -}}
 {{- $listen := index .root.Values.config .flag }}
-{{- if kindIs "invalid" $listen }}
+{{- if or (kindIs "invalid" $listen) (eq (toString $listen) "") }}
 {{- get (include "portico.listens" . | fromYaml) .flag }}
 {{- else if has $listen (list false "off") }}
 {{- 0 }}

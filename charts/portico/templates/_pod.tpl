@@ -46,7 +46,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- $security := deepCopy (.Values.podSecurityContext | default dict) }}
-  {{- if .Values.lowPorts }}
+  {{- if eq (toString .Values.lowPorts) "true" }}
   {{- if .Values.hostNetwork }}
   {{- $security = mergeOverwrite $security (dict "runAsNonRoot" false "runAsUser" 0 "runAsGroup" 0) }}
   {{- else }}
@@ -134,7 +134,7 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- $own := deepCopy (.Values.securityContext | default dict) }}
-      {{- if and .Values.lowPorts .Values.hostNetwork }}
+      {{- if and (eq (toString .Values.lowPorts) "true") .Values.hostNetwork }}
       {{- $capabilities := get $own "capabilities" | default dict }}
       {{- $_ := set $capabilities "add" (append (get $capabilities "add" | default list) "NET_BIND_SERVICE") }}
       {{- $_ := set $own "capabilities" $capabilities }}

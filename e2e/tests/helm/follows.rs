@@ -45,12 +45,16 @@ pub(crate) fn no_budget_is_in_the_way_of_a_drain(helm: &Helm) -> Result<()> {
             .map(|budget| budget["spec"].clone()))
     };
     ensure!(budget("kind=DaemonSet")?.is_none());
+    // A default of former releases.
+    ensure!(budget("kind=DaemonSet,podDisruptionBudget.maxUnavailable=1")?.is_none());
     ensure!(budget("podDisruptionBudget.enabled=false")?.is_none());
     for (settings, field, value) in [
         ("kind=Deployment", "maxUnavailable", json!(1)),
         ("podDisruptionBudget.maxUnavailable=50%", "maxUnavailable", json!("50%")),
         ("podDisruptionBudget.minAvailable=1", "minAvailable", json!(1)),
         ("podDisruptionBudget.minAvailable=50%", "minAvailable", json!("50%")),
+        // Of how many, only an autoscaler of somebody else knows.
+        ("replicas=null,podDisruptionBudget.minAvailable=2", "minAvailable", json!(2)),
         ("kind=DaemonSet,podDisruptionBudget.minAvailable=3", "minAvailable", json!(3)),
     ] {
         let spec = budget(settings)?.with_context(|| format!("{settings}: there is none"))?;
@@ -142,5 +146,7 @@ pub(crate) fn an_autoscaler_has_the_number_to_itself(helm: &Helm) -> Result<()> 
     ensure!(replicas("replicas=3")? == 3);
     ensure!(replicas("replicas=3,autoscaling.enabled=true")?.is_null());
     ensure!(replicas("replicas=3,kind=DaemonSet")?.is_null());
+    ensure!(replicas("replicas=null")?.is_null());
+    ensure!(replicas("replicas=0")? == 0);
     Ok(())
 }

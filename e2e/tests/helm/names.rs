@@ -57,6 +57,21 @@ pub(crate) fn every_label_is_there_once(helm: &Helm) -> Result<()> {
     };
     let found = [team("Deployment", "")?, team("Deployment", "/spec/template")?, team("Service", "")?];
     ensure!(found == ["all", "pods", "front"], "{found:?}");
+
+    // Those of everything somebody has do not take the place of the chart's own.
+    let common = ["part-of=platform", "managed-by=flux", "version=9"];
+    let common = common.map(|label| format!(r"commonLabels.app\.kubernetes\.io/{label}")).join(",");
+    let labels = |settings: &[&str]| -> Result<[Value; 5]> {
+        let rendered = render(helm, settings)?;
+        let workload = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+        let (own, of_pods) = (&workload["metadata"]["labels"], &workload["spec"]["template"]["metadata"]["labels"]);
+        let label = |labels: &Value, name: &str| labels[format!("app.kubernetes.io/{name}")].clone();
+        let [part, version] = ["part-of", "version"];
+        let all = [(own, part), (own, version), (own, "managed-by"), (of_pods, part), (of_pods, version)];
+        Ok(all.map(|(labels, name)| label(labels, name)))
+    };
+    let (plain, found) = (labels(&[])?, labels(&["--set-string", &common])?);
+    ensure!(found == plain && plain[2] == "Helm", "{found:?} are not {plain:?}");
     Ok(())
 }
 

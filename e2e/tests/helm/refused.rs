@@ -5,7 +5,7 @@ use portico_e2e::helm::Helm;
 
 /// Settings, and words that have to be in the answer: the value, and what would be right.
 const REFUSED: &[(&[&str], &[&str])] = &[
-    (&["--set", "replicas=two"], &["'/replicas'", "want integer"]),
+    (&["--set", "replicas=two"], &["'/replicas'", "want null or integer"]),
     (&["--set", "replica=2"], &["'replica' not allowed"]),
     (&["--set", "service.typ=NodePort"], &["'/service'", "'typ' not allowed"]),
     (&["--set", "service.type=Balancer"], &["'/service/type'", "'LoadBalancer', 'NodePort', 'ClusterIP'"]),
@@ -17,7 +17,9 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "config.admin-listen=true"], &["config.admin-listen: true", "write where, or off"]),
     (&["--set", "config.access-log=true"], &["config.access-log: true", "write where, or off"]),
     (&["--set", "config.drain-timeout=9999999999h"], &["'/config/drain-timeout'", "does not match pattern"]),
-    (&["--set", "config.gateway-address-pool="], &["'/config/gateway-address-pool'", "minLength"]),
+    (&["--set-json", r#"config.gateway-address-pool=[""]"#], &["'/config/gateway-address-pool/0'", "minLength"]),
+    (&["--set", "config.echo=off"], &["'/config/echo'", "'off' does not match pattern"]),
+    (&["--set", "image.repository=portico:5000"], &["'/image/repository'", "does not match pattern"]),
     (&["--set", "image.registry=https://registry.example"], &["'/image/registry'", "does not match pattern"]),
     (&["--set", "gatewayClass.name=a..b"], &["'/gatewayClass/name'", "does not match pattern"]),
     (&["--set", "podLabels.team=ä"], &["'/podLabels/team'", "'ä' does not match pattern"]),
@@ -68,7 +70,7 @@ const REFUSED: &[(&[&str], &[&str])] = &[
         &["podDisruptionBudget.minAvailable:", "50%", "write a number"],
     ),
     (
-        &["--set", "kind=DaemonSet,podDisruptionBudget.maxUnavailable=1"],
+        &["--set", "kind=DaemonSet,podDisruptionBudget.maxUnavailable=2"],
         &["podDisruptionBudget.maxUnavailable:", "set minAvailable to a number"],
     ),
     (&["--set", "rbac.namespaced=true"], &["rbac.namespaced:", "set config.watch-namespaces"]),
@@ -101,7 +103,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
         &["--set", "service.nodePorts.http=30080,service.nodePorts.https=30080"],
         &["service.nodePorts: http and https are both 30080", "choose two"],
     ),
-    (&["--set", "hostNetwork=true"], &["hostNetwork:", "set config.gateway-address-pool to [0.0.0.0]"]),
+    (
+        &["--set", "hostNetwork=true"],
+        &["hostNetwork:", "set config.gateway-address-pool to [0.0.0.0]", "or gatewayClass.create to false"],
+    ),
     (
         &["--set", "hostNetwork=true,networkPolicy.enabled=true,gatewayClass.create=false"],
         &["networkPolicy.enabled:", "set it to false"],
@@ -115,13 +120,41 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "extraEnv[0].name=POD_NAME"], &["extraEnv: POD_NAME is set by the chart", "leave it out"]),
     (&["--set", "extraEnv[0].value=x"], &["'/extraEnv/0'", "missing property 'name'"]),
     (&["--set", r"podLabels.app\.kubernetes\.io/name=x"], &["podLabels:", "app.kubernetes.io/name", "leave it out"]),
-    (&["--set", r"commonLabels.helm\.sh/chart=x"], &["commonLabels:", "helm.sh/chart", "leave it out"]),
+    (
+        &["--set", r"commonLabels.app\.kubernetes\.io/instance=x"],
+        &["commonLabels:", "Pods are selected", "leave it out"],
+    ),
+    (&["--set", r"podLabels.app\.kubernetes\.io/version=x"], &["podLabels:", "its own would win", "leave it out"]),
+    (&["--set", r"service.labels.helm\.sh/chart=x"], &["service.labels:", "helm.sh/chart", "leave it out"]),
     (&["--set", "fullnameOverride=1st"], &["'/fullnameOverride'", "'1st' does not match pattern"]),
     (
         &["--set", "config.ingress-http-listen=off,config.ingress-https-listen=off"],
         &["service.enabled:", "set service.enabled to false"],
     ),
-    (&["--set", "config.ingress-http-listen=0.0.0.0:80"], &["config.ingress-http-listen:", "set lowPorts to true"]),
+    (
+        &["--set", "config.ingress-http-listen=0.0.0.0:80"],
+        &["config.ingress-http-listen:", "set lowPorts to true, or choose"],
+    ),
+    (&["--set", "lowPorts=node"], &["lowPorts:", "write true, or set hostNetwork to true"]),
+    // On the host's network a Pod cannot have such a setting of its own.
+    (
+        &[
+            "--set",
+            "hostNetwork=true,gatewayClass.create=false,config.ingress-http-listen=0.0.0.0:80",
+            "--set-json",
+            r#"podSecurityContext.sysctls=[{"name":"net.ipv4.ip_unprivileged_port_start","value":"80"}]"#,
+        ],
+        &["config.ingress-http-listen:", "set lowPorts to true, or to node if"],
+    ),
+    (
+        &[
+            "--set",
+            "config.ingress-http-listen=0.0.0.0:80",
+            "--set-json",
+            r#"podSecurityContext.sysctls=[{"name":"net.ipv4.ip_unprivileged_port_start","value":"81"}]"#,
+        ],
+        &["config.ingress-http-listen:", "port 80;"],
+    ),
     (&["--kube-version", "1.25"], &["requires kubeVersion: >=1.31"]),
     // A cluster, as its list of API versions shows it.
     (&["--api-versions", "apiregistration.k8s.io/v1"], &["gatewayClass.create:", "install the CRDs of Gateway API"]),

@@ -99,6 +99,15 @@ pub(crate) fn every_value_of_config_becomes_a_flag_that_the_program_takes(helm: 
         wanted.sort_by_key(|argument| argument.split('=').next().unwrap_or_default().to_owned());
         ensure!(arguments[1..].iter().collect::<Vec<_>>() == wanted, "{arguments:#?} are not {wanted:#?}");
     }
+
+    // Tools write an empty text for what is not set.
+    let is_text = |value: &Value| value.is_string() || value.is_array();
+    let texts = config.iter().filter(|(_, value)| is_text(value)).map(|(name, _)| (name.clone(), json!("")));
+    let empty: Map<String, Value> = texts.collect();
+    ensure!(empty.len() > 30, "{empty:?}");
+    let rendered = |settings: &[&str]| render(helm, settings).map(by_name);
+    let settings = format!("config={}", Value::Object(empty));
+    ensure!(rendered(&["--set-json", &settings])? == rendered(&[])?, "{settings}: it is not as without");
     Ok(())
 }
 
@@ -194,6 +203,17 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     let low = pod(&["--set", "lowPorts=true"])?;
     ensure!(low["securityContext"]["runAsNonRoot"] == true, "{low}");
     ensure!(low["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start", "{low}");
+    // Who has the right to low ports from elsewhere gets no more: from the nodes, or by a setting of the Pod's own.
+    let by_nodes = pod(&["--set", &format!("{host},lowPorts=node,config.ingress-http-listen=0.0.0.0:80")])?;
+    ensure!(by_nodes["securityContext"] == plain["securityContext"], "{by_nodes}");
+    ensure!(by_nodes["containers"][0]["securityContext"] == plain["containers"][0]["securityContext"], "{by_nodes}");
+    let sysctls = r#"[{"name":"net.ipv4.ip_unprivileged_port_start","value":"80"}]"#;
+    let sysctls = format!("podSecurityContext.sysctls={sysctls}");
+    let by_pod = pod(&["--set", "config.ingress-http-listen=0.0.0.0:80", "--set-json", &sysctls])?;
+    ensure!(by_pod["securityContext"]["sysctls"].as_array().is_some_and(|all| all.len() == 1), "{by_pod}");
+    // What is off has no port that another could have.
+    pod(&["--set", "service.ports.http=443,config.ingress-http-listen=off"])?;
+    pod(&["--set", "service.nodePorts.http=30443,service.nodePorts.https=30443,config.ingress-https-listen=off"])?;
     let elsewhere = pod(&["--set", "config.watch-namespaces={shop}"])?;
     ensure!(!elsewhere["containers"][0]["args"].to_string().contains("--publish-service"), "it cannot be read there");
     // However a list is written, its names are the same.
@@ -207,6 +227,10 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
     }
     let image = pod(&["--set", "image.registry=registry.example:5000,image.repository=a/portico,image.tag=x"])?;
     ensure!(image["containers"][0]["image"] == "registry.example:5000/a/portico:x", "{image}");
+    for repository in ["localhost:5000/portico", "registry.example.com:5000/edge/portico"] {
+        let image = &pod(&["--set", &format!("image.repository={repository},image.tag=x")])?["containers"][0]["image"];
+        ensure!(*image == format!("{repository}:x"), "{image}");
+    }
 
     alerts_are_as_they_are_written(helm)
 }
@@ -215,19 +239,22 @@ pub(crate) fn what_follows_from_other_values(helm: &Helm) -> Result<()> {
 fn alerts_are_as_they_are_written(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
     let written: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{chart}/files/alerts.yaml"))?)?;
-    for (release, namespace, kind, pods) in [
-        ("portico", "portico-system", "Deployment", "portico-[^-]+(-[^-]+)?"),
-        ("portico", "shop", "DaemonSet", "portico-[^-]+"),
-        ("edge", "shop", "Deployment", "edge-portico-[^-]+(-[^-]+)?"),
+    let by_operator = ["metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"];
+    for (release, namespace, settings, pods) in [
+        ("portico", "portico-system", by_operator[0], ",pod=~\"portico-[^-]+(-[^-]+)?\""),
+        ("portico", "shop", &format!("kind=DaemonSet,{}", by_operator[1]), ",pod=~\"portico-[^-]+\""),
+        ("edge", "shop", by_operator[0], ",pod=~\"edge-portico-[^-]+(-[^-]+)?\""),
+        // Of a Prometheus with targets of its own nobody knows whether it says the Pod.
+        ("edge", "shop", "kind=Deployment", ""),
     ] {
-        let settings = format!("metrics.prometheusRule.enabled=true,kind={kind}");
+        let settings = format!("metrics.prometheusRule.enabled=true,{settings}");
         let command = ["template", release, &chart, "--namespace", namespace, "--set", &settings];
         let rendered = by_name(objects(&helm.alone(&command)?)?);
         let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("there is no rule")?;
         let mut expected = written["groups"].clone();
         let absent = expected.pointer_mut("/0/rules/0").context("there is a first alert")?;
         ensure!(absent["alert"] == "PorticoAbsent" && absent["expr"] == "absent(portico_build_info)", "{absent:#}");
-        absent["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\",pod=~\"{pods}\"}})"));
+        absent["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\"{pods}}})"));
         ensure!(rule["spec"]["groups"] == expected, "{rule:#}");
     }
     Ok(())

@@ -39,6 +39,8 @@ impl Release<'_> {
         let before = self.pods().await?;
         let scaling = ["--set", "autoscaling.enabled=true"];
         let revision = self.revision().await?;
+        let refused = self.fails("upgrade", NAME, &["--set", "replicas=null"]).await?;
+        ensure!(refused.contains("replicas: the 3 Pods of Deployment portico"), "{refused}");
         let refused = self.fails("upgrade", NAME, &scaling).await?;
         ensure!(
             refused.contains("the 3 Pods of Deployment portico") && refused.contains("hand the number over"),
