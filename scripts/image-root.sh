@@ -101,11 +101,15 @@ fill() {
 
 # A path of this machine in the program makes it another program on the next machine.
 forbid_paths() {
-    local path
+    local path pattern
     for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"; do
-        if LC_ALL=C grep -aqF "$path" "$1"; then
+        pattern=$(LC_ALL=C sed 's/[^[:alnum:]/_^-]/[&]/g; s/\^/\\^/g' <<<"$path")
+        # A folder of one name, such as /app, is the beginning of innocent words, such as /apps. A longer one is not, and counts
+        # whatever follows: strings of a program stand side by side.
+        if [[ $path != /*/* ]]; then pattern+='([^[:alnum:]_.-]|$)'; fi
+        if LC_ALL=C grep -aqE -e "$pattern" "$1"; then
             echo "image-root: $1 names $path, so that it would differ where it is built elsewhere; for example:" >&2
-            strings -n 8 "$1" | grep -F "$path" | head -3 >&2
+            LC_ALL=C strings -n 4 "$1" | LC_ALL=C grep -E -e "$pattern" | head -3 >&2
             exit 1
         fi
     done

@@ -9,6 +9,7 @@ mod small;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use small::Small;
 
@@ -75,6 +76,36 @@ fn a_program_that_names_the_folder_of_its_build_is_refused() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{what}");
         assert!(said.contains("so that it would differ where it is built elsewhere"), "{what}: {said}");
+    }
+}
+
+/// By the part of the script that looks for it, in folders that a test cannot have.
+#[test]
+fn the_folder_of_a_build_is_told_from_words_that_begin_like_it() {
+    let script = read("scripts/image-root.sh");
+    let start = script.find("forbid_paths() {").unwrap();
+    let function = &script[start..start + script[start..].find("\n}\n").unwrap() + 3];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (folder, content, is_named) in [
+        ("/app", &b"\0/app/src/main.rs\0"[..], true),
+        ("/app", b"\0/app\0next", true),
+        ("/app", b"\xff/app", true),
+        ("/app", b"\0/apps/v1\0", false),
+        ("/build", b"portico/build_info\0", false),
+        // Strings stand side by side.
+        ("/srv/deep/app", b"before/srv/deep/appafter", true),
+        ("/srv/deep/a.b", b"\0/srv/deep/axb/src\0", false),
+        ("/srv/deep/a[b]^+c", b"\0/srv/deep/a[b]^+c/src\0", true),
+    ] {
+        fs::write(file.path(), content).unwrap();
+        let call = format!("{function}\nPWD=$1 CARGO_HOME=/nobody/has-this\nforbid_paths \"$2\"");
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", &call, "bash", folder]).arg(file.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let told = said.contains(&format!("names {folder}, so that it would differ"));
+        let what = content.escape_ascii();
+        assert_eq!((output.status.success(), told), (!is_named, is_named), "{folder} in {what}: {said}");
     }
 }
 

@@ -110,7 +110,7 @@ fn a_scrape_every_second_costs_no_request_and_no_memory() {
     let begun = Instant::now();
     let resident_after = |scrapes: f64| {
         while prometheus.number("sum(sum_over_time(up[10m]))").is_none_or(|succeeded| succeeded < scrapes) {
-            (0..ROUTES).for_each(ask);
+            (0..ROUTES).step_by(10).for_each(ask);
             assert!(begun.elapsed() < LONGEST, "{}", prometheus.ask("/api/v1/targets?state=active"));
         }
         prometheus.number("sum(process_resident_memory_bytes)").unwrap()

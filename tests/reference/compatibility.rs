@@ -25,7 +25,7 @@ fn others(least: &str, tested: impl Fn(&str) -> String) -> String {
 | --- | --- | --- | --- |
 | Kubernetes | {least} is the least that the chart takes. The manifests ask for versions of APIs that are stable since 1.21 (EndpointSlices, Ingresses, Leases, Events) | {kubernetes} | nothing is used that is beta |
 | CRDs of the Gateway API | from 1.0, the least that the chart takes: what they have is served, ReferenceGrants of `v1beta1` too, and the GatewayClass says what they lack | {gateway_api}, both channels | what is known is served, and the class has `SupportedVersion=False` |
-| Helm | 3 knows everything that the chart uses; `--rollback-on-failure` is called `--atomic` there | {helm} | |
+| Helm | 3 renders the chart, and calls `--rollback-on-failure` `--atomic`. It merges on the client: without server-side apply there is no `--force-conflicts`, and leaving `replicas` to an autoscaler resets the Deployment to one Pod until that has counted. [Scaling by load](../tasks/replicas.md#by-load) takes 4 | {helm} | |
 | Kong's ingress controller | 3.0: its CRDs and credentials labeled `konghq.com/credential`; manifests for 2 with the field `kongCredType` in Secrets have to be brought to 3 first | what manifests mean is that of 3.5 in front of Kong Gateway 3.10, topic by topic in [kong-compatibility.md](../kong-compatibility.md), and never run beside it | the CRDs of Kong's operator |
 
 Lists of an API server come as a stream where it has that, and in pages otherwise; both ways are tested against a server that plays the older one. So is a server whose CRDs come, go and change

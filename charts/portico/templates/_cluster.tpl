@@ -46,7 +46,7 @@ entry among the managers of fields is the one with the annotations of the releas
 {{- end }}
 {{- if and $helm (not $others) (gt $pods 1) }}
 {{- $partial := printf `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"%s"},"spec":{"replicas":%d}}` $name $pods }}
-{{- fail (printf "%s: the %d Pods of Deployment %s are a number that only Helm has said, and there would be one until the autoscaler has counted; hand the number over first: echo '%s' | kubectl apply --server-side --field-manager=autoscaling --namespace %s -f -" $value $pods $name $partial .Release.Namespace) }}
+{{- fail (printf "%s: the %d Pods of Deployment %s are a number that only Helm has said, and there would be one until the autoscaler has counted; hand the number over first, and upgrade with Helm 4, since Helm 3 sets it back to one all the same: echo '%s' | kubectl apply --server-side --field-manager=autoscaling --namespace %s -f -" $value $pods $name $partial .Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}

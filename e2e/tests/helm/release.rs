@@ -24,8 +24,10 @@ const HOST: &str = "release.example";
 const SOME: usize = 100;
 /// For what is to succeed. Rolling two Pods takes some seconds.
 pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
-/// For what cannot succeed; old Pods serve meanwhile.
-const UNDO: &[&str] = &["--rollback-on-failure", "--timeout", "20s"];
+/// For upgrades that cannot succeed; old Pods serve meanwhile.
+pub(crate) const UNDO: &[&str] = &["--rollback-on-failure", "--timeout", "20s"];
+/// For an install that cannot: all that it has made has to be gone again within that time, too.
+const UNINSTALL: &[&str] = &["--rollback-on-failure", "--timeout", "40s"];
 /// "Within seconds", on a machine with much to do.
 const SECONDS: Duration = Duration::from_secs(30);
 /// Releases of the Gateway API.
@@ -65,7 +67,7 @@ impl<'a> Release<'a> {
         self.cluster.apply(&vaults.context("there is such a definition")?.1).await?;
         // An image that does not start: what was made of it goes again, and is in nobody's way.
         let broken = ["--create-namespace", "--set", "image.repository=nobody/has-this"];
-        let failed = self.fails("install", NAME, &[&broken, UNDO].concat()).await?;
+        let failed = self.fails("install", NAME, &[&broken, UNINSTALL].concat()).await?;
         ensure!(failed.contains("has been uninstalled"), "{failed}");
         ensure!(self.pods().await?.is_empty(), "Pods of what failed are left");
         let notes = self.does("install", NAME, &[&["--create-namespace"], WAIT].concat()).await?;

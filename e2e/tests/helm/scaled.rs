@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::objects::until;
-use crate::release::{NAME, Release, Traffic, WAIT};
+use crate::release::{NAME, Release, Traffic, UNDO, WAIT};
 use crate::rendered::NAMESPACE;
 
 /// For what is to win over the number that somebody else said.
@@ -19,10 +19,12 @@ impl Release<'_> {
         self.scale(4, traffic).await?;
         let before = self.pods().await?;
         let settings = ["--set", "replicas=3", "--set", "config.log-level=debug"];
-        let refused = self.fails("upgrade", NAME, &settings).await?;
+        let refused = self.fails("upgrade", NAME, &[&settings, UNDO].concat()).await?;
         ensure!(refused.contains("conflict") && refused.contains(".spec.replicas"), "{refused}");
         traffic.flows("an upgrade met somebody else's number").await?;
         ensure!(self.pods().await? == before, "Pods were replaced all the same");
+        // Whoever says the number that is live takes it over.
+        self.has(4, &[], traffic).await?;
         self.has(3, FORCE, traffic).await?;
         self.scale(4, traffic).await?;
         let back = ["rollback", NAME, &revision.to_string(), "--namespace", NAMESPACE];
