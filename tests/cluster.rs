@@ -28,13 +28,7 @@ async fn place() -> (Site, Api) {
         api.serve(GROUP, plural, true);
     }
     site.save("token", "first");
-    let kubeconfig = json!({
-        "current-context": "played",
-        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
-        "users": [{"name": "u", "user": {"tokenFile": site.path("token")}}],
-    });
-    site.save("kubeconfig", &kubeconfig.to_string());
+    site.save("kubeconfig", &api.kubeconfig(&json!({"tokenFile": site.path("token")})));
     (site, api)
 }
 

@@ -157,13 +157,7 @@ fn fill(site: &Site, api: &Api) {
         api.serve(group, plural, true);
     }
     api.serve("coordination.k8s.io/v1", "leases", true);
-    let kubeconfig = json!({
-        "current-context": "played",
-        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
-        "users": [{"name": "u", "user": {"token": "any"}}],
-    });
-    site.save("kubeconfig", &kubeconfig.to_string());
+    site.save("kubeconfig", &api.kubeconfig(&json!({"token": "any"})));
     api.put("namespaces", json!({"metadata": {"name": "default"}}));
     api.put(
         "gatewayclasses",

@@ -78,13 +78,7 @@ async fn nothing_that_is_read_from_a_cluster_shows_a_secret() {
     }
     api.demand_token(Words::TOKEN);
     site.save("token", Words::TOKEN);
-    let kubeconfig = json!({
-        "current-context": "played",
-        "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
-        "users": [{"name": "u", "user": {"tokenFile": site.path("token")}}],
-    });
-    site.save("kubeconfig", &kubeconfig.to_string());
+    site.save("kubeconfig", &api.kubeconfig(&json!({"tokenFile": site.path("token")})));
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
     // Endpoints of a real cluster are never on loopback addresses.

@@ -29,10 +29,7 @@ fn any_sequence_of_edits_gives_what_a_compile_from_scratch_gives() {
             let what = describe(&batch);
             let only = only_route(&batch);
             let before = routers(&world);
-            let built = world.apply(batch);
-            let found = world.describe_state();
-            let expected = world.compiled_anew().describe_state();
-            assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+            let (built, _) = apply_like_from_scratch(&mut world, batch, (seed, step));
             if let Some(route) = only {
                 edits_of_routes += 1;
                 untouched_routers_stay(&before, &routers(&world), &route, built, &what);
@@ -80,6 +77,27 @@ fn only_route(batch: &Batch) -> Option<String> {
     }
 }
 
+pub(super) fn put_or_remove(random: &mut fastrand::Rng, object: AnyObject) -> Batch {
+    let mut batch = Batch::default();
+    if random.u8(..4) == 0 {
+        batch.removes.push(object.id());
+    } else {
+        batch.upserts.push(object);
+    }
+    batch
+}
+
+/// How many routers were built, and what there is now, which is what a compile from scratch gives.
+pub(super) fn apply_like_from_scratch(world: &mut World, batch: Batch, at: (u64, usize)) -> (usize, String) {
+    let what = describe(&batch);
+    let built = world.apply(batch);
+    let found = world.describe_state();
+    let expected = world.compiled_anew().describe_state();
+    let (seed, step) = at;
+    assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+    (built, found)
+}
+
 #[test]
 fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() {
     let mut served = 0;
@@ -87,7 +105,6 @@ fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() 
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
         for step in 0..EDITS {
-            let mut batch = Batch::default();
             let object = match random.u8(..10) {
                 0 => ingress_class(&mut random),
                 1 => parameters(&mut random),
@@ -97,16 +114,7 @@ fn any_sequence_of_edits_of_ingresses_gives_what_a_compile_from_scratch_gives() 
                 6 => secret(&mut random),
                 _ => ingress(&mut random),
             };
-            if random.u8(..4) == 0 {
-                batch.removes.push(object.id());
-            } else {
-                batch.upserts.push(object);
-            }
-            let what = describe(&batch);
-            world.apply(batch);
-            let found = world.describe_state();
-            let expected = world.compiled_anew().describe_state();
-            assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+            apply_like_from_scratch(&mut world, put_or_remove(&mut random, object), (seed, step));
             served += usize::from(!world.snapshot.binds.is_empty());
         }
     }
@@ -381,7 +389,7 @@ fn a_default_certificate_that_says_the_same_publishes_nothing() {
     assert!(!Arc::ptr_eq(&snapshot, &world.snapshot));
 }
 
-pub(super) fn describe(batch: &Batch) -> String {
+fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));
     upserts.chain(removes).collect::<Vec<_>>().join(", ")

@@ -6,7 +6,7 @@ use portico::store::{AnyObject, Batch};
 use serde_json::{Value, json};
 
 use super::case::World;
-use super::edits::{EDITS, SEQUENCES, describe, ingress_class, parse, pick};
+use super::edits::{EDITS, SEQUENCES, apply_like_from_scratch, ingress_class, parse, pick, put_or_remove};
 
 #[test]
 fn any_sequence_of_edits_of_plugins_gives_what_a_compile_from_scratch_gives() {
@@ -16,18 +16,8 @@ fn any_sequence_of_edits_of_plugins_gives_what_a_compile_from_scratch_gives() {
         let mut world = World::new(Provider::Pool(Pool::loopback(vec![])), Memory::default());
         world.apply(Batch { upserts: beginning(), removes: vec![] });
         for step in 0..EDITS {
-            let mut batch = Batch::default();
             let object = object(&mut random);
-            if random.u8(..4) == 0 {
-                batch.removes.push(object.id());
-            } else {
-                batch.upserts.push(object);
-            }
-            let what = describe(&batch);
-            world.apply(batch);
-            let found = world.describe_state();
-            let expected = world.compiled_anew().describe_state();
-            assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
+            let (_, found) = apply_like_from_scratch(&mut world, put_or_remove(&mut random, object), (seed, step));
             let chains = |places: &[&str]| places.iter().any(|place| found.contains(place));
             for_some += usize::from(chains(&[": Consumer", ": Group"]));
             for_all += usize::from(chains(&[": route", ": service", ": global"]));

@@ -136,6 +136,17 @@ impl Api {
         api
     }
 
+    /// A kubeconfig that leads here, with these credentials.
+    pub(crate) fn kubeconfig(&self, user: &Value) -> String {
+        let kubeconfig = json!({
+            "current-context": "played",
+            "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.address)}}],
+            "users": [{"name": "u", "user": user}],
+        });
+        kubeconfig.to_string()
+    }
+
     pub(crate) fn serve(&self, version: &str, plural: &str, namespaced: bool) {
         self.change(|state| {
             state.served.entry(version.to_owned()).or_default().insert(plural.to_owned(), namespaced);

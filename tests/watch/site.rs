@@ -34,14 +34,9 @@ impl Site {
     pub(crate) async fn start_in(api: &Api, namespaces: &[&str]) -> Site {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
-        let kubeconfig = json!({
-            "current-context": "played",
-            "contexts": [{"name": "played", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", api.address)}}],
-            "users": [{"name": "u", "user": {"tokenFile": folder.path().join("token")}}],
-        });
+        let kubeconfig = api.kubeconfig(&json!({"tokenFile": folder.path().join("token")}));
         let file: PathBuf = folder.path().join("config");
-        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        std::fs::write(&file, kubeconfig).unwrap();
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let connection = access.connect().await.unwrap();
         let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
