@@ -8,6 +8,8 @@ mod bench;
 mod client;
 #[path = "scenarios/core_objects.rs"]
 mod core_objects;
+#[path = "scenarios/counts.rs"]
+mod counts;
 #[path = "scenarios/definitions.rs"]
 mod definitions;
 #[path = "scenarios/deployed.rs"]

@@ -176,7 +176,7 @@ impl<'a> Release<'a> {
         }
         let revision = self.revision().await?;
         for (setting, words) in [
-            ("replicas=two", "'/replicas': got string, want integer"),
+            ("replicas=two", "'/replicas': got string, want null or integer"),
             ("config.trusted-ip=10.0.0.0/8", "'trusted-ip' not allowed"),
             ("kind=DaemonSet,autoscaling.enabled=true", "autoscaling.enabled: a DaemonSet has one Pod on each node"),
         ] {

@@ -13,6 +13,7 @@ use portico_e2e::portico::NAMESPACE;
 
 use crate::backend::Backend;
 use crate::client::Target;
+use crate::counts::counted;
 use crate::load::Load;
 use crate::objects::{accepted, apply, gateway, gateways, prefix, programmed, route, routes, until};
 use crate::replicas::leader;
@@ -43,13 +44,7 @@ pub(crate) async fn no_request_fails_while_its_pods_are_replaced(cluster: &Clust
     accepted(cluster, "deployed").await?;
     until("the route answers", async || target.expect(200, "deployed").await).await?;
     leads_to(cluster, "deployed-portico", &pods(cluster).await?).await?;
-    until("the route is counted", async || {
-        let gateway = gateways(cluster).get("deployed").await?;
-        let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
-        ensure!(*counted == 1, "{counted} are");
-        Ok(())
-    })
-    .await?;
+    counted(cluster, "deployed", 1).await?;
     let before = versions(cluster).await?;
 
     let load = Load::start(&target);

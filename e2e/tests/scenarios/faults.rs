@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::client::Target;
+use crate::counts::counted;
 use crate::load::Load;
 use crate::objects::{accepted, apply, classes, gateway, gateways, prefix, programmed, route, routes, until};
 
@@ -54,14 +55,7 @@ pub(crate) async fn requests_are_answered_whatever_the_api_server_answers(cluste
     until("the route answers", async || target.expect(200, "faults").await).await?;
     accepted(cluster, "faults").await?;
     accepted(cluster, "untouched").await?;
-    // Counts are written with a pause between them, so the last one may still be to come.
-    until("the Gateway counts both routes", async || {
-        let gateway = gateways(cluster).get("faults").await?;
-        let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
-        ensure!(*counted == 2, "it counts {counted}");
-        Ok(())
-    })
-    .await?;
+    counted(cluster, "faults", 2).await?;
     let before = untouched(cluster).await?;
     let load = Load::start(&target);
     load.more(SOME).await?;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::backend::Backend;
 use crate::client::Target;
+use crate::counts::counted;
 use crate::load::Load;
 use crate::objects::{accepted, apply, gateway, gateways, prefix, programmed, route, routes, until};
 
@@ -21,6 +22,7 @@ pub(crate) async fn requests_are_answered_while_the_api_server_is_away(cluster: 
     let target = Target::new(address, HOST, "/kept");
     until("the route answers", async || target.expect(200, "outage").await).await?;
     accepted(cluster, "outage").await?;
+    counted(cluster, "outage", 1).await?;
     let before = gateways(cluster).get("outage").await?;
 
     let load = Load::start(&target);
@@ -38,7 +40,8 @@ pub(crate) async fn requests_are_answered_while_the_api_server_is_away(cluster: 
     load.stop()?;
 
     let after = gateways(cluster).get("outage").await?;
-    ensure!(after.metadata.resource_version == before.metadata.resource_version, "written again: {after:?}");
+    let (then, later) = (&before.metadata.resource_version, &after.metadata.resource_version);
+    ensure!(then == later, "written again: {before:?} is now {after:?}");
     cluster.kubectl(&["delete", "gateway,httproute,service,endpointslice", "outage"]).await.map(drop)
 }
 

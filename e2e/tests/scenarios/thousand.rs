@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::Backend;
 use crate::client::Target;
+use crate::counts::counted;
 use crate::objects::{accepted, apply, gateway, gateways, prefix, programmed, route, routes, until};
 
 const HOST: &str = "thousand.example";
@@ -42,14 +43,7 @@ pub(crate) async fn a_thousand_routes_are_counted_in_a_few_writes(cluster: &Clus
         .buffer_unordered(AT_A_TIME)
         .try_collect::<Vec<()>>()
         .await?;
-    let gateways = gateways(cluster);
-    let last = until("all routes are counted", async || {
-        let gateway = gateways.get("thousand").await?;
-        let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
-        ensure!(*counted == ROUTES, "{counted} are");
-        Ok(gateway)
-    })
-    .await?;
+    let last = counted(cluster, "thousand", ROUTES).await?;
     for number in [0, ROUTES / 2, ROUTES - 1] {
         Target::new(address, HOST, &format!("/{number}")).expect(200, &format!("thousand /{number}")).await?;
         accepted(cluster, &format!("thousand-{number}")).await?;
