@@ -242,7 +242,7 @@ impl Health {
             state.stale.get_or_insert_with(Instant::now);
             if trouble.busy {
                 state.busy.get_or_insert_with(Instant::now);
-                if state.is_unreadable() && state.trouble.is_some() {
+                if state.is_unreadable() {
                     // It says nothing of what was wrong before, which is thus as wrong as it was.
                     return true;
                 }
