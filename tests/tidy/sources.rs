@@ -4,7 +4,7 @@ use crate::tokens::tokens;
 use crate::tree::{File, Finding};
 
 /// Lines of production code after which a file must be divided.
-const MOST_LINES: usize = 1000;
+const MOST_LINES: usize = 600;
 /// Lines after which it is worth a look.
 const MANY_LINES: usize = 400;
 
@@ -79,16 +79,16 @@ mod tests {
 
     #[test]
     fn files_without_a_purpose_too_long_or_badly_named_are_found() {
-        let long = format!("//! Long.\n{}", "fn f() {}\n".repeat(1000));
-        let long_tests = format!("//! Short.\n#[cfg(test)]\nmod tests {{\n{}}}", "fn f() {}\n".repeat(1000));
-        let tests_elsewhere = format!("//! Long.\n#[cfg(test)]\nmod tests;\n{}", "fn f() {}\n".repeat(1000));
+        let long = format!("//! Long.\n{}", "fn f() {}\n".repeat(600));
+        let long_tests = format!("//! Short.\n#[cfg(test)]\nmod tests {{\n{}}}", "fn f() {}\n".repeat(600));
+        let tests_elsewhere = format!("//! Long.\n#[cfg(test)]\nmod tests;\n{}", "fn f() {}\n".repeat(600));
         let cases: &[(&str, &str, &str, Places<'_>)] = &[
             ("good", "src/a.rs", "//! A.\nmod b;", &[]),
             ("no purpose", "src/a.rs", "use std::fmt;", &[("src/a.rs:1", "`//!`")]),
             ("empty purpose", "src/a.rs", "//!\nuse std::fmt;", &[("src/a.rs:1", "`//!`")]),
-            ("long", "src/a.rs", &long, &[("src/a.rs:1001", "1001 lines")]),
+            ("long", "src/a.rs", &long, &[("src/a.rs:601", "601 lines")]),
             ("long tests", "src/a.rs", &long_tests, &[]),
-            ("tests elsewhere", "src/a.rs", &tests_elsewhere, &[("src/a.rs:1003", "1003 lines")]),
+            ("tests elsewhere", "src/a.rs", &tests_elsewhere, &[("src/a.rs:603", "603 lines")]),
             ("long test program", "tests/a.rs", &long, &[]),
             ("file name", "src/utils.rs", "//! U.", &[("src/utils.rs:1", "`utils`")]),
             ("folder name", "src/common/a.rs", "//! U.", &[("src/common/a.rs:1", "`common`")]),

@@ -1,4 +1,5 @@
-//! Rust source as words and signs, without comments and literals: as much of the language as paths need.
+//! Rust source as words and signs, without comments and literals: as much of the language as paths need. And the other
+//! way round: its comments and string literals alone.
 
 /// A word, `::`, or any other sign by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,29 +8,46 @@ pub(crate) struct Token {
     pub(crate) line: usize,
 }
 
+/// A comment without its slashes, or a string literal without its quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+    pub(crate) is_comment: bool,
+}
+
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
-    let mut scanner = Scanner { rest: source, line: 1, tokens: Vec::new() };
-    while scanner.step() {}
-    scanner.tokens
+    Scanner::scan(source).tokens
+}
+
+pub(crate) fn pieces(source: &str) -> Vec<Piece> {
+    Scanner::scan(source).pieces
 }
 
 struct Scanner<'a> {
     rest: &'a str,
     line: usize,
     tokens: Vec<Token>,
+    pieces: Vec<Piece>,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn scan(source: &'a str) -> Scanner<'a> {
+        let mut scanner = Scanner { rest: source, line: 1, tokens: Vec::new(), pieces: Vec::new() };
+        while scanner.step() {}
+        scanner
+    }
+
     fn step(&mut self) -> bool {
         let Some(first) = self.rest.chars().next() else { return false };
         if self.rest.starts_with("//") {
-            self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+            self.keep(self.rest.find('\n').unwrap_or(self.rest.len()), true);
         } else if self.rest.starts_with("/*") {
-            self.skip(block_comment(self.rest));
+            self.keep(block_comment(self.rest), true);
         } else if let Some(length) = raw_string(self.rest) {
-            self.skip(length);
+            self.keep(length, false);
         } else if first == '"' {
-            self.skip(1 + closing_quote(&self.rest[1..]));
+            self.keep(1 + closing_quote(&self.rest[1..]), false);
         } else if first == '\'' {
             self.skip(character_or_lifetime(self.rest));
         } else if first.is_alphanumeric() || first == '_' {
@@ -48,6 +66,16 @@ impl Scanner<'_> {
             self.take(first.len_utf8());
         }
         true
+    }
+
+    fn keep(&mut self, length: usize, is_comment: bool) {
+        let whole = &self.rest[..length];
+        let text = match (is_comment, whole.find('"'), whole.rfind('"')) {
+            (false, Some(open), Some(close)) if open < close => &whole[open + 1..close],
+            _ => whole.trim_matches('/'),
+        };
+        self.pieces.push(Piece { text: text.to_owned(), line: self.line, is_comment });
+        self.skip(length);
     }
 
     fn take(&mut self, length: usize) {
@@ -122,6 +150,13 @@ fn character_or_lifetime(source: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_and_string_literals_are_pieces() {
+        let found = pieces("//! a\nb(\"c \\\" d\") // e\nr#\"f\"#");
+        let found: Vec<_> = found.iter().map(|piece| (piece.text.trim(), piece.line, piece.is_comment)).collect();
+        assert_eq!(found, [("! a", 1, true), ("c \\\" d", 2, false), ("e", 2, true), ("f", 3, false)]);
+    }
 
     #[test]
     fn comments_and_literals_are_left_out_and_lines_are_right() {

@@ -1,0 +1,65 @@
+//! Names of types: one meaning each across the top-level modules of `src`, so that a search for a name finds one thing.
+
+use std::collections::BTreeMap;
+
+use crate::prose;
+use crate::tree::{File, Finding};
+
+/// Names that each plugin's file may use for its own.
+const OF_EVERY_PLUGIN: &[&str] = &["Config", "Error", "Plugin"];
+
+pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
+    let mut declared: BTreeMap<String, Vec<(&str, &File, usize)>> = BTreeMap::new();
+    for file in files {
+        let Some(module) = module_of(&file.path) else { continue };
+        for name in prose::names(file).into_iter().filter(|name| name.is_type) {
+            if module != "plugins" || !OF_EVERY_PLUGIN.contains(&name.text.as_str()) {
+                declared.entry(name.text).or_default().push((module, file, name.line));
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    for (name, places) in declared {
+        let (first, _, _) = places[0];
+        for (module, file, line) in &places {
+            let Some((_, other, _)) = places.iter().find(|(other, _, _)| other != module) else { continue };
+            if *module == first {
+                continue;
+            }
+            let message = format!(
+                "type `{name}` is declared in {}, too; give one of them the name of what is special about it",
+                other.path
+            );
+            findings.push(Finding::new(&file.path, *line, message));
+        }
+    }
+    findings
+}
+
+/// The top-level module that a file of `src` belongs to.
+fn module_of(path: &str) -> Option<&str> {
+    let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    path.split('/').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Places, expect};
+
+    #[test]
+    fn names_of_two_modules_are_found() {
+        let cases: &[(&str, &[(&str, &str)], Places<'_>)] = &[
+            ("different", &[("src/a.rs", "struct A;"), ("src/b.rs", "struct B;")], &[]),
+            ("same module", &[("src/a/b.rs", "struct A;"), ("src/a/c.rs", "struct A;")], &[]),
+            ("folder and file", &[("src/a.rs", "struct A;"), ("src/a/b.rs", "enum A {}")], &[]),
+            ("two", &[("src/a.rs", "struct A;"), ("src/b/c.rs", "\ntrait A {}")], &[("src/b/c.rs:2", "src/a.rs")]),
+            ("outside of src", &[("src/a.rs", "struct A;"), ("e2e/src/b.rs", "struct A;")], &[]),
+            ("plugin", &[("src/a.rs", "struct Config;"), ("src/plugins/b.rs", "struct Config;")], &[]),
+        ];
+        for (name, sources, expected) in cases {
+            let files: Vec<File> = sources.iter().map(|(path, text)| File::new(path, text)).collect();
+            expect(name, findings(&files), expected);
+        }
+    }
+}
